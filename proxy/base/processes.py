@@ -1,0 +1,79 @@
+"""Daemons that outlive the proxy: a record on disk before the deed, so that the next start finds and adopts them.
+
+A record is a JSON file with pid and the kernel's start time of that pid (a pid alone may be somebody else's by now).
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A process of ours. `started` is field 22 of /proc/<pid>/stat, in clock ticks since boot."""
+
+    pid: int
+    started: int
+
+    def alive(self) -> bool:
+        """Whether this very process still runs; a zombie does not."""
+        return start_time(self.pid) == self.started
+
+    def stop(self, timeout_s: float) -> bool:
+        """SIGTERM, then SIGKILL after `timeout_s`; blocking. True when it is gone."""
+        for sig, wait_s in ((signal.SIGTERM, timeout_s), (signal.SIGKILL, 2.0)):
+            if not self.alive():
+                return True
+            try:
+                os.kill(self.pid, sig)
+            except ProcessLookupError:
+                return True
+            deadline = time.monotonic() + wait_s
+            while self.alive() and time.monotonic() < deadline:
+                _reap(self.pid)
+                time.sleep(0.02)
+        return not self.alive()
+
+
+def launch(command: Sequence[str], record: Path, log: Path, env: Mapping[str, str] | None = None) -> Daemon:
+    """Start `command` in a session of its own (Ctrl-C in our terminal must not reach it) and record it."""
+    record.unlink(missing_ok=True)
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, start_new_session=True
+        )
+    daemon = Daemon(child.pid, start_time(child.pid) or 0)
+    partial = record.with_suffix(".part")
+    partial.write_text(json.dumps(asdict(daemon)))
+    partial.replace(record)
+    return daemon
+
+
+def recorded(record: Path) -> Daemon | None:
+    """The daemon of a record, if it still runs."""
+    try:
+        data = json.loads(record.read_text())
+        daemon = Daemon(int(data["pid"]), int(data["started"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return daemon if daemon.alive() else None
+
+
+def start_time(pid: int) -> int | None:
+    """The kernel's start time of a live process, None when it is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in {"Z", "X"} else int(fields[19])
+
+
+def _reap(pid: int) -> None:
+    with contextlib.suppress(ChildProcessError):  # adopted: not our child
+        os.waitpid(pid, os.WNOHANG)

@@ -1,0 +1,151 @@
+"""Every setting, in one frozen object. Flags win over `COMFY_CLUSTER_<SETTING>` variables, those over the TOML file.
+
+Each field's description is its documentation; a test compares `docs/settings.md` with this file.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from proxy.base.errors import ConfigError
+
+ENV_PREFIX = "COMFY_CLUSTER_"
+
+
+class Settings(BaseSettings):
+    """Settings of one proxy. Units are in the names: `_s` seconds, `_mb` mebibytes."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on. `0.0.0.0` serves the network.")
+    port: int = Field(8188, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    data_dir: Path = Field(Path("data"), description="Where the database, keys and users' files live.")
+    run_dir: Path | None = Field(
+        None,
+        description="Where sockets live. Default: `run` in the data directory, or a private directory in the system's "
+        "temporary folder when that path would be too long for a Unix socket (107 bytes).",
+    )
+    database_url: str | None = Field(None, description="SQLAlchemy URL. Default: SQLite in the data directory.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much to log.")
+    log_format: Literal["text", "json"] = Field("text", description="Log lines for people or for machines.")
+
+    admin_name: str = Field("admin", description="Name of the administrator created on the first start.")
+    admin_password: str | None = Field(
+        None, description="That administrator's first password. Default: generated and printed once.", repr=False
+    )
+    login_days: float = Field(14.0, gt=0, description="A login ends after this many days without use.")
+    login_attempts: int = Field(
+        10, ge=1, description="Wrong passwords allowed per address and per user name within `login_window_s`."
+    )
+    login_window_s: float = Field(300.0, gt=0, description="Over how many seconds wrong passwords are counted.")
+    cookie_secure: bool | None = Field(
+        None, description="Whether the login cookie is sent over HTTPS only. Default: when the request came by HTTPS."
+    )
+    trusted_proxies: str = Field(
+        "127.0.0.1", description="Addresses whose X-Forwarded-* headers are believed, comma-separated; `*` for all."
+    )
+    allowed_origins: list[str] = Field(
+        [],
+        description="Origins besides our own that may send unsafe requests and open WebSockets, such as "
+        "`https://studio.example`.",
+    )
+
+    runtime: Literal["light", "comfyui"] = Field(
+        "light", description="What a session runs: the light runtime (no torch) or a real ComfyUI."
+    )
+    comfyui: Path | None = Field(None, description="Directory of the ComfyUI install for the `comfyui` runtime.")
+    comfyui_python: Path | None = Field(None, description="Python that runs that ComfyUI.")
+    session_start_timeout_s: float = Field(60.0, gt=0, description="How long a session may take to answer.")
+    session_idle_timeout_s: float = Field(
+        3600.0, ge=0, description="A session without activity or jobs for this long is stopped; 0 never stops one."
+    )
+    session_limit: int = Field(200, ge=1, description="How many sessions may run at once.")
+    session_stop_timeout_s: float = Field(5.0, gt=0, description="How long a session may take to end before a kill.")
+    session_memory_mb: int = Field(4096, ge=64, description="Address space a session may use.")
+    session_file_mb: int = Field(8192, ge=1, description="Largest file a session may write.")
+    sandbox: Literal["auto", "off"] = Field(
+        "auto", description="Confine sessions with what the kernel offers (Landlock, no_new_privs, limits), or not."
+    )
+    starter_workflow: Path | None = Field(
+        None, description="Workflow file a newcomer's canvas opens with. Default: one this pool can run."
+    )
+
+    backends: list[str] = Field([], description="URLs of ComfyUI instances, added to the registered ones.")
+    engines: int | None = Field(
+        None, ge=0, description="Embedded engines to start. Default: one when no backend is known, else none."
+    )
+    engine_args: list[str] = Field([], description="Further arguments for embedded engines, such as `--step-ms 50`.")
+    probe_interval_s: float = Field(5.0, gt=0, description="Seconds between health probes of a backend, with jitter.")
+    probe_timeout_s: float = Field(5.0, gt=0, description="How long a probe may take.")
+    backend_down_after_s: float = Field(
+        20.0, gt=0, description="A backend that fails its probes for this long is down and loses its job to another."
+    )
+    job_attempts: int = Field(3, ge=1, description="How often a job is tried on backends that vanish before it fails.")
+    job_poll_s: float = Field(2.0, gt=0, description="How often the queue is looked at when nothing rings.")
+    queue_limit: int = Field(1000, ge=1, description="Waiting jobs one user may have.")
+    history_limit: int = Field(10_000, ge=1, description="Finished jobs kept per user, as in ComfyUI.")
+    upstream_timeout_s: float = Field(30.0, gt=0, description="How long a backend or session may take to answer.")
+    transfer_timeout_s: float = Field(
+        120.0, gt=0, description="How long a file transfer or a forwarded request may stand still."
+    )
+
+    max_upload_mb: int = Field(100, ge=1, description="Largest request body, as ComfyUI's --max-upload-size.")
+    max_frame_mb: int = Field(128, ge=1, description="Largest WebSocket message.")
+    ping_interval_s: float = Field(20.0, gt=0, description="WebSocket pings on both legs, against idle time-outs.")
+    replay_buffer: int = Field(256, ge=16, description="Frames kept for a slow browser before previews are dropped.")
+    drain_timeout_s: float = Field(10.0, gt=0, description="How long a stop waits for open requests.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then environment; the TOML file is passed by `load`, which knows its path."""
+        return (init_settings, env_settings)
+
+    @property
+    def database(self) -> str:
+        """The database URL in force."""
+        return self.database_url or f"sqlite:///{(self.data_dir / 'cluster.db').resolve()}"
+
+
+class _WithFile(Settings):
+    """Settings that also read a TOML file; one class per call, since pydantic-settings keeps the path on the class."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, environment, file."""
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
+
+
+def load(config: Path | None = None, **flags: Any) -> Settings:
+    """Read the settings; flags that are None do not count. Raises ConfigError naming each bad setting."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        if config is None:
+            return Settings(**given)
+        if not config.is_file():
+            raise ConfigError(f"There is no settings file {config}. Check --config.")
+
+        class FromFile(_WithFile):
+            model_config = SettingsConfigDict(toml_file=config)
+
+        return Settings(**FromFile(**given).model_dump())
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ConfigError(f"Settings are not usable: {problems}") from error
+    except ValueError as error:  # malformed TOML or JSON in an environment variable
+        raise ConfigError(f"Settings are not readable: {error}") from error
