@@ -1,1 +1,1 @@
-"""What every package may import: settings, errors, database, tasks, logs, clock, names. Imports nothing else of ours."""
+"""What every package may import: settings, errors, database, tasks, logs. Imports nothing else of ours."""
