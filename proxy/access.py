@@ -1,0 +1,109 @@
+"""Everything about who may come in, put together: signing in and out, changing and resetting passwords.
+
+Each action here changes several tables' rows or counts attempts; the single tables know nothing of each other.
+"""
+
+from dataclasses import dataclass
+
+from sqlmodel import Session
+from starlette.types import Scope
+
+from proxy import accounts, passwords
+from proxy.access_cache import AccessCache, Identity
+from proxy.accounts import User, Users
+from proxy.auth import Authenticator
+from proxy.base.database import Database
+from proxy.base.errors import BadInput, NotAuthenticated, NotFound
+from proxy.base.logs import events
+from proxy.base.settings import Settings
+from proxy.base.tasks import Tasks
+from proxy.logins import Logins, revoke_rows
+from proxy.passwords import Passwords
+from proxy.secret_key import load_or_create
+from proxy.throttle import Throttle, address_key
+from proxy.tokens import Tokens
+
+log = events(__name__)
+
+
+@dataclass(frozen=True)
+class Access:
+    """Accounts, logins, tokens and the authenticator of one server."""
+
+    users: Users
+    logins: Logins
+    tokens: Tokens
+    authenticator: Authenticator
+    passwords: Passwords
+    _attempts: Throttle
+
+    async def sign_in(self, name: str, password: str, scope: Scope, user_agent: str) -> str:
+        """Check a password; returns the login cookie's value. Raises NotAuthenticated or Throttled."""
+        address = address_key(scope)
+        keys = (f"address {address}", f"name {name.strip().casefold()[: accounts.NAME_LENGTH]}")
+        for key in keys:
+            self._attempts.take(key, "wrong passwords")
+        user = await self.users.check(name, password)
+        if user is None:
+            log.info("login refused", address=address)
+            raise NotAuthenticated("The user name or the password is not right.")
+        for key in keys:
+            self._attempts.give_back(key)
+        log.info("login", user=user.name, address=address)
+        return await self.logins.start(user.key, address, user_agent)
+
+    async def change_password(self, identity: Identity, old: str, new: str) -> None:
+        """A user's own change: needs the old password, ends the user's other logins. Raises BadInput or Throttled."""
+        key = f"name {identity.name.casefold()}"
+        self._attempts.take(key, "wrong passwords")
+        if await self.users.check(identity.name, old) is None:
+            raise BadInput("The current password is not right.")
+        self._attempts.give_back(key)
+        await self.users.set_password(identity.user_id, new)
+        await self.logins.revoke_all(identity.user_id, keep=identity.login_id)
+        log.info("password changed", user=identity.name)
+
+    async def reset_password(self, user_id: int, new: str | None = None) -> str:
+        """An administrator's change: a new password (generated unless given); all logins of the user end."""
+        password = new or passwords.generate()
+        user = await self.users.set_password(user_id, password)
+        await self.logins.revoke_all(user_id)
+        log.info("password reset", user=user.name)
+        return password
+
+    async def close(self) -> None:
+        """Store what is still to be stored; end the threads."""
+        await self.authenticator.flush()
+        self.passwords.close()
+
+
+def open_access(settings: Settings, db: Database, tasks: Tasks) -> Access:
+    """Build it; reads `secret.key`, creating it on a first start. Raises ConfigError."""
+    key = load_or_create(settings.data_dir / "secret.key")
+    cache = AccessCache()
+    hashing = Passwords()
+    logins = Logins(db, settings, key, cache)
+    tokens = Tokens(db, cache)
+    return Access(
+        users=Users(db, hashing, cache),
+        logins=logins,
+        tokens=tokens,
+        authenticator=Authenticator(db, logins, tokens, cache, tasks),
+        passwords=hashing,
+        _attempts=Throttle(settings.login_attempts, settings.login_window_s),
+    )
+
+
+def set_password_now(db: Database, name: str, password: str) -> User:
+    """Replace a password and end the user's logins, blocking: for the command line. Raises NotFound or BadInput."""
+    passwords.check_rules(password, name)
+    password_hash = passwords.hash_now(password)
+
+    def work(session: Session) -> User:
+        user = accounts.find(session, name)
+        if user is None:
+            raise NotFound(f"There is no user named {name}.")
+        revoke_rows(session, user.key)
+        return accounts.set_hash(session, user.key, password_hash)
+
+    return db.write_now(work)
