@@ -1,0 +1,102 @@
+"""The HTTP side of the browser's connection: uvicorn's httptools protocol with limits it does not have.
+
+Owns the size of a request's head (431), the time a head may take (408), and `abort`, an ASGI extension that resets a
+connection. Pass the class as uvicorn's `http=`. Knows nothing of routes.
+"""
+
+import asyncio
+from typing import Any, ClassVar
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from proxy.forward_http import ABORT
+
+HEAD_LIMIT = 64 * 1024
+HEADERS_LIMIT = 200
+HEAD_TIMEOUT_S = 30.0
+
+REFUSALS = {431: b"Request Header Fields Too Large", 408: b"Request Timeout"}
+
+
+class ClientProtocol(HttpToolsProtocol):
+    """One browser connection."""
+
+    head_timeout_s: ClassVar[float] = HEAD_TIMEOUT_S
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._in_head = True
+        self._head_bytes = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._extensions = {ABORT: {"abort": self._abort}}
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(self.head_timeout_s, self._head_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_head_timer()
+        super().connection_lost(exc)
+        self._extensions = {}  # breaks the reference cycle
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self._in_head or self.transport.is_closing():
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > HEAD_LIMIT:
+            self._refuse(431)
+        elif self._head_timer is None and self.timeout_keep_alive_task is None:
+            self._head_timer = self.loop.call_later(self.head_timeout_s, self._head_late)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        self._head_bytes = 0
+        self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._stop_head_timer()
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > HEAD_LIMIT or len(self.headers) > HEADERS_LIMIT:
+            self._refuse(431)
+            raise ValueError("the request's head is too large")  # the parser stops here
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if not self.transport.is_closing():  # a refusal of ours has been written already
+            super().send_400_response(msg)
+
+    def _head_late(self) -> None:
+        self._head_timer = None
+        if self._head_bytes:
+            self._refuse(408)
+        else:
+            self.transport.close()
+
+    def _refuse(self, status: int) -> None:
+        self._stop_head_timer()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.transport.abort()  # pipelined behind an answer under way: nothing may be written into that
+            return
+        self.transport.write(
+            b"HTTP/1.1 %d %s\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % (status, REFUSALS[status])
+        )
+        self.transport.close()
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _abort(self) -> None:
+        self.transport.abort()
