@@ -1,0 +1,100 @@
+"""The light runtime: what a session runs when no ComfyUI is installed. The official frontend and the user's files,
+CPU only, no torch, no prompts.
+
+`warm` loads all that sessions share into the zygote; `serve` builds one user's application in the forked child.
+"""
+
+import asyncio
+import logging
+import mimetypes
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from aiohttp import web
+
+from proxy.base.logs import events
+from proxy.base.tasks import Tasks
+from user_sessions.light import mask
+from user_sessions.light.app import Shared, build
+from user_sessions.light.asset_cache import start_build
+from user_sessions.light.assets import Frontend
+from user_sessions.light.logs import LogRing
+from user_sessions.light.spool import remove_leftovers
+from user_sessions.light.userdata import STARTING_FOLDERS
+from user_sessions.runtime import SessionSpec
+
+log = events(__name__)
+
+SHUTDOWN_S = 2.0
+KEEPALIVE_S = 75.0
+
+
+class LightRuntime:
+    """A `Runtime`. `frontend_cache` holds compressed assets for all sessions; None serves plain ones."""
+
+    name = "light"
+
+    def __init__(self, frontend_cache: Path | None) -> None:
+        self._cache = frontend_cache
+        self._shared: Shared | None = None
+
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """What a sandbox must let sessions read besides Python itself and the spec's paths."""
+        root = self._load().frontend.root
+        return (root,) if self._cache is None else (root, self._cache)
+
+    def warm(self) -> None:
+        """Load everything shareable and have the assets compressed. Raises ConfigError without a frontend."""
+        mimetypes.init()
+        mask.preload()
+        frontend = self._load().frontend
+        if self._cache is None:
+            return
+        try:
+            self._cache.mkdir(parents=True, exist_ok=True)  # before the sandbox: a rule needs the directory to exist
+            if not (self._cache / frontend.cache_name).is_dir():
+                start_build(frontend.root, self._cache, frontend.cache_name)
+        except (OSError, subprocess.SubprocessError) as error:
+            log.warning("frontend files will be served uncompressed", reason=str(error)[:300])
+
+    async def serve(self, spec: SessionSpec, ready: Callable[[], None]) -> None:
+        """Serve one user's session until cancelled."""
+        shared = self._load()
+        ring = LogRing()
+        tasks = Tasks()
+        logging.getLogger().addHandler(ring)
+        try:
+            _prepare(spec)
+            app = build(spec, shared, ring, tasks)
+            runner = web.AppRunner(
+                app, access_log=None, shutdown_timeout=SHUTDOWN_S, keepalive_timeout=KEEPALIVE_S, handle_signals=False
+            )
+            await runner.setup()
+            try:
+                await web.UnixSite(runner, str(spec.socket)).start()
+                spec.socket.chmod(0o600)
+                log.info("session serves", runtime=self.name, frontend=shared.frontend.version)
+                ready()
+                await asyncio.Event().wait()  # until the host cancels us
+            finally:
+                await runner.cleanup()
+                await tasks.stop(SHUTDOWN_S)
+        finally:
+            logging.getLogger().removeHandler(ring)
+
+    def _load(self) -> Shared:
+        if self._shared is None:
+            from user_sessions.light.templates import Packages
+
+            self._shared = Shared(Frontend.installed(self._cache), Packages())
+        return self._shared
+
+
+def _prepare(spec: SessionSpec) -> None:
+    """The folders the WebUI asks for first, and no rests of an upload that was killed."""
+    home = spec.directories.user / "default"
+    for name in STARTING_FOLDERS:
+        (home / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+    remove_leftovers(spec.directories.input)
