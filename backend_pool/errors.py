@@ -1,0 +1,30 @@
+"""What can go wrong between us and a backend, by what the runner should do next.
+
+BackendError
+├── BackendGone      no answer, or an answer only a dying server gives: the job may run elsewhere
+├── BackendRefused   it answered and said no: the user's error, `body` is ComfyUI's JSON
+└── FileGone         a file it announced cannot be fetched
+"""
+
+from typing import Any
+
+
+class BackendError(Exception):
+    """Root of a backend's failures."""
+
+
+class BackendGone(BackendError):
+    """The backend does not answer, or dropped the connection."""
+
+
+class BackendRefused(BackendError):
+    """The backend judged the request and refused; trying elsewhere would end the same."""
+
+    def __init__(self, message: str, body: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.body = body
+
+
+class FileGone(BackendError):
+    """A file that the backend announced is not there."""

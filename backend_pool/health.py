@@ -1,0 +1,21 @@
+"""Observed health of a backend as a pure function: joining -> up <-> suspect -> down."""
+
+from enum import StrEnum
+
+
+class Health(StrEnum):
+    """joining: has not answered yet; suspect: failed its last probe, gets no new work; down: its job goes elsewhere."""
+
+    JOINING = "joining"
+    UP = "up"
+    SUSPECT = "suspect"
+    DOWN = "down"
+
+
+def judge(current: Health, *, answered: bool, silent_s: float, down_after_s: float) -> Health:
+    """Health after a probe; `silent_s` is how long the backend has not answered, 0 when it just did."""
+    if answered:
+        return Health.UP
+    if current is Health.JOINING:
+        return Health.JOINING
+    return Health.DOWN if current is Health.DOWN or silent_s >= down_after_s else Health.SUSPECT

@@ -1,0 +1,101 @@
+"""Tables of the pool: backends, jobs, the jobs' documents, and each user's prompt counter.
+
+A job's large JSON (prompt, outputs) lives in a table of its own so that looking for the next job never reads it.
+Times are milliseconds since the epoch.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import JSON, Column, Index, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+from backend_pool.job_state import JobState
+from proxy.base.columns import enum_column
+
+JsonDict = dict[str, Any]
+
+
+class BackendMode(StrEnum):
+    """What the operator wants of a backend, beside its observed health."""
+
+    ACTIVE = "active"
+    DRAINING = "draining"
+    DISABLED = "disabled"
+
+
+class Backend(SQLModel, table=True):
+    """One GPU ComfyUI instance that jobs run on."""
+
+    __tablename__ = "backends"
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(unique=True)
+    url: str = Field(unique=True, description="Base URL without a trailing slash.")
+    source: str = Field(description="registered | settings | engine: who added it.")
+    mode: BackendMode = Field(default=BackendMode.ACTIVE, sa_column=enum_column(BackendMode, BackendMode.ACTIVE))
+    created_ms: int
+
+
+class Job(SQLModel, table=True):
+    """One queued prompt. `prompt_id` is the caller's or ours; upstream ids are fresh for every attempt."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        UniqueConstraint("user_id", "prompt_id"),
+        Index("jobs_by_state", "state", "user_id", "number", "seq"),
+        Index("jobs_by_user", "user_id", "seq"),
+    )
+
+    seq: int | None = Field(default=None, primary_key=True, sa_column_kwargs={"autoincrement": True})
+    prompt_id: str
+    user_id: int
+    client_id: str | None = Field(default=None, description="The tab that submitted it; its events go there.")
+    number: float = Field(description="ComfyUI's priority: lower runs first, negative when put in front.")
+    state: JobState = Field(default=JobState.QUEUED, sa_column=enum_column(JobState, JobState.QUEUED))
+    cancel_requested: bool = False
+    attempt: int = Field(default=0, description="Attempts begun.")
+    epoch: int = Field(default=0, description="Grows with every assignment; fences an owner that came back late.")
+    backend_id: int | None = None
+    upstream_id: str | None = Field(default=None, description="prompt_id at the backend, this attempt's own.")
+    upstream_client: str | None = Field(default=None, description="clientId at the backend, this attempt's own.")
+    outputs_count: int = 0
+    created_ms: int
+    assigned_ms: int | None = None
+    started_ms: int | None = None
+    ended_ms: int | None = None
+    trail: list[Any] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+
+    @property
+    def key(self) -> int:
+        """`seq` of a stored row."""
+        assert self.seq is not None
+        return self.seq
+
+
+class JobDocument(SQLModel, table=True):
+    """The JSON of a job, as ComfyUI's queue and history show it."""
+
+    __tablename__ = "job_documents"
+
+    seq: int = Field(primary_key=True, foreign_key="jobs.seq", ondelete="CASCADE")
+    prompt: JsonDict = Field(sa_column=Column(JSON, nullable=False), description="Exactly as submitted.")
+    extra_data: JsonDict = Field(sa_column=Column(JSON, nullable=False), description="Without API tokens.")
+    targets: list[str] = Field(sa_column=Column(JSON, nullable=False), description="outputs_to_execute.")
+    outputs: JsonDict = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    meta: JsonDict = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    messages: list[Any] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    files: list[JsonDict] = Field(
+        default_factory=list,
+        sa_column=Column(JSON, nullable=False),
+        description="Files brought home: {source, local, fresh}; written before each gets its name.",
+    )
+
+
+class PromptCounter(SQLModel, table=True):
+    """ComfyUI's prompt `number`, counted per user: another user's activity must not show in it."""
+
+    __tablename__ = "prompt_counters"
+
+    user_id: int = Field(primary_key=True)
+    last: int = 0

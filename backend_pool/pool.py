@@ -1,0 +1,196 @@
+"""The live pool: one member per registered backend, its observed health, node list and the job it carries.
+
+Probing is the only writer of health; the dispatcher is the only writer of `Member.job`. Rows are read again on every
+round, so that changes made by the command line or another process arrive without a restart.
+"""
+
+import asyncio
+import contextlib
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from backend_pool.comfy_client import ComfyClient, Timeouts
+from backend_pool.errors import BackendError
+from backend_pool.health import Health, judge
+from backend_pool.model import Backend, BackendMode
+from backend_pool.node_info import ObjectInfo
+from backend_pool.pool_info import PoolInfo
+from backend_pool.registry import Registry
+from proxy.base.clock import monotonic_s, now_ms
+from proxy.base.logs import events
+from proxy.base.settings import Settings
+from proxy.base.tasks import Tasks
+
+log = events(__name__)
+
+INFO_EVERY_S = 60.0
+INFO_TIMEOUT_S = 60.0
+
+
+@dataclass
+class Member:
+    """A backend as this proxy sees it now."""
+
+    row: Backend
+    client: ComfyClient
+    health: Health = Health.JOINING
+    silent_since: float = field(default_factory=monotonic_s)
+    error: str | None = None
+    stats: dict[str, Any] = field(default_factory=dict)
+    info: ObjectInfo = field(default_factory=dict)
+    info_raw: bytes = b""
+    info_at: float = -INFO_EVERY_S
+    job: int | None = None
+    seen_ms: int | None = None
+    done: int = 0
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while the backend is down or removed: its runner gives the job back."""
+
+    @property
+    def key(self) -> int:
+        """The row's id."""
+        assert self.row.id is not None
+        return self.row.id
+
+    @property
+    def idle(self) -> bool:
+        """Whether a job may be given to it now."""
+        return self.job is None and self.health is Health.UP and self.row.mode is BackendMode.ACTIVE and bool(self.info)
+
+
+class Pool:
+    """All members. `on_change` rings whenever a job might find a place, or users should see another pool."""
+
+    def __init__(self, registry: Registry, settings: Settings, tasks: Tasks) -> None:
+        self._registry = registry
+        self._settings = settings
+        self._tasks = tasks
+        self._relist = asyncio.Event()
+        self.members: dict[int, Member] = {}
+        self.info = PoolInfo([])
+        self.generation = 0
+        self.on_change: list[Callable[[], None]] = []
+        self._seen: dict[int, ObjectInfo] = {}
+
+    def wake(self) -> None:
+        """Look at the rows now: somebody changed them."""
+        self._relist.set()
+
+    async def watch(self) -> None:
+        """Keep members in step with the rows, for ever."""
+        while True:
+            try:
+                await self.refresh()
+            except Exception as error:
+                log.error("backends could not be listed", error=repr(error))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._relist.wait(), self._settings.job_poll_s)
+            self._relist.clear()
+
+    async def refresh(self) -> None:
+        """One relist."""
+        rows = {row.id: row for row in await self._registry.listing() if row.id is not None}
+        for key in self.members.keys() - rows.keys():
+            await self._leave(self.members.pop(key))
+        for key, row in rows.items():
+            member = self.members.get(key)
+            if member is None:
+                self._join(row)
+            elif member.row.mode != row.mode:
+                log.info("backend mode changed", backend=row.name, mode=row.mode)
+                member.row = row
+                self._changed()
+
+    async def close(self) -> None:
+        """Close every client; probes end with their task group."""
+        for member in self.members.values():
+            await member.client.close()
+
+    def member(self, backend_id: int | None) -> Member | None:
+        """The member of a row, None when it was removed."""
+        return None if backend_id is None else self.members.get(backend_id)
+
+    def _changed(self) -> None:
+        for heard in self.on_change:
+            heard()
+
+    def _join(self, row: Backend) -> None:
+        member = Member(row, ComfyClient(row.url, timeouts(self._settings)))
+        self.members[member.key] = member
+        self._tasks.start(f"probe {row.name}", self._probe_for_ever(member))
+
+    async def _leave(self, member: Member) -> None:
+        log.info("backend removed", backend=member.row.name)
+        member.health = Health.DOWN
+        member.gone.set()
+        if member.job is None:
+            await member.client.close()
+        self._rebuild()
+
+    async def _probe_for_ever(self, member: Member) -> None:
+        while self.members.get(member.key) is member:
+            await self._probe(member)
+            await asyncio.sleep(self._settings.probe_interval_s * random.uniform(0.8, 1.2))  # noqa: S311
+
+    async def _probe(self, member: Member) -> None:
+        timeout_s = self._settings.probe_timeout_s
+        try:
+            stats = await member.client.get_json("/system_stats", timeout_s)
+            if member.health is not Health.UP or monotonic_s() - member.info_at >= INFO_EVERY_S:
+                await self._read_info(member)
+        except (BackendError, ValueError) as error:
+            self._judge(member, answered=False, error=str(error))
+            return
+        member.stats = stats if isinstance(stats, dict) else {}
+        member.seen_ms = now_ms()
+        self._judge(member, answered=True, error=None)
+
+    async def _read_info(self, member: Member) -> None:
+        raw = await member.client.get_bytes("/object_info", INFO_TIMEOUT_S)
+        member.info_at = monotonic_s()
+        if raw == member.info_raw:
+            return
+        info = await asyncio.to_thread(json.loads, raw)
+        if not isinstance(info, dict):
+            raise ValueError("object_info is not an object")
+        member.info, member.info_raw = info, raw
+
+    def _judge(self, member: Member, *, answered: bool, error: str | None) -> None:
+        now = monotonic_s()
+        if answered:
+            member.silent_since = now
+        before, member.error = member.health, error
+        silent_s = now - member.silent_since
+        member.health = judge(
+            before, answered=answered, silent_s=silent_s, down_after_s=self._settings.backend_down_after_s
+        )
+        if member.health is Health.DOWN:
+            member.gone.set()
+        elif answered:
+            member.gone.clear()
+        if member.health is not before:
+            log.info("backend health changed", backend=member.row.name, health=member.health, was=before, error=error)
+        if member.health is not before or (answered and member.info is not self._seen.get(member.key)):
+            self._rebuild()
+
+    def _rebuild(self) -> None:
+        """Publish the union again. A backend that is down for a while keeps its nodes on show: its jobs wait for it."""
+        infos = {key: member.info for key, member in self.members.items() if member.info}
+        if list(map(id, infos.values())) != list(map(id, self._seen.values())):
+            self.info = PoolInfo(list(infos.values()))
+            self.generation += 1
+        self._seen = infos
+        self._changed()
+
+
+def timeouts(settings: Settings) -> Timeouts:
+    """The client's limits out of the settings."""
+    return Timeouts(
+        call_s=settings.upstream_timeout_s,
+        transfer_s=settings.transfer_timeout_s,
+        ping_s=settings.ping_interval_s,
+        max_frame_bytes=settings.max_frame_mb * 1024 * 1024,
+    )

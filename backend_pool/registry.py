@@ -1,0 +1,107 @@
+"""The backends an operator has named, as rows: add, list, change mode, remove. Health is observed, not stored."""
+
+from urllib.parse import urlsplit, urlunsplit
+
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session, col, select
+
+from backend_pool.model import Backend, BackendMode
+from proxy.base.clock import now_ms
+from proxy.base.database import Database
+from proxy.base.errors import BadInput, Conflict, NotFound
+
+MAX_NAME = 64
+
+
+class Registry:
+    """Rows of the table `backends`; the methods ending in `_now` block and are for the command line."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def listing(self) -> list[Backend]:
+        """All backends, oldest first."""
+        return await self._db.read(_all)
+
+    def listing_now(self) -> list[Backend]:
+        """All backends, oldest first."""
+        return self._db.read_now(_all)
+
+    async def add(self, url: str, name: str | None = None, source: str = "registered") -> Backend:
+        """Register a ComfyUI by URL. BadInput for an unusable URL, Conflict for a taken name or URL."""
+        return await self._db.write(lambda s: _add(s, url, name, source))
+
+    def add_now(self, url: str, name: str | None = None, source: str = "registered") -> Backend:
+        """Register a ComfyUI by URL."""
+        return self._db.write_now(lambda s: _add(s, url, name, source))
+
+    async def ensure(self, url: str, name: str | None, source: str) -> Backend:
+        """The backend of a URL, registered if it is not yet."""
+
+        def work(s: Session) -> Backend:
+            found = s.exec(select(Backend).where(Backend.url == clean_url(url))).first()
+            return found or _add(s, url, name, source)
+
+        return await self._db.write(work)
+
+    async def keep_only(self, source: str, urls: list[str]) -> None:
+        """Forget backends of a source that are not configured any more, so that removing a flag removes the backend."""
+        wanted = [clean_url(url) for url in urls]
+
+        def work(s: Session) -> None:
+            for row in s.exec(select(Backend).where(Backend.source == source, col(Backend.url).not_in(wanted))).all():
+                s.delete(row)
+
+        await self._db.write(work)
+
+    async def set_mode(self, backend_id: int, mode: BackendMode) -> Backend:
+        """Active, draining or disabled."""
+
+        def work(s: Session) -> Backend:
+            row = _get(s, backend_id)
+            row.mode = mode
+            return row
+
+        return await self._db.write(work)
+
+    async def remove(self, backend_id: int) -> None:
+        """Forget a backend; a job it runs is carried on elsewhere."""
+        await self._db.write(lambda s: s.delete(_get(s, backend_id)))
+
+
+def clean_url(url: str) -> str:
+    """`http://host:port/base` without a trailing slash; raises BadInput for anything else."""
+    text = url.strip()
+    parts = urlsplit(text if "://" in text else f"http://{text}")
+    try:
+        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment:
+        raise BadInput(f"{url!r} is not the URL of a ComfyUI. Give one such as http://10.0.0.5:8188.")
+    return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
+
+
+def _all(s: Session) -> list[Backend]:
+    return list(s.exec(select(Backend).order_by(col(Backend.id))).all())
+
+
+def _get(s: Session, backend_id: int) -> Backend:
+    row = s.get(Backend, backend_id)
+    if row is None:
+        raise NotFound(f"There is no backend {backend_id}.")
+    return row
+
+
+def _add(s: Session, url: str, name: str | None, source: str) -> Backend:
+    address = clean_url(url)
+    label = (name or urlsplit(address).netloc.rpartition("@")[2]).strip()
+    if not label or len(label) > MAX_NAME or not label.isprintable():
+        raise BadInput(f"A backend's name has 1 to {MAX_NAME} printable characters.")
+    row = Backend(name=label, url=address, source=source, created_ms=now_ms())
+    s.add(row)
+    try:
+        s.flush()
+    except IntegrityError as error:
+        raise Conflict(f"A backend named {label} or at {address} is registered already.") from error
+    return row

@@ -1,0 +1,148 @@
+"""A user's directories as jobs see them: names in ComfyUI's annotated form, containment, counters, atomic arrival.
+
+Blocking; callers run these in threads. Nothing here follows a name out of the user's own directories (ComfyUI 0.8.0
+itself loads `../../x` and absolute paths, protocol §4.2).
+"""
+
+import hashlib
+import mimetypes
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from proxy.base.errors import BadInput, DiskFull
+
+FOLDERS = ("input", "output", "temp")
+_ANNOTATED = re.compile(r"^(?P<name>.*?)(?: \[(?P<folder>input|output|temp)\])?$", re.DOTALL)
+_COUNTED = re.compile(r"^(?P<prefix>.*)_(?P<number>\d{5,})(?P<tail>_?\.[^./]*)$", re.DOTALL)
+HASH_CHUNK = 1024 * 1024
+ATTEMPTS = 1000
+
+
+@dataclass(frozen=True)
+class UserDirs:
+    """Existing directories of one user; `shared` holds read-only input files for everybody."""
+
+    input: Path
+    output: Path
+    temp: Path
+    shared: Path | None = None
+
+    def root(self, folder: str) -> Path:
+        """The directory of `input`, `output` or `temp`."""
+        if folder not in FOLDERS:
+            raise ValueError(f"unknown folder {folder!r}")
+        return Path(getattr(self, folder))
+
+
+def resolve(dirs: UserDirs, value: str, default: str = "input") -> Path | None:
+    """The file a prompt's value names, such as `a.png`, `sub/a.png [output]`; None unless it is the user's to read."""
+    match = _ANNOTATED.match(value)
+    if match is None or "\0" in value:
+        return None
+    folder = match["folder"] or default
+    roots = [dirs.root(folder)]
+    if folder == "input" and dirs.shared is not None:
+        roots.append(dirs.shared)
+    for root in roots:
+        try:
+            path = (root / match["name"]).resolve()
+            if path.is_relative_to(root.resolve()) and path.is_file():
+                return path
+        except (OSError, RuntimeError):  # name too long, symlink loop
+            continue
+    return None
+
+
+def listing(dirs: UserDirs, folder: str, kind: str) -> list[str]:
+    """Sorted names at the top of a folder whose media type begins with `kind`, as ComfyUI's file lists show them."""
+    names: set[str] = set()
+    roots = [dirs.root(folder), *([dirs.shared] if folder == "input" and dirs.shared is not None else [])]
+    for root in roots:
+        try:
+            with os.scandir(root) as entries:
+                names.update(entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
+        except OSError:
+            continue
+    return sorted(name for name in names if not kind or (mimetypes.guess_type(name)[0] or "").startswith(kind))
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's content, hexadecimal."""
+    found = hashlib.sha256()
+    with path.open("rb") as content:
+        while chunk := content.read(HASH_CHUNK):
+            found.update(chunk)
+    return found.hexdigest()
+
+
+def safe_subfolder(subfolder: str) -> str | None:
+    """A relative subfolder in normal form, None when it would leave the directory."""
+    path = PurePosixPath(subfolder.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or "\0" in subfolder:
+        return None
+    return "" if str(path) == "." else str(path)
+
+
+def safe_filename(filename: str) -> str | None:
+    """A plain file name, None for anything that is a path."""
+    bad = filename in ("", ".", "..") or "/" in filename or "\\" in filename or "\0" in filename
+    return None if bad or len(filename.encode()) > 255 else filename
+
+
+def incoming(root: Path, subfolder: str) -> Path:
+    """A fresh partial file beside where the finished one will be; hidden from ComfyUI's lists."""
+    folder = root / subfolder
+    try:
+        if not folder.resolve().is_relative_to(root.resolve()):
+            raise BadInput(f"The folder {subfolder} leads out of your own directory; remove that link.")
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(error) from error
+    return folder / f".{os.urandom(8).hex()}.part"
+
+
+def free_names(folder: Path, filename: str) -> list[str]:
+    """Names a new file may take, best first, when a backend calls it `filename`.
+
+    A counted name (`ComfyUI_00003_.png`) takes the user's own next number, as if ComfyUI had written it there; another
+    name that is taken becomes `name (1).ext`.
+    """
+    match = _COUNTED.match(filename)
+    if match is not None:
+        first = next_counter([entry.name for entry in folder.iterdir()], match["prefix"])
+        width = len(match["number"])
+        return [f"{match['prefix']}_{first + step:0{width}}{match['tail']}" for step in range(ATTEMPTS)]
+    stem, dot, ext = filename.rpartition(".")
+    if not dot or not stem:
+        stem, dot, ext = filename, "", ""
+    names = [filename, *(f"{stem} ({n}){dot}{ext}" for n in range(1, ATTEMPTS))]
+    return [name for name in names if not (folder / name).exists()]
+
+
+def arrive(partial: Path, name: str) -> bool:
+    """Give a complete partial file its name; False when another file took that name meanwhile, which is kept."""
+    try:
+        with partial.open("rb") as content:
+            os.fsync(content.fileno())
+        os.link(partial, partial.parent / name)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise disk_error(error) from error
+    partial.unlink()
+    return True
+
+
+def next_counter(names: Sequence[str], prefix: str) -> int:
+    """ComfyUI's get_save_image_path rule: one more than the largest number among files of that prefix."""
+    matches = (_COUNTED.match(name) for name in names)
+    numbers = [int(m["number"]) for m in matches if m is not None and m["prefix"].lower() == prefix.lower()]
+    return max(numbers, default=0) + 1
+
+
+def disk_error(error: OSError) -> DiskFull:
+    """What to tell the user when writing failed."""
+    return DiskFull(f"The picture could not be stored: {error.strerror or error}. Free some space, then run it again.")
