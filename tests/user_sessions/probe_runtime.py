@@ -1,0 +1,192 @@
+"""A session runtime that does what a test asks from inside the session: read, write, connect, kill, die.
+
+Served like any other runtime (aiohttp on the session's socket, requests with the secret only), so that what a sandbox
+refuses is seen from where a user's code would run.
+"""
+
+import asyncio
+import ctypes
+import errno
+import hmac
+import os
+import resource
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from user_sessions.runtime import SECRET_HEADER, SessionSpec
+
+PTRACE_ATTACH = 16
+
+
+class ProbeRuntime:
+    """Obeys `POST /do {"op": ..., ...}`."""
+
+    name = "probe"
+
+    def warm(self) -> None:
+        """Nothing to share beyond the imports above."""
+
+    async def serve(self, spec: SessionSpec, ready: Callable[[], None]) -> None:
+        """Serve until cancelled."""
+
+        async def guarded(request: web.Request) -> web.Response:
+            given = request.headers.get(SECRET_HEADER, "")
+            if not hmac.compare_digest(given.encode(), spec.secret.encode()):
+                return web.json_response({"error": "forbidden"}, status=403)
+            return web.json_response(await asyncio.to_thread(perform, await request.json()))
+
+        app = web.Application()
+        app.add_routes([web.post("/do", guarded)])
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        try:
+            await web.UnixSite(runner, str(spec.socket)).start()
+            ready()
+            await asyncio.Event().wait()
+        finally:
+            await runner.cleanup()
+
+
+class DeafRuntime:
+    """Never answers and ignores every polite request to end."""
+
+    name = "deaf"
+
+    def warm(self) -> None:
+        """Nothing."""
+
+    async def serve(self, spec: SessionSpec, ready: Callable[[], None]) -> None:
+        """Hang."""
+        while True:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                continue
+
+
+class BrokenRuntime:
+    """Ends at once with an error."""
+
+    name = "broken"
+
+    def warm(self) -> None:
+        """Nothing."""
+
+    async def serve(self, spec: SessionSpec, ready: Callable[[], None]) -> None:
+        """Fail."""
+        raise RuntimeError("this runtime is broken on purpose")
+
+
+class ColdRuntime(ProbeRuntime):
+    """Cannot even be warmed."""
+
+    name = "cold"
+
+    def warm(self) -> None:
+        """Die like a ComfyUI whose import fails."""
+        sys.exit(3)
+
+
+def perform(order: dict[str, Any]) -> dict[str, Any]:
+    """Do it; `{"ok": result}` or `{"error": "EACCES"}`."""
+    try:
+        return {"ok": _ACTIONS[order.pop("op")](**order)}
+    except OSError as error:
+        return {"error": errno.errorcode.get(error.errno or 0, str(error))}
+
+
+def _write(path: str, text: str) -> int:
+    return Path(path).write_text(text)
+
+
+def _connect_unix(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+    return True
+
+
+def _connect_tcp(port: int) -> bool:
+    with socket.socket() as client:
+        client.connect(("127.0.0.1", port))
+    return True
+
+
+def _kill(pid: int) -> bool:
+    os.kill(pid, 0)  # the permission check of every signal, without the harm
+    return True
+
+
+def _ptrace(pid: int) -> bool:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.ptrace(PTRACE_ATTACH, pid, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "ptrace")
+    os.waitpid(pid, 0)
+    libc.ptrace(17, pid, 0, 0)
+    return True
+
+
+def _memory(pid: int) -> bool:
+    with Path(f"/proc/{pid}/mem").open("rb"):
+        return True
+
+
+def _limits(pid: int) -> bool:
+    resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    return True
+
+
+def _bloat(mb: int) -> int:
+    try:
+        return len(bytearray(mb * 1024 * 1024))
+    except MemoryError as error:
+        raise OSError(errno.ENOMEM, "out of memory") from error
+
+
+def _status() -> dict[str, str]:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+_ACTIONS: dict[str, Callable[..., Any]] = {
+    "pid": os.getpid,
+    "read": lambda path: Path(path).read_bytes()[:64].decode(errors="replace"),
+    "list": lambda path: sorted(os.listdir(path)),  # noqa: PTH208 - names, not paths
+    "write": _write,
+    "append": lambda path, mb: Path(path).write_bytes(bytes(mb * 1024 * 1024)),
+    "rename": lambda source, target: Path(source).rename(target) is not None,
+    "link": lambda source, target: Path(target).hardlink_to(source),
+    "symlink": lambda path, target: Path(path).symlink_to(target),
+    "chmod": lambda path, mode: Path(path).chmod(mode),
+    "connect_unix": _connect_unix,
+    "connect_tcp": _connect_tcp,
+    "kill": _kill,
+    "ptrace": _ptrace,
+    "memory": _memory,
+    "limits": _limits,
+    "bloat": _bloat,
+    "status": _status,
+    "environment": lambda: dict(os.environ),
+    "descriptors": lambda: sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in (0, 1, 2)),
+    "run": lambda command: subprocess.run(command, capture_output=True, check=False).returncode,
+    "shout": lambda count: sys.stderr.write("x" * 99 * count + "\n") and sys.stderr.flush(),
+    "fork_and_die": lambda: _fork_and_die(),
+    "die": os._exit,
+}
+
+
+def _fork_and_die() -> None:
+    """Leave a grandchild behind that would outlive its session."""
+    pid = os.fork()
+    if pid == 0:
+        import time
+
+        time.sleep(600)
+        os._exit(0)
+    sys.stderr.write(f"grandchild {pid}\n")
+    os._exit(3)

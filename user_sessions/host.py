@@ -1,0 +1,176 @@
+"""`python -m user_sessions.host`: the session host, a process of its own that outlives the proxy.
+
+Composition root: one control socket, one roster, one warm zygote. A lock beside the socket makes sure that there is one
+host per run directory; when the host ends, by whatever means, the kernel ends its zygotes and these their sessions.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from proxy.base.errors import ClusterError, ConfigError
+from proxy.base.logs import configure, events
+from proxy.base.names import new_id
+from proxy.base.tasks import Tasks
+from user_sessions.directories import failures, make_private, prepare_public
+from user_sessions.host_api import HostApi
+from user_sessions.roster import Roster
+from user_sessions.run_dir import SOCKET_BYTES
+from user_sessions.runtimes import FRONTEND_CACHE, readable_paths
+from user_sessions.sandbox import Confinement, check, layers
+from user_sessions.zygotes import Orders, Zygotes
+
+CONFIG_ERROR = 2
+"""Exit code that tells a supervisor not to start us again unchanged."""
+
+log = events(__name__)
+
+
+@dataclass(frozen=True)
+class HostConfig:
+    """What a host is started with."""
+
+    data_dir: Path
+    socket: Path
+    orders: Orders
+    confinement: Confinement
+    start_timeout_s: float
+    stop_timeout_s: float
+
+    @property
+    def token_file(self) -> Path:
+        """The token callers need, 0600."""
+        return token_file(self.socket)
+
+
+def token_file(socket: Path) -> Path:
+    """Where the token of the host at `socket` is."""
+    return socket.with_suffix(".token")
+
+
+async def serve(config: HostConfig) -> None:
+    """Run until SIGTERM, Ctrl-C or /shutdown; ends every session first."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    tasks = Tasks()
+    roster = Roster(tasks, config.start_timeout_s, config.stop_timeout_s)
+    zygotes = roster.zygotes = Zygotes(config.orders, roster, tasks)
+    confined = layers(config.confinement)
+    if not confined[0].active:
+        log.warning("sessions are not confined", reason=confined[0].detail)
+    token = _token(config.token_file)
+    sandbox = tuple(asdict(layer) for layer in confined)
+    api = HostApi(new_id(), token, config.orders.runtime, roster, zygotes, config.start_timeout_s, stopped.set, sandbox)
+    runner = web.AppRunner(api.app(), access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        zygotes.start()
+        config.socket.unlink(missing_ok=True)  # ours to replace: we hold the lock
+        await web.UnixSite(runner, str(config.socket)).start()
+        log.info("session host ready", socket=config.socket, runtime=config.orders.runtime, pid=os.getpid())
+        await stopped.wait()
+    finally:
+        config.socket.unlink(missing_ok=True)  # no new callers
+        await roster.stop_all()
+        await runner.cleanup()
+        await zygotes.end()
+        await tasks.stop()
+        log.info("session host ended")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, take the lock, serve. Exit code 2 and one line when the operator must change something."""
+    options = _parser().parse_args(arguments)
+    configure(options.log_level, options.log_format)
+    try:
+        config = _config(options)
+        with _only_host(config.socket):
+            asyncio.run(serve(config))
+    except ClusterError as error:
+        sys.stderr.write(f"session host: {error.message}\n")
+        return CONFIG_ERROR
+    return 0
+
+
+@contextlib.contextmanager
+def _only_host(socket: Path) -> Iterator[None]:
+    lock = socket.with_suffix(".lock")
+    with failures(lock):
+        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        raise ConfigError(f"A session host serves {socket} already. Stop it first, or use another --socket.") from error
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def _token(path: Path) -> str:
+    """The token of this run directory; made anew by each host, so that an old one opens nothing."""
+    token = secrets.token_urlsafe(32)
+    partial = path.with_suffix(".part")
+    partial.unlink(missing_ok=True)
+    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w") as file:
+        file.write(token)
+    partial.replace(path)
+    return token
+
+
+def _config(options: argparse.Namespace) -> HostConfig:
+    socket = Path(os.path.abspath(options.socket))  # noqa: PTH100 - resolve() would follow a planted link
+    if len(os.fsencode(socket)) > SOCKET_BYTES:
+        raise ConfigError(f"The path {socket} is longer than {SOCKET_BYTES} bytes. Choose a shorter --socket.")
+    make_private(socket.parent)
+    prepare_public(options.data_dir)
+    runtime_options = {FRONTEND_CACHE: str(options.frontend_cache.resolve())} if options.frontend_cache else {}
+    confinement = Confinement(
+        sandbox=options.sandbox == "auto",
+        memory_mb=options.memory_mb,
+        file_mb=options.file_mb,
+        readable=readable_paths(options.runtime, runtime_options) + tuple(path.resolve() for path in options.readable),
+        network=options.network,
+        programs=options.programs,
+    )
+    check(options.data_dir, confinement)
+    orders = Orders(options.runtime, runtime_options, confinement.to_json(), options.log_level, options.log_format)
+    return HostConfig(options.data_dir, socket, orders, confinement, options.start_timeout_s, options.stop_timeout_s)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("session-host", description="Forks and watches users' sessions.")
+    add = parser.add_argument
+    add("--data-dir", type=Path, required=True, help="where the users' directories are")
+    add("--socket", type=Path, required=True, help="control socket to make, in a directory of mode 0700")
+    add("--runtime", default="light", help="`light`, or `package.module:Class`")
+    add("--frontend-cache", type=Path, help="where the light runtime keeps compressed assets")
+    add("--sandbox", choices=("auto", "off"), default="auto", help="confine sessions or not")
+    add("--memory-mb", type=int, default=4096, help="address space of a session")
+    add("--file-mb", type=int, default=8192, help="largest file a session may write")
+    add("--readable", type=Path, action="append", default=[], help="further path that sessions may read; repeatable")
+    add("--network", action="store_true", help="let sessions open connections")
+    add("--programs", action="store_true", help="let sessions start installed programs")
+    add("--start-timeout-s", type=float, default=60.0, help="how long a session may take to answer")
+    add("--stop-timeout-s", type=float, default=5.0, help="how long a session may take to end before a kill")
+    add("--log-level", default="info", choices=("debug", "info", "warning", "error"), help="how much to log")
+    add("--log-format", default="text", choices=("text", "json"), help="for people or for machines")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""The runtimes a session host can be told to run, by name; imported only in the process that warms them.
+
+A name of the form `package.module:Class` is imported and called without arguments, which is how a studio runs a
+runtime of its own and how tests run theirs.
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+from proxy.base.errors import ConfigError
+from user_sessions.runtime import Runtime
+
+FRONTEND_CACHE = "frontend_cache"
+
+
+def make_runtime(name: str, options: Mapping[str, str]) -> Runtime:
+    """The runtime called `name`. Raises ConfigError when there is none."""
+    if name == "light":
+        from user_sessions.light.runtime import LightRuntime
+
+        cache = options.get(FRONTEND_CACHE)
+        return LightRuntime(Path(cache) if cache else None)
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ConfigError(f"There is no runtime {name!r}. Choose `light`, or `package.module:Class`.")
+    try:
+        return cast(Runtime, getattr(importlib.import_module(module), attribute)())
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"The runtime {name!r} cannot be loaded: {error}.") from error
+
+
+def readable_paths(name: str, options: Mapping[str, str]) -> tuple[Path, ...]:
+    """What this runtime's sessions must be able to read besides the Python installation, without importing it."""
+    if ":" in name:
+        spec = importlib.util.find_spec(name.partition(":")[0])
+        return (Path(spec.origin).resolve().parent,) if spec and spec.origin else ()
+    cache = options.get(FRONTEND_CACHE)
+    return (Path(cache).resolve(),) if cache else ()

@@ -1,0 +1,175 @@
+"""The zygote: one single-threaded process that imports everything once and forks sessions from there.
+
+Speaks JSON messages, one per datagram, with the session host over an inherited SOCK_SEQPACKET socket (the kernel keeps
+the message bounds): in `{"op": "fork", "spec"}`, out `warm`, `forked`, `ready`, `failed`, `exit`. It waits for its
+children through pidfds, so it needs no threads and no signal handlers. When the host goes, it goes, and the kernel
+takes its sessions with it.
+"""
+
+import contextlib
+import gc
+import json
+import mimetypes
+import os
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proxy.base.errors import BadInput, ClusterError
+from proxy.base.logs import configure, events
+from proxy.base.processes import start_time
+from user_sessions import child
+from user_sessions.runtime import Runtime, SessionSpec
+from user_sessions.runtimes import make_runtime
+from user_sessions.sandbox import PR_SET_NAME, PR_SET_PDEATHSIG, Confinement, prctl
+
+MESSAGE_BYTES = 65_536
+
+log = events(__name__)
+
+
+@dataclass
+class Child:
+    """A session this zygote forked and has not reaped yet."""
+
+    session_id: str
+    pid: int
+    pidfd: int
+    ready_fd: int | None
+
+
+class Zygote:
+    """Fork on demand, report what becomes of the children."""
+
+    def __init__(self, host: socket.socket, runtime: Runtime, confinement: Confinement) -> None:
+        self.host = host
+        self.runtime = runtime
+        self.confinement = confinement
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(host, selectors.EVENT_READ)
+
+    def run(self) -> None:
+        """Serve until the host closes its end."""
+        while True:
+            for key, _ in self.selector.select():
+                if key.data is None:
+                    message = self.host.recv(MESSAGE_BYTES)
+                    if not message:
+                        return
+                    self._fork(json.loads(message))
+                elif key.fd == key.data.pidfd:
+                    self._reap(key.data)
+                elif key.data.ready_fd is not None:
+                    self._ready(key.data)
+
+    def _fork(self, order: dict[str, Any]) -> None:
+        session_id = str(order.get("session_id"))
+        try:
+            spec = SessionSpec.from_json(order.get("spec"))
+        except BadInput as error:
+            self._tell("failed", session_id, error=error.message)
+            return
+        mine, theirs = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(mine, False)  # what the session forked may hold the other end beyond its death
+        parent = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os.close(mine)
+            os.close(theirs)
+            self._tell("failed", session_id, error=f"The system refused a new process: {error.strerror}.")
+            return
+        if pid == 0:
+            self._be_session(spec, parent, theirs)
+        os.close(theirs)
+        entry = Child(session_id, pid, os.pidfd_open(pid), mine)
+        self.selector.register(entry.pidfd, selectors.EVENT_READ, entry)
+        self.selector.register(mine, selectors.EVENT_READ, entry)
+        self._tell("forked", session_id, pid=pid, started=start_time(pid))
+
+    def _be_session(self, spec: SessionSpec, parent: int, ready_fd: int) -> None:
+        """Never returns: what lies on this stack is the zygote's, and closing it here would close other things."""
+        code = child.FAILED
+        try:
+            code = child.run(spec, self.runtime, self.confinement, parent, ready_fd)
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+
+    def _ready(self, entry: Child) -> None:
+        assert entry.ready_fd is not None
+        told = b""
+        with contextlib.suppress(BlockingIOError):
+            told = os.read(entry.ready_fd, 1)
+        self._close_ready(entry)
+        if told:
+            self._tell("ready", entry.session_id, pid=entry.pid)
+
+    def _reap(self, entry: Child) -> None:
+        if entry.ready_fd is not None:
+            self._ready(entry)  # told and gone within one turn: the order of the two must hold
+        # While it is a zombie its id cannot belong to anyone else: the moment to end what it started itself.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(entry.pid, signal.SIGKILL)
+        _, status = os.waitpid(entry.pid, 0)
+        self.selector.unregister(entry.pidfd)
+        os.close(entry.pidfd)
+        self._tell("exit", entry.session_id, pid=entry.pid, code=os.waitstatus_to_exitcode(status))
+
+    def _close_ready(self, entry: Child) -> None:
+        assert entry.ready_fd is not None
+        self.selector.unregister(entry.ready_fd)
+        os.close(entry.ready_fd)
+        entry.ready_fd = None
+
+    def _tell(self, op: str, session_id: str, **fields: object) -> None:
+        self.host.send(json.dumps({"op": op, "session_id": session_id, **fields}).encode())
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m user_sessions.zygote FD HOST_PID ORDERS`, started by the session host only."""
+    fd, host_pid, orders = int(arguments[0]), int(arguments[1]), json.loads(arguments[2])
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != host_pid:
+        return 1
+    prctl(PR_SET_NAME, b"session zygote")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the host's to handle, which then ends us
+    configure(orders["log_level"], orders["log_format"])
+    host = socket.socket(fileno=fd)
+    began = time.monotonic()
+    try:
+        runtime = make_runtime(orders["runtime"], orders["options"])
+        mimetypes.init()  # reads files that a session's sandbox does not show
+        runtime.warm()
+    except ClusterError as error:
+        host.send(json.dumps({"op": "broken", "session_id": "", "error": error.message}).encode())
+        return 2
+    threads = _threads()
+    if threads > 1:
+        log.warning("runtime left threads running before the fork", threads=threads)
+    gc.collect()
+    gc.freeze()
+    took_ms = int((time.monotonic() - began) * 1000)
+    host.send(json.dumps({"op": "warm", "session_id": "", "took_ms": took_ms, "threads": threads}).encode())
+    Zygote(host, runtime, Confinement.from_json(orders["confinement"])).run()
+    return 0
+
+
+def _threads() -> int:
+    """Kernel threads, native ones included, which `threading` does not know of."""
+    try:
+        return len(list(Path("/proc/self/task").iterdir()))
+    except OSError:
+        return threading.active_count()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
