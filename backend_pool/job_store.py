@@ -75,6 +75,7 @@ class JobStore:
             user_id=new.user_id,
             client_id=new.client_id,
             number=_number(s, new),
+            workflow_id=workflow_id(new.extra_data),
             created_ms=now_ms(),
         )
         _note(job, JobState.QUEUED, "submitted")
@@ -83,42 +84,6 @@ class JobStore:
         extra = {**new.extra_data, "create_time": job.created_ms}
         s.add(JobDocument(seq=job.key, prompt=new.prompt, extra_data=extra, targets=new.targets))
         return job
-
-    async def active(self, user_id: int) -> list[tuple[Job, JobDocument]]:
-        """The user's waiting and running jobs with their documents, the next to run first."""
-        query = (
-            select(Job, JobDocument)
-            .join(JobDocument, col(JobDocument.seq) == col(Job.seq))
-            .where(Job.user_id == user_id, col(Job.state).in_(ACTIVE))
-            .order_by(col(Job.number), col(Job.seq))
-        )
-        return await self._db.read(lambda s: list(s.exec(query).all()))
-
-    async def remaining(self, user_id: int) -> int:
-        """ComfyUI's queue_remaining for one user: waiting plus running."""
-        query = select(func.count()).where(Job.user_id == user_id, col(Job.state).in_(ACTIVE))
-        return await self._db.read(lambda s: s.exec(query).one())
-
-    async def finished(self, user_id: int, prompt_id: str | None = None) -> list[tuple[Job, JobDocument]]:
-        """The user's history, oldest first. Jobs cancelled before they began leave none, as in ComfyUI."""
-        query = (
-            select(Job, JobDocument)
-            .join(JobDocument, col(JobDocument.seq) == col(Job.seq))
-            .where(Job.user_id == user_id, col(Job.state).in_(FINAL), col(Job.started_ms).is_not(None))
-            .order_by(col(Job.ended_ms), col(Job.seq))
-        )
-        if prompt_id is not None:
-            query = query.where(Job.prompt_id == prompt_id)
-        return await self._db.read(lambda s: list(s.exec(query).all()))
-
-    async def one(self, user_id: int, prompt_id: str) -> tuple[Job, JobDocument] | None:
-        """A job of this user in any state."""
-        query = (
-            select(Job, JobDocument)
-            .join(JobDocument, col(JobDocument.seq) == col(Job.seq))
-            .where(Job.user_id == user_id, Job.prompt_id == prompt_id)
-        )
-        return await self._db.read(lambda s: s.exec(query).first())
 
     async def forget(self, user_id: int, prompt_ids: Sequence[str] | None) -> None:
         """Remove finished jobs from the user's history: those named, or all."""
@@ -298,6 +263,14 @@ def count_outputs(outputs: JsonDict) -> int:
 
 def _files(items: object) -> bool:
     return isinstance(items, list) and any(isinstance(item, dict) and "filename" in item for item in items)
+
+
+def workflow_id(extra_data: JsonDict) -> str | None:
+    """The id of the workflow a prompt came from; extra_data is the caller's and may have any shape."""
+    found: Any = extra_data
+    for key in ("extra_pnginfo", "workflow", "id"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _number(s: Session, new: Submission) -> float:

@@ -59,6 +59,7 @@ class Job(SQLModel, table=True):
     backend_id: int | None = None
     upstream_id: str | None = Field(default=None, description="prompt_id at the backend, this attempt's own.")
     upstream_client: str | None = Field(default=None, description="clientId at the backend, this attempt's own.")
+    workflow_id: str | None = Field(default=None, description="extra_pnginfo.workflow.id; the jobs API filters by it.")
     outputs_count: int = 0
     created_ms: int
     assigned_ms: int | None = None

@@ -1,0 +1,151 @@
+"""What the pool can do, in ComfyUI's words: object_info, models, embeddings, system_stats.
+
+Nodes are the union over the backends, file lists the user's own. Models come from the backends' own answers, asked
+through one that is up and kept for a few seconds; paths of machines are not shown.
+"""
+
+import json
+import platform
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from backend_pool.errors import BackendError
+from backend_pool.health import Health
+from backend_pool.node_info import input_specs, options
+from backend_pool.pool import Member, Pool
+from backend_pool.user_files import listing
+from proxy.base.clock import monotonic_s
+from proxy.comfy_request import identity
+from proxy.user_folders import UserFolders
+
+KEPT_S = 10.0
+TIMEOUT_S = 10.0
+KEPT_ANSWERS = 500
+
+
+@dataclass
+class InfoRoutes:
+    """Handlers. Answers of backends are kept for KEPT_S seconds, at most KEPT_ANSWERS of them (the oldest goes)."""
+
+    pool: Pool
+    folders: UserFolders
+    _answers: dict[str, tuple[float, Any]] = field(default_factory=dict)
+
+    async def object_info(self, request: Request) -> Response:
+        """GET /object_info."""
+        document = await run_in_threadpool(self._document, identity(request).slug)
+        return Response(document, media_type="application/json")
+
+    async def object_info_one(self, request: Request) -> Response:
+        """GET /object_info/{class}: `{}` for an unknown one."""
+        name, slug = request.path_params["node_class"], identity(request).slug
+        dirs = await run_in_threadpool(self.folders.prepared, slug)
+        node = await run_in_threadpool(self.pool.info.node, name, lambda where, kind: listing(dirs, where, kind))
+        return JSONResponse(node)
+
+    async def embeddings(self, request: Request) -> Response:
+        """GET /embeddings: names over all backends."""
+        return JSONResponse(await self._union("/embeddings"))
+
+    async def models(self, request: Request) -> Response:
+        """GET /models: folder names over all backends."""
+        return JSONResponse(await self._union("/models"))
+
+    async def models_in(self, request: Request) -> Response:
+        """GET /models/{folder}: file names over all backends, 404 for a folder none of them has."""
+        folder = request.path_params["folder"]
+        if folder not in await self._union("/models"):
+            return Response(status_code=404)
+        return JSONResponse(await self._union(f"/models/{quote(folder, safe='')}"))
+
+    async def experiment_models(self, request: Request) -> Response:
+        """GET /experiment/models: folders, without the machines' paths."""
+        found = await self._union("/experiment/models")
+        names = dict.fromkeys(entry["name"] for entry in found if isinstance(entry, dict) and "name" in entry)
+        return JSONResponse([{"name": name, "folders": [f"models/{name}"]} for name in names])
+
+    async def experiment_models_in(self, request: Request) -> Response:
+        """GET /experiment/models/{folder}: entries over all backends, each name once."""
+        folder = request.path_params["folder"]
+        found = await self._union(f"/experiment/models/{quote(folder, safe='')}")
+        entries = {entry["name"]: entry for entry in found if isinstance(entry, dict) and "name" in entry}
+        return JSONResponse(list(entries.values()))
+
+    async def view_metadata(self, request: Request) -> Response:
+        """GET /view_metadata/{folder}?filename=: from the first backend that has the file."""
+        folder, name = request.path_params["folder"], request.query_params.get("filename", "")
+        path = f"/view_metadata/{quote(folder, safe='')}?filename={quote(name, safe='')}"
+        for member in self._up():
+            found = await self._ask(member, path)
+            if found is not None:
+                return JSONResponse(found)
+        return Response(status_code=404)
+
+    async def system_stats(self, request: Request) -> Response:
+        """GET /system_stats: the pool's devices as one machine; no host names, paths or arguments."""
+        members = list(self.pool.members.values())
+        systems = [member.stats.get("system", {}) for member in members if member.stats]
+        version = next((s["comfyui_version"] for s in systems if "comfyui_version" in s), "unknown")
+        system = {
+            "os": sys.platform,
+            "ram_total": sum(int(s.get("ram_total") or 0) for s in systems),
+            "ram_free": sum(int(s.get("ram_free") or 0) for s in systems),
+            "comfyui_version": version,
+            "required_frontend_version": None,
+            "installed_templates_version": None,
+            "required_templates_version": None,
+            "python_version": platform.python_version(),
+            "pytorch_version": next((s["pytorch_version"] for s in systems if "pytorch_version" in s), "none"),
+            "embedded_python": False,
+            "argv": [],
+        }
+        devices = [
+            {**device, "name": f"{member.row.name}: {device.get('name')}"}
+            for member in members
+            if member.health is Health.UP
+            for device in member.stats.get("devices", [])
+            if isinstance(device, dict)
+        ]
+        return JSONResponse({"system": system, "devices": devices})
+
+    def _document(self, slug: str) -> bytes:
+        dirs = self.folders.prepared(slug)
+        return self.pool.info.document(lambda where, kind: listing(dirs, where, kind))
+
+    def _up(self) -> list[Member]:
+        return [member for member in self.pool.members.values() if member.health is Health.UP]
+
+    async def _union(self, path: str) -> list[Any]:
+        merged: dict[str, Any] = {}
+        for member in self._up():
+            answer = await self._ask(member, path)
+            for item in answer if isinstance(answer, list) else ():
+                merged.setdefault(json.dumps(item, sort_keys=True), item)
+        return list(merged.values())
+
+    async def _ask(self, member: Member, path: str) -> Any:
+        key = f"{member.key} {path}"
+        kept = self._answers.get(key)
+        if kept is not None and monotonic_s() - kept[0] < KEPT_S:
+            return kept[1]
+        try:
+            answer = await member.client.get_json(path, TIMEOUT_S)
+        except BackendError:
+            answer = None
+        self._answers.pop(key, None)
+        self._answers[key] = (monotonic_s(), answer)
+        while len(self._answers) > KEPT_ANSWERS:
+            del self._answers[next(iter(self._answers))]
+        return answer
+
+
+def checkpoints(pool: Pool) -> list[str]:
+    """The checkpoints some backend can load, for the starter workflow."""
+    node = pool.info.union.get("CheckpointLoaderSimple", {})
+    return [str(name) for name in options(dict(input_specs(node)).get("ckpt_name")) or []]

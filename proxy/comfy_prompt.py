@@ -1,0 +1,159 @@
+"""POST /prompt: ComfyUI's validation and answers, then a durable job. GET /prompt: the length of the user's own queue.
+
+Facts from server.py post_prompt (protocol §3). The job is stored before the answer and starts after it.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from backend_pool.dispatcher import Dispatcher
+from backend_pool.job_queries import JobQueries
+from backend_pool.job_store import JobStore, Submission
+from backend_pool.pool import Pool
+from backend_pool.user_files import UserDirs, resolve
+from backend_pool.validation import Verdict, validate
+from proxy.base.errors import BadInput, ClusterError, Unavailable
+from proxy.base.names import new_id
+from proxy.base.settings import Settings
+from proxy.comfy_request import failure, identity, read_json
+from proxy.user_events import UserEvents
+from proxy.user_folders import UserFolders
+
+SENSITIVE = ("auth_token_comfy_org", "api_key_comfy_org")
+ID_LENGTH = 200
+
+
+@dataclass(frozen=True)
+class PromptRoute:
+    """The ASGI app of /prompt."""
+
+    store: JobStore
+    queries: JobQueries
+    dispatcher: Dispatcher
+    pool: Pool
+    events: UserEvents
+    folders: UserFolders
+    settings: Settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        if request.method != "POST":
+            remaining = await self.queries.remaining(identity(request).user_id)
+            response: Response = JSONResponse({"exec_info": {"queue_remaining": remaining}})
+            await response(scope, receive, send)
+            return
+        try:
+            body = await read_json(request, self.settings.max_upload_mb)
+            await self._submit(request, body, send)
+        except ClusterError as error:
+            await failure(error)(scope, receive, send)
+
+    async def _submit(self, request: Request, body: Any, send: Send) -> None:
+        user = identity(request)
+        order = _order(body)
+        dirs = await run_in_threadpool(self.folders.prepared, user.slug)
+        verdict = await run_in_threadpool(self._judge, body, dirs)
+        if verdict is None or not verdict.ok:
+            refusal = NO_PROMPT if verdict is None else verdict.body()
+            await JSONResponse(refusal, 400)(request.scope, request.receive, send)
+            return
+        extra, secrets = _extra_data(body)
+        new = Submission(
+            user_id=user.user_id,
+            prompt_id=order.prompt_id,
+            client_id=order.client_id,
+            prompt=body["prompt"],
+            extra_data=extra,
+            targets=verdict.outputs,
+            number=order.number,
+            front=order.front,
+        )
+        with self.dispatcher.hold(user.user_id, new.prompt_id):
+            job = await self.store.submit(new)
+            self.dispatcher.keep_secrets(job.key, secrets)
+            answer = {"prompt_id": job.prompt_id, "number": job.number, "node_errors": verdict.node_errors}
+            try:
+                await JSONResponse(answer)(request.scope, request.receive, send)
+            finally:
+                self.events.queue_changed(user.user_id)
+
+    def _judge(self, body: Any, dirs: UserDirs) -> Verdict | None:
+        if "prompt" not in body:
+            return None
+        union = self.pool.info.union
+        if not union:
+            raise Unavailable("No backend has answered yet, so prompts cannot be checked. Try again in a moment.")
+
+        def missing_file(_kind: str, name: str, value: Any, _spec: Any) -> str | None:
+            if isinstance(value, str) and resolve(dirs, value) is None:
+                return f"Invalid {_file_word(name)} file: {value}"
+            return None
+
+        return validate(body["prompt"], union, targets=body.get("partial_execution_targets"), custom=missing_file)
+
+
+NO_PROMPT = {
+    "error": {"type": "no_prompt", "message": "No prompt provided", "details": "No prompt provided", "extra_info": {}},
+    "node_errors": {},
+}
+
+
+@dataclass(frozen=True)
+class _Order:
+    prompt_id: str
+    client_id: str | None
+    number: float | None
+    front: bool
+
+
+def _order(body: Any) -> _Order:
+    """The fields beside the prompt. Raises BadInput for what ComfyUI answers 500 to."""
+    if not isinstance(body, dict):
+        raise BadInput("The body must be a JSON object with a prompt.")
+    number = body.get("number")
+    if number is not None:
+        try:
+            number = float(number)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise BadInput(f"number is not a number: {number!r}") from error
+        if not math.isfinite(number):
+            raise BadInput("number must be finite.")
+    return _Order(
+        prompt_id=_id(body, "prompt_id") or new_id(),
+        client_id=_id(body, "client_id"),
+        number=number,
+        front=bool(body.get("front")),
+    )
+
+
+def _id(body: Mapping[str, Any], key: str) -> str | None:
+    value = body.get(key)
+    if value is None or value == "":
+        return None
+    text = str(value)
+    if isinstance(value, dict | list) or len(text) > ID_LENGTH or not text.isprintable() or "/" in text:
+        raise BadInput(f"{key} must be a plain text of at most {ID_LENGTH} characters without slashes, such as a UUID.")
+    return text
+
+
+def _extra_data(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """extra_data as ComfyUI keeps it, and the API tokens apart: those are never stored."""
+    given = body.get("extra_data")
+    if given is not None and not isinstance(given, dict):
+        raise BadInput("extra_data must be an object.")
+    extra = dict(given or {})
+    secrets = {key: extra.pop(key) for key in SENSITIVE if key in extra}
+    if body.get("client_id"):
+        extra["client_id"] = str(body["client_id"])
+    return extra, secrets
+
+
+def _file_word(input_name: str) -> str:
+    return input_name if input_name in ("image", "audio", "video") else "image"

@@ -1,0 +1,91 @@
+"""ComfyUI's /queue, /history, /interrupt and /free, for one user alone (server.py, protocol §1 and §3)."""
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from backend_pool.job_queries import JobQueries, Window
+from backend_pool.job_state import FINAL, JobState
+from backend_pool.job_store import JobStore
+from proxy.base.errors import BadInput
+from proxy.base.settings import Settings
+from proxy.comfy_request import identity, ids, read_object
+from proxy.comfy_shapes import history_entry, queue_item
+from proxy.job_control import Jobs
+
+
+@dataclass(frozen=True)
+class QueueRoutes:
+    """Handlers; each sees only the sender's own jobs."""
+
+    queries: JobQueries
+    store: JobStore
+    jobs: Jobs
+    settings: Settings
+
+    async def queue(self, request: Request) -> Response:
+        """GET: what runs (at most one, CLIENT_DEMANDS B4) and what waits."""
+        active = await self.queries.active(identity(request).user_id)
+        return JSONResponse(
+            {
+                "queue_running": [queue_item(j, d) for j, d in active if j.state is not JobState.QUEUED],
+                "queue_pending": [queue_item(j, d) for j, d in active if j.state is JobState.QUEUED],
+            }
+        )
+
+    async def change_queue(self, request: Request) -> Response:
+        """POST: `{"clear": true}` or `{"delete": [ids]}`, waiting jobs only."""
+        body = await read_object(request, self.settings.max_upload_mb)
+        user_id = identity(request).user_id
+        if body.get("clear"):
+            await self.jobs.remove_waiting(user_id, None)
+        if "delete" in body:
+            await self.jobs.remove_waiting(user_id, ids(body, "delete"))
+        return Response()
+
+    async def history(self, request: Request) -> Response:
+        """GET: finished prompts by id, oldest first; `max_items` alone gives the last ones."""
+        limit, skip = _number(request, "max_items"), _number(request, "offset")
+        window = Window(limit, skip if skip is not None and skip >= 0 else (None if limit is not None else 0))
+        rows = await self.queries.history(identity(request).user_id, window)
+        return JSONResponse({job.prompt_id: history_entry(job, document) for job, document in rows})
+
+    async def history_one(self, request: Request) -> Response:
+        """GET /history/{id}: `{}` for an unknown one."""
+        found = await self.queries.one(identity(request).user_id, request.path_params["prompt_id"])
+        if found is None or found[0].state not in FINAL:
+            return JSONResponse({})
+        return JSONResponse({found[0].prompt_id: history_entry(*found)})
+
+    async def change_history(self, request: Request) -> Response:
+        """POST: `{"clear": true}` or `{"delete": [ids]}`. Files stay."""
+        body = await read_object(request, self.settings.max_upload_mb)
+        user_id = identity(request).user_id
+        if body.get("clear"):
+            await self.store.forget(user_id, None)
+        if "delete" in body:
+            await self.store.forget(user_id, ids(body, "delete"))
+        return Response()
+
+    async def interrupt(self, request: Request) -> Response:
+        """POST: the sender's running job, or only the one named; others' are never touched."""
+        body = await read_object(request, self.settings.max_upload_mb)
+        wanted = body.get("prompt_id")
+        await self.jobs.interrupt(identity(request).user_id, [str(wanted)] if wanted else None)
+        return Response()
+
+    async def free(self, request: Request) -> Response:
+        """POST: accepted and not passed on. It would unload everybody's models (protocol §8.21)."""
+        await read_object(request, self.settings.max_upload_mb)
+        return Response()
+
+
+def _number(request: Request, name: str) -> int | None:
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    try:
+        return max(-1, min(int(text), 2**31))
+    except ValueError as error:
+        raise BadInput(f"{name} must be a whole number.") from error

@@ -1,0 +1,60 @@
+"""What a running job has told so far, for a tab that comes back after a reload. Pure, in memory, bounded.
+
+ComfyUI itself replays almost nothing (protocol §2). Kept are the last frame of each kind that shows a state, and the
+`executed` frames, which show results; previews and progress are never stored in the database.
+"""
+
+from backend_pool.frames import PREVIEW_IMAGE, PREVIEW_IMAGE_WITH_METADATA, Frame, binary_type, decode
+
+STATES = ("execution_start", "execution_cached", "progress_state", "executing", "progress")
+PREVIEW = "preview"
+RESULTS_KEPT = 200
+
+
+class Replay:
+    """The frames of one running job that a late tab needs, in the order a live one saw them."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, Frame] = {}
+        self._results: list[Frame] = []
+        self.done = 0.0
+        """Finished part of the nodes seen so far, 0 to 1."""
+
+    def note(self, frame: Frame) -> bool:
+        """Take in a frame; True for the end marker, after which nothing is worth replaying."""
+        if isinstance(frame, bytes):
+            if binary_type(frame) in (PREVIEW_IMAGE, PREVIEW_IMAGE_WITH_METADATA):
+                self._last[PREVIEW] = frame
+            return False
+        message = decode(frame)
+        if message is None:
+            return False
+        if message.type == "execution_start":  # another attempt after a lost backend: what the first one told is void
+            self._last.clear()
+            self._results.clear()
+        if message.type in STATES:
+            self._last[message.type] = frame
+        if message.type == "executing":  # another node: the old one's bar and preview are over
+            self._last.pop("progress", None)
+            self._last.pop(PREVIEW, None)
+        elif message.type == "executed" and len(self._results) < RESULTS_KEPT:
+            self._results.append(frame)
+        elif message.type == "progress_state":
+            self.done = _done(message.data.get("nodes"))
+        return message.type == "executing" and message.data.get("node") is None
+
+    def frames(self) -> list[Frame]:
+        """What to send to a tab that connects now."""
+        start = [self._last[kind] for kind in STATES[:2] if kind in self._last]
+        state = [self._last[kind] for kind in (*STATES[2:], PREVIEW) if kind in self._last]
+        return [*start, *self._results, *state]
+
+
+def _done(nodes: object) -> float:
+    """Mean progress over the nodes that have begun."""
+    if not isinstance(nodes, dict) or not nodes:
+        return 0.0
+    parts: list[float] = [
+        node["value"] / node["max"] for node in nodes.values() if isinstance(node, dict) and node.get("max")
+    ]
+    return min(1.0, sum(parts) / len(nodes))

@@ -1,0 +1,86 @@
+"""Every user's connected tabs, and what their running jobs have told so far.
+
+The listener of the runners: delivers a job's frames to the tab that submitted it, `status` to all tabs of its user, and
+nothing to anybody else.
+"""
+
+from collections import defaultdict
+
+from backend_pool.frames import Frame, encode
+from backend_pool.job_queries import JobQueries
+from backend_pool.model import Job
+from proxy.base.errors import ClusterError
+from proxy.base.logs import events
+from proxy.base.tasks import Tasks
+from proxy.replay import Replay
+from proxy.user_socket import UserSocket
+
+log = events(__name__)
+
+
+class UserEvents:
+    """Implements backend_pool.listener.JobListener."""
+
+    def __init__(self, jobs: JobQueries, tasks: Tasks) -> None:
+        self._jobs = jobs
+        self._tasks = tasks
+        self._sockets: dict[int, list[UserSocket]] = defaultdict(list)
+        self._replays: dict[int, tuple[Job, Replay]] = {}
+        self._status_due: set[int] = set()
+
+    def frame(self, job: Job, frame: Frame) -> None:
+        """A frame for the tab that submitted `job`; without one ComfyUI broadcasts, here to the user's own tabs."""
+        if self._replays.setdefault(job.key, (job, Replay()))[1].note(frame):
+            del self._replays[job.key]
+        for socket in self._sockets.get(job.user_id, ()):
+            if job.client_id is None or socket.sid == job.client_id:
+                socket.push(frame)
+
+    def queue_changed(self, user_id: int) -> None:
+        """Send `status` soon; changes in between are told once."""
+        if user_id in self._sockets and user_id not in self._status_due:
+            self._status_due.add(user_id)
+            self._tasks.start(f"status {user_id}", self._tell_status(user_id))
+
+    def progress(self, user_id: int, prompt_id: str) -> float | None:
+        """Done part of a running job, 0 to 1."""
+        for job, replay in self._replays.values():
+            if job.user_id == user_id and job.prompt_id == prompt_id:
+                return replay.done
+        return None
+
+    async def join(self, socket: UserSocket) -> None:
+        """Connect a tab: its status with sid at once, then what its running job has told (CLIENT_DEMANDS B2)."""
+        remaining = await self._jobs.remaining(socket.user_id)
+        socket.push(encode("status", {**_status(remaining), "sid": socket.sid}))
+        for job, replay in self._replays.values():
+            if job.user_id == socket.user_id and job.client_id in (None, socket.sid):
+                for frame in replay.frames():
+                    socket.push(frame)
+        self._sockets[socket.user_id].append(socket)
+
+    def leave(self, socket: UserSocket) -> None:
+        """A tab is gone; another tab with the same clientId keeps its frames."""
+        tabs = self._sockets.get(socket.user_id, [])
+        if socket in tabs:
+            tabs.remove(socket)
+        if not tabs:
+            self._sockets.pop(socket.user_id, None)
+
+    def connected(self) -> int:
+        """How many tabs are connected."""
+        return sum(map(len, self._sockets.values()))
+
+    async def _tell_status(self, user_id: int) -> None:
+        self._status_due.discard(user_id)
+        try:
+            remaining = await self._jobs.remaining(user_id)
+        except ClusterError as error:
+            log.warning("status not told", user=user_id, error=error.message)
+            return
+        for socket in self._sockets.get(user_id, ()):
+            socket.push(encode("status", _status(remaining)))
+
+
+def _status(remaining: int) -> dict[str, object]:
+    return {"status": {"exec_info": {"queue_remaining": remaining}}}
