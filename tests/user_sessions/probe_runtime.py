@@ -13,6 +13,7 @@ import resource
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,16 @@ def _status() -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
+def _fork_and_die() -> None:
+    """Leave a grandchild behind that would outlive its session."""
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(600)
+        os._exit(0)
+    sys.stderr.write(f"grandchild {pid}\n")
+    os._exit(3)
+
+
 _ACTIONS: dict[str, Callable[..., Any]] = {
     "pid": os.getpid,
     "read": lambda path: Path(path).read_bytes()[:64].decode(errors="replace"),
@@ -172,21 +183,9 @@ _ACTIONS: dict[str, Callable[..., Any]] = {
     "bloat": _bloat,
     "status": _status,
     "environment": lambda: dict(os.environ),
-    "descriptors": lambda: sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in (0, 1, 2)),
+    "descriptors": lambda: [str(Path(f"/proc/self/fd/{fd}").readlink()) for fd in (0, 1, 2)],
     "run": lambda command: subprocess.run(command, capture_output=True, check=False).returncode,
     "shout": lambda count: sys.stderr.write("x" * 99 * count + "\n") and sys.stderr.flush(),
-    "fork_and_die": lambda: _fork_and_die(),
+    "fork_and_die": _fork_and_die,
     "die": os._exit,
 }
-
-
-def _fork_and_die() -> None:
-    """Leave a grandchild behind that would outlive its session."""
-    pid = os.fork()
-    if pid == 0:
-        import time
-
-        time.sleep(600)
-        os._exit(0)
-    sys.stderr.write(f"grandchild {pid}\n")
-    os._exit(3)

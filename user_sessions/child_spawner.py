@@ -1,0 +1,229 @@
+"""Sessions as plain child processes, `python -m user_sessions.child`: the fallback where no zygote can be forked from.
+
+Slower (every session imports everything) but the same verbs, the same sandbox and the same answers. A record per
+session in the run directory, outside of what sessions may write, lets a restarted proxy find them again.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from proxy.base.clock import monotonic_s
+from proxy.base.errors import Conflict, Unavailable
+from proxy.base.processes import start_time
+from user_sessions.directories import failures, make_private
+from user_sessions.log_tail import tail
+from user_sessions.runtime import SessionSpec
+from user_sessions.sandbox import Confinement
+from user_sessions.spawner import Poll
+from user_sessions.zygotes import session_environment
+
+PAUSE_S = 0.05
+KILL_TIMEOUT_S = 5.0
+EXITS_KEPT = 500
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is on disk about one child. A pid alone may be somebody else's by now, hence `started`."""
+
+    session_id: str
+    user: str
+    pid: int
+    started: int
+    socket: str
+
+    def alive(self) -> bool:
+        """Whether this very process runs."""
+        return start_time(self.pid) == self.started
+
+
+class ChildSpawner:
+    """A `Spawner` without a session host."""
+
+    def __init__(
+        self,
+        run: Path,
+        *,
+        runtime: str,
+        options: Mapping[str, str],
+        confinement: Confinement,
+        start_timeout_s: float,
+        stop_timeout_s: float,
+    ) -> None:
+        self._records = run / "children"
+        self._orders = {"runtime": runtime, "options": dict(options), "confinement": confinement.to_json()}
+        self._start_timeout_s = start_timeout_s
+        self._stop_timeout_s = stop_timeout_s
+        self._exits: dict[str, int | None] = {}
+        self._starting: dict[str, asyncio.Lock] = {}
+        make_private(run)
+        make_private(self._records)
+
+    async def start(self, spec: SessionSpec) -> Poll:
+        """See Spawner."""
+        async with self._starting.setdefault(spec.user, asyncio.Lock()):
+            found = await self.poll(spec.session_id)
+            if found.state == "exited":
+                raise Unavailable("The session ended while it started.", tail(spec.log))
+            if found.state == "unknown":
+                self._refuse_second(spec)
+                self._launch(spec)
+            return await self._answering(spec)
+
+    async def poll(self, session_id: str) -> Poll:
+        """See Spawner."""
+        record = self._read(self._record_path(session_id))
+        if record is None:
+            if session_id in self._exits:
+                code = self._exits[session_id]
+                return Poll(session_id, "exited", code=code, error=f"The session ended with code {code}.")
+            return Poll(session_id, "unknown")
+        if record.alive():
+            return Poll(session_id, "running", ready=await _accepts(Path(record.socket)), pid=record.pid)
+        code = self._forget(record)
+        return Poll(session_id, "exited", pid=record.pid, code=code, error=f"The session ended with code {code}.")
+
+    async def stop(self, session_id: str) -> None:
+        """See Spawner."""
+        record = self._read(self._record_path(session_id))
+        if record is None:
+            return
+        for number, wait_s in ((signal.SIGTERM, self._stop_timeout_s), (signal.SIGKILL, KILL_TIMEOUT_S)):
+            _signal(record, number)
+            if await _gone(record, wait_s):
+                self._forget(record)
+                return
+        raise Unavailable("The session did not end even when killed. `dmesg` may say why.")
+
+    async def listing(self) -> list[Poll]:
+        """See Spawner."""
+        with failures(self._records):
+            names = sorted(self._records.glob("*.json"))
+        polls = [await self.poll(path.stem) for path in names]
+        return [poll for poll in polls if poll.state == "running"]
+
+    async def close(self) -> None:
+        """See Spawner."""
+
+    def _launch(self, spec: SessionSpec) -> None:
+        # posix_spawn and not subprocess: a child that is meant to outlive us has no object of ours to leave behind.
+        read, write = os.pipe2(os.O_CLOEXEC)
+        try:
+            orders = json.dumps(self._orders | {"spec": spec.to_json()}).encode()
+            os.set_blocking(write, False)
+            if os.write(write, orders) != len(orders):  # the pipe holds 64 KiB, orders a few
+                raise Unavailable("The session's paths are too long to hand over.")
+            appending = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+            actions = [
+                (os.POSIX_SPAWN_DUP2, read, 0),
+                (os.POSIX_SPAWN_OPEN, 1, str(spec.log), appending, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ]
+            command = [sys.executable, "-m", "user_sessions.child"]
+            environment = session_environment(os.environ)
+            pid = os.posix_spawn(sys.executable, command, environment, file_actions=actions)
+        except OSError as error:
+            raise Unavailable(f"No session process could be started: {error.strerror}.") from error
+        finally:
+            os.close(read)
+            os.close(write)
+        record = Record(spec.session_id, spec.user, pid, start_time(pid) or 0, str(spec.socket))
+        partial = self._record_path(spec.session_id).with_suffix(".part")
+        with failures(partial):
+            partial.write_text(json.dumps(record.__dict__))
+            partial.replace(self._record_path(spec.session_id))
+
+    async def _answering(self, spec: SessionSpec) -> Poll:
+        deadline = monotonic_s() + self._start_timeout_s
+        while monotonic_s() < deadline:
+            poll = await self.poll(spec.session_id)
+            if poll.state != "running":
+                raise Unavailable(poll.error or "The session ended while it started.", tail(spec.log))
+            if poll.ready:
+                return poll
+            await asyncio.sleep(PAUSE_S)
+        await self.stop(spec.session_id)
+        raise Unavailable(f"The session did not answer within {self._start_timeout_s:g} s.", tail(spec.log))
+
+    def _refuse_second(self, spec: SessionSpec) -> None:
+        for path in self._records.glob("*.json"):
+            record = self._read(path)
+            if record is not None and record.user == spec.user and record.alive():
+                raise Conflict(f"This user has a session already: {record.session_id}. Stop it first.")
+
+    def _forget(self, record: Record) -> int | None:
+        code = None
+        with contextlib.suppress(ChildProcessError):  # started by an earlier proxy: not ours to wait for
+            if os.waitid(os.P_PID, record.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                # While it is a zombie its id cannot belong to anyone else: the moment to end what it left behind.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(record.pid, signal.SIGKILL)
+                code = os.waitstatus_to_exitcode(os.waitpid(record.pid, 0)[1])
+        self._record_path(record.session_id).unlink(missing_ok=True)
+        self._exits[record.session_id] = code
+        while len(self._exits) > EXITS_KEPT:
+            del self._exits[next(iter(self._exits))]
+        return code
+
+    def _record_path(self, session_id: str) -> Path:
+        if not session_id or "/" in session_id or "\0" in session_id or session_id.startswith("."):
+            raise Unavailable(f"{session_id!r} is no session's id.")
+        return self._records / f"{session_id}.json"
+
+    @staticmethod
+    def _read(path: Path) -> Record | None:
+        try:
+            return Record(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+
+async def _accepts(socket: Path) -> bool:
+    try:
+        async with asyncio.timeout(1.0):
+            _, writer = await asyncio.open_unix_connection(socket)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return True
+
+
+def _signal(record: Record, number: signal.Signals) -> None:
+    """Through a pidfd, checked after it was opened: the id cannot be another's in between."""
+    with contextlib.suppress(ProcessLookupError):
+        pidfd = os.pidfd_open(record.pid)
+        try:
+            if record.alive():
+                signal.pidfd_send_signal(pidfd, number)
+        finally:
+            os.close(pidfd)
+
+
+async def _gone(record: Record, timeout_s: float) -> bool:
+    """Wait until it ended; False when it has not by then."""
+    try:
+        pidfd = os.pidfd_open(record.pid)
+    except ProcessLookupError:
+        return True
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(pidfd, ended.set)
+    try:
+        if record.alive():
+            async with asyncio.timeout(timeout_s):
+                await ended.wait()
+        return True
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)

@@ -1,0 +1,123 @@
+"""Start the session host, or adopt the one that runs: a record on disk, a health check, an end.
+
+A host that someone else started on the same socket (a service) is used and never ended from here.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from proxy.base.clock import monotonic_s
+from proxy.base.errors import ConfigError, Unavailable
+from proxy.base.logs import events
+from proxy.base.processes import Daemon, launch, recorded
+from proxy.base.settings import Settings
+from user_sessions.directories import failures, make_private
+from user_sessions.log_tail import tail
+from user_sessions.run_dir import host_socket, run_dir
+from user_sessions.spawner import HostSpawner
+
+HEALTH_TIMEOUT_S = 2.0
+HEALTH_PAUSE_S = 0.05
+LISTEN_TIMEOUT_S = 30.0
+END_MARGIN_S = 10.0
+
+log = events(__name__)
+
+
+class HostProcess:
+    """The session host of this data directory."""
+
+    def __init__(self, settings: Settings, runtime: str | None = None) -> None:
+        self._settings = settings
+        self._runtime = runtime or settings.runtime
+        self._lock = asyncio.Lock()
+        self.run = run_dir(settings)
+
+    @property
+    def record(self) -> Path:
+        """Pid and start time of the host we started."""
+        return self.run / "host.json"
+
+    @property
+    def log(self) -> Path:
+        """Where its output goes."""
+        return self._settings.data_dir.absolute() / "logs" / "session-host.log"
+
+    def spawner(self) -> HostSpawner:
+        """A client of it that starts it again when it is gone."""
+        settings = self._settings
+        return HostSpawner(
+            self.run, settings.session_start_timeout_s, settings.session_stop_timeout_s, revive=self.ensure
+        )
+
+    async def ensure(self) -> None:
+        """Return once a host answers. Raises Unavailable, or ConfigError when it refuses to start."""
+        async with self._lock:
+            probe = HostSpawner(self.run, HEALTH_TIMEOUT_S, HEALTH_TIMEOUT_S, call_timeout_s=HEALTH_TIMEOUT_S)
+            try:
+                if await self._answers(probe):
+                    return
+                daemon = recorded(self.record) or await self._launch()
+                await self._wait(probe, daemon)
+            finally:
+                await probe.close()
+
+    async def stop(self) -> None:
+        """End the host we started, and with it its sessions. One started by others goes on."""
+        daemon = recorded(self.record)
+        if daemon is None:
+            return
+        limit_s = self._settings.session_stop_timeout_s + END_MARGIN_S
+        if not await asyncio.to_thread(daemon.stop, limit_s):
+            raise Unavailable(f"The session host (process {daemon.pid}) did not end even when killed.")
+        self.record.unlink(missing_ok=True)
+
+    def command(self) -> list[str]:
+        """How it is started; no secret is in there."""
+        settings = self._settings
+        command = [sys.executable, "-m", "user_sessions.host"]
+        for name, value in {
+            "data-dir": settings.data_dir.absolute(),
+            "socket": host_socket(self.run),
+            "runtime": self._runtime,
+            "frontend-cache": settings.data_dir.absolute() / "cache" / "frontend",
+            "sandbox": settings.sandbox,
+            "memory-mb": settings.session_memory_mb,
+            "file-mb": settings.session_file_mb,
+            "start-timeout-s": settings.session_start_timeout_s,
+            "stop-timeout-s": settings.session_stop_timeout_s,
+            "log-level": settings.log_level,
+            "log-format": settings.log_format,
+        }.items():
+            command += [f"--{name}", str(value)]
+        return command
+
+    async def _launch(self) -> Daemon:
+        with failures(self.log):
+            self._settings.data_dir.mkdir(parents=True, exist_ok=True)
+            make_private(self.log.parent)
+            daemon = await asyncio.to_thread(launch, self.command(), self.record, self.log)
+        log.info("session host started", pid=daemon.pid, runtime=self._runtime)
+        return daemon
+
+    async def _wait(self, probe: HostSpawner, daemon: Daemon) -> None:
+        deadline = monotonic_s() + LISTEN_TIMEOUT_S
+        while monotonic_s() < deadline:
+            if await self._answers(probe):
+                return
+            if not daemon.alive():
+                if await self._answers(probe):  # somebody else's host was first
+                    return
+                reason = tail(self.log, 300).rpartition("\n")[2]
+                raise ConfigError(f"The session host does not start: {reason or 'see ' + str(self.log)}")
+            await asyncio.sleep(HEALTH_PAUSE_S)
+        raise Unavailable(f"The session host did not answer within {LISTEN_TIMEOUT_S:g} s. See {self.log}.")
+
+    @staticmethod
+    async def _answers(probe: HostSpawner) -> bool:
+        try:
+            await probe.health()
+        except Unavailable:
+            return False
+        return True
