@@ -26,6 +26,7 @@ ABORT = "comfy_cluster.abort"
 REFUSED_METHODS = frozenset({"CONNECT", "TRACE"})
 BODILESS = frozenset({204, 304})
 LINGER_S = 15.0
+LINGER_SILENCE_S = 2.0
 """How long an over-large upload is read and thrown away after its 413: a reset would destroy the answer under way."""
 
 
@@ -154,8 +155,10 @@ async def _too_large(scope: Scope, receive: Receive, send: Send, settings: Setti
     await _error(send, 413, "too_large", message, "max_upload_mb", close=True, more=True)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LINGER_S):
-            while (await receive()).get("more_body", False):
-                pass
+            more = True
+            while more:
+                async with asyncio.timeout(LINGER_SILENCE_S):
+                    more = (await receive()).get("more_body", False)
     await send({"type": "http.response.body", "body": b"", "more_body": False})
     return 413
 

@@ -1,7 +1,7 @@
 """The HTTP side of the browser's connection: uvicorn's httptools protocol with limits it does not have.
 
-Owns the size of a request's head (431), the time a head may take (408), and `abort`, an ASGI extension that resets a
-connection. Pass the class as uvicorn's `http=`. Knows nothing of routes.
+Owns the size of a request's head (431), the time a head may take (408), `abort`, an ASGI extension that resets a
+connection, and writing head and body at once. Pass the class as uvicorn's `http=`. Knows nothing of routes.
 """
 
 import asyncio
@@ -16,8 +16,51 @@ from proxy.forward_http import ABORT
 HEAD_LIMIT = 64 * 1024
 HEADERS_LIMIT = 200
 HEAD_TIMEOUT_S = 30.0
+HOLD_LIMIT = 4096
 
 REFUSALS = {431: b"Request Header Fields Too Large", 408: b"Request Timeout"}
+
+
+class _JoinedWrites(asyncio.Transport):
+    """A transport that holds one small write until the next one or the loop's next turn.
+
+    uvicorn writes a response's head and body apart, and the event loop makes a system call of each.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self.inner = transport
+        self._loop = loop
+        self._held = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._held:
+            data, self._held = b"".join((self._held, data)), b""
+        elif 0 < len(data) <= HOLD_LIMIT:
+            self._held = bytes(data)
+            self._loop.call_soon(self.flush)
+            return
+        self.inner.write(data)
+
+    def flush(self) -> None:
+        """Write what is held; nothing may be held while others write to `inner`."""
+        if self._held:
+            held, self._held = self._held, b""
+            self.inner.write(held)
+
+    def close(self) -> None:
+        self.flush()
+        self.inner.close()
+
+    def abort(self) -> None:
+        self._held = b""
+        self.inner.abort()
+
+    def is_closing(self) -> bool:
+        return self.inner.is_closing()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self.inner.get_extra_info(name, default)
 
 
 class ClientProtocol(HttpToolsProtocol):
@@ -40,6 +83,7 @@ class ClientProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.transport = _JoinedWrites(transport, self.loop)
         self._head_timer = self.loop.call_later(self.head_timeout_s, self._head_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -71,6 +115,12 @@ class ClientProtocol(HttpToolsProtocol):
             self._refuse(431)
             raise ValueError("the request's head is too large")  # the parser stops here
         super().on_headers_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        assert isinstance(self.transport, _JoinedWrites)
+        self.transport.flush()
+        self.transport = self.transport.inner  # the WebSocket protocol sets itself as the protocol of this one
+        super().handle_websocket_upgrade()
 
     def send_400_response(self, msg: str) -> None:
         if not self.transport.is_closing():  # a refusal of ours has been written already
