@@ -1,0 +1,25 @@
+"""The engine's HTTP application: every route bare and under /api, as ComfyUI registers them."""
+
+from aiohttp import web
+
+from backend_pool.engine import routes_engine, routes_files, routes_info, routes_jobs, routes_prompt, routes_ws
+from backend_pool.engine.answers import ENGINE, guard
+from backend_pool.engine.engine import Engine
+from backend_pool.engine.models import MB
+
+TABLES = (routes_ws.routes, routes_prompt.routes, routes_jobs.routes, routes_files.routes, routes_info.routes)
+
+
+def make_app(engine: Engine) -> web.Application:
+    """Routes over an engine."""
+    app = web.Application(client_max_size=engine.options.max_upload_mb * MB, middlewares=[guard])
+    app[ENGINE] = engine
+    plain = [route for table in TABLES for route in table if isinstance(route, web.RouteDef)]
+    for route in plain:
+        app.router.add_route(route.method, "/api" + route.path, route.handler)
+    app.router.add_routes(plain)
+    app.router.add_routes(routes_engine.routes)
+    internal = web.Application()
+    internal.router.add_routes(routes_info.internal)
+    app.add_subapp("/internal", internal)
+    return app

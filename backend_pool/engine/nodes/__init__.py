@@ -1,0 +1,1 @@
+"""The nodes of the embedded engine, by what they work on. `catalogue` collects them."""

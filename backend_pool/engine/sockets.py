@@ -1,0 +1,121 @@
+"""The engine's WebSocket clients: who is connected, what they negotiated, and the frames on their way.
+
+Each client has a queue and a writer of its own, so a slow one delays nobody. Overflow policy: previews and
+progress_state go first, oldest first; a client that still cannot keep up is closed and may come back.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from backend_pool.engine import frames
+from proxy.base.logs import events
+from proxy.base.tasks import Tasks
+
+log = events(__name__)
+
+FRAMES_KEPT = 1024
+SEND_TIMEOUT_S = 60.0
+
+
+@dataclass
+class Client:
+    """One socket. `waiting` holds (frame, may be dropped)."""
+
+    ws: web.WebSocketResponse
+    transport: asyncio.Transport | None
+    features: dict[str, Any] = field(default_factory=dict)
+    waiting: deque[tuple[str | bytes, bool]] = field(default_factory=deque)
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Sockets:
+    """Sends frames to one sid or to all. `send` and `preview` may be called from any thread, order is kept."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._clients: dict[str, Client] = {}
+        self._tasks = Tasks()
+
+    def add(self, sid: str, client: Client) -> None:
+        """Register a client; one of the same sid is forgotten, as in ComfyUI, but keeps its socket."""
+        self._clients[sid] = client
+        self._tasks.start("socket writer", self._write(client))
+
+    def remove(self, sid: str, client: Client) -> None:
+        """Forget a client, unless the sid has a newer one by now (ComfyUI removes that one; a known bug)."""
+        client.ready.set()
+        if self._clients.get(sid) is client:
+            del self._clients[sid]
+
+    def send(self, event: str, data: dict[str, Any], sid: str | None = None) -> None:
+        """Queue `{"type", "data"}` for one sid, or for everybody."""
+        text = json.dumps({"type": event, "data": data})
+        self._loop.call_soon_threadsafe(self._deliver, text, event == "progress_state", sid)
+
+    def preview(self, jpeg: bytes, metadata: dict[str, Any], sid: str | None) -> None:
+        """Queue a preview as type 4 or 1, whichever the client negotiated; without a sid, type 1 to everybody."""
+        self._loop.call_soon_threadsafe(self._deliver_preview, jpeg, metadata, sid)
+
+    def has_metadata(self, sid: str | None) -> bool:
+        """Whether the client negotiated `supports_preview_metadata`."""
+        client = self._clients.get(sid) if sid is not None else None
+        return client is not None and client.features.get("supports_preview_metadata") is True
+
+    def abort_all_soon(self) -> None:
+        """Cut every connection without a close frame, as a crash of the network would; from any thread."""
+        self._loop.call_soon_threadsafe(self._abort_all)
+
+    def _abort_all(self) -> None:
+        for client in list(self._clients.values()):
+            if client.transport is not None:
+                client.transport.abort()
+
+    def _deliver_preview(self, jpeg: bytes, metadata: dict[str, Any], sid: str | None) -> None:
+        if self.has_metadata(sid):
+            self._deliver(frames.preview_with_metadata(jpeg, metadata), True, sid)
+        else:
+            self._deliver(frames.preview(jpeg), True, sid)
+
+    def _deliver(self, frame: str | bytes, droppable: bool, sid: str | None) -> None:
+        for client in [self._clients.get(sid)] if sid is not None else list(self._clients.values()):
+            if client is None:
+                continue
+            if len(client.waiting) >= FRAMES_KEPT and not _make_room(client.waiting):
+                log.warning("socket too slow, closing it")
+                client.waiting.clear()
+                if client.transport is not None:
+                    client.transport.abort()
+                continue
+            client.waiting.append((frame, droppable))
+            client.ready.set()
+
+    async def _write(self, client: Client) -> None:
+        while not client.ws.closed:
+            if not client.waiting:
+                client.ready.clear()
+                await client.ready.wait()
+                if not client.waiting:
+                    return
+            frame, _ = client.waiting.popleft()
+            try:
+                async with asyncio.timeout(SEND_TIMEOUT_S):
+                    await (client.ws.send_str(frame) if isinstance(frame, str) else client.ws.send_bytes(frame))
+            except (ConnectionError, TimeoutError, RuntimeError):
+                with contextlib.suppress(RuntimeError):
+                    if client.transport is not None:
+                        client.transport.abort()
+                return
+
+
+def _make_room(waiting: deque[tuple[str | bytes, bool]]) -> bool:
+    for index, (_, droppable) in enumerate(waiting):
+        if droppable:
+            del waiting[index]
+            return True
+    return False
