@@ -6,7 +6,7 @@ Clients crash when `error` is not an object (`{"error": {"type", "message", "det
 import errno
 import json
 
-from aiohttp import hdrs, web
+from aiohttp import ClientPayloadError, hdrs, web
 
 from proxy.base.errors import BadInput, ClusterError, DiskFull, TooLarge, error_body
 from proxy.base.logs import events
@@ -17,7 +17,7 @@ log = events(__name__)
 PRIVATE = "private, no-cache"
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
-BAD_NAME = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EILSEQ}
+BAD_NAME = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ}
 
 
 @web.middleware
@@ -38,12 +38,16 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _http_error(error)
     except ClusterError as error:
         return web.json_response(error.body(), status=error.status)
+    except (ClientPayloadError, ConnectionError):  # the sender vanished in the middle: nobody reads this
+        return web.json_response(error_body("bad_request", "The request body ended too early."), status=400)
     except OSError as error:
         refused = of_os_error(error)
         if refused is None:
-            raise
+            return _unexpected(request, error)
         log.warning("request refused by the file system", route=_route(request), reason=error.strerror or "")
         return web.json_response(refused.body(), status=refused.status)
+    except Exception as error:
+        return _unexpected(request, error)
 
 
 def of_os_error(error: OSError) -> ClusterError | None:
@@ -67,6 +71,12 @@ async def json_body(request: web.Request) -> object:
 
 def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
+
+
+def _unexpected(request: web.Request, error: Exception) -> web.Response:
+    log.error("request failed", route=_route(request), exc_info=error)
+    message = "The session could not answer this. Its log, in the WebUI's terminal, says why."
+    return web.json_response(error_body("internal_error", message), status=500)
 
 
 def _http_error(error: web.HTTPException) -> web.Response:

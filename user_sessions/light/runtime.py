@@ -21,6 +21,7 @@ from user_sessions.light.asset_cache import start_build
 from user_sessions.light.assets import Frontend
 from user_sessions.light.logs import LogRing
 from user_sessions.light.spool import remove_leftovers
+from user_sessions.light.templates import Packages
 from user_sessions.light.userdata import STARTING_FOLDERS
 from user_sessions.runtime import SessionSpec
 
@@ -31,12 +32,16 @@ KEEPALIVE_S = 75.0
 
 
 class LightRuntime:
-    """A `Runtime`. `frontend_cache` holds compressed assets for all sessions; None serves plain ones."""
+    """A `Runtime`. `frontend_cache` holds compressed assets for all sessions; None serves plain ones.
+
+    `frontend_root` is a built frontend to serve instead of the installed package.
+    """
 
     name = "light"
 
-    def __init__(self, frontend_cache: Path | None) -> None:
+    def __init__(self, frontend_cache: Path | None, frontend_root: Path | None = None) -> None:
         self._cache = frontend_cache
+        self._root = frontend_root
         self._shared: Shared | None = None
 
     @property
@@ -86,9 +91,11 @@ class LightRuntime:
 
     def _load(self) -> Shared:
         if self._shared is None:
-            from user_sessions.light.templates import Packages
-
-            self._shared = Shared(Frontend.installed(self._cache), Packages())
+            if self._root is None:
+                frontend = Frontend.installed(self._cache)
+            else:
+                frontend = Frontend(self._root, "custom", self._cache)
+            self._shared = Shared(frontend, Packages())
         return self._shared
 
 

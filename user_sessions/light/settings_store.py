@@ -7,6 +7,7 @@ lock: two tabs lose each other's changes, and a crash leaves half a file that em
 import asyncio
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from user_sessions.light.answers import json_body
 log = events(__name__)
 
 FILE = "comfy.settings.json"
+VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 def first_settings(frontend_version: str) -> dict[str, object]:
@@ -28,9 +30,9 @@ def first_settings(frontend_version: str) -> dict[str, object]:
     `InstalledVersion` is what the frontend itself would note for a newcomer, had it shown its tutorial: without it the
     defaults of old versions apply.
     """
-    return {
+    installed = {"Comfy.InstalledVersion": frontend_version} if VERSION.fullmatch(frontend_version) else {}
+    return installed | {
         "Comfy.TutorialCompleted": True,
-        "Comfy.InstalledVersion": frontend_version,
         "Comfy.Notification.ShowVersionUpdates": False,
         "Comfy.Desktop.CloudNotificationShown": True,
         "Comfy.VersionCompatibility.DisableWarnings": True,

@@ -15,6 +15,9 @@ from proxy.base.tasks import Tasks
 from user_sessions.light.logs import TERMINAL, Entry, LogRing
 
 HEARTBEAT_S = 20.0
+CLOSE_TIMEOUT_S = 1.0
+"""How long a browser may take to agree to a close; the host kills a session that takes long to end."""
+
 OUTBOX_FRAMES = 256
 IDLE_STATUS = {"exec_info": {"queue_remaining": 0}}
 
@@ -65,11 +68,12 @@ class Sockets:
 
     async def close(self, app: web.Application) -> None:
         """End all sockets when the session stops."""
-        for socket in list(self._sockets):
-            await socket.close(code=WSCloseCode.GOING_AWAY)
+        await asyncio.gather(
+            *(socket.close(code=WSCloseCode.GOING_AWAY) for socket in self._sockets), return_exceptions=True
+        )
 
     async def _serve(self, request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse(heartbeat=HEARTBEAT_S)
+        socket = web.WebSocketResponse(heartbeat=HEARTBEAT_S, timeout=CLOSE_TIMEOUT_S)
         await socket.prepare(request)
         sid = request.query.get("clientId") or uuid.uuid4().hex
         outbox = Outbox()
