@@ -26,7 +26,7 @@ log = events(__name__)
 
 Socket = aiohttp.ClientWebSocketResponse
 
-CLOSE_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 2.0
 GOING_AWAY = 1001
 """What the other side is told when one vanished without a close frame."""
 UNSENDABLE = frozenset({1004, 1005, 1006, 1015})
