@@ -35,6 +35,7 @@ class Access:
     tokens: Tokens
     authenticator: Authenticator
     passwords: Passwords
+    cache: AccessCache
     _attempts: Throttle
 
     async def sign_in(self, name: str, password: str, scope: Scope, user_agent: str) -> str:
@@ -90,6 +91,7 @@ def open_access(settings: Settings, db: Database, tasks: Tasks) -> Access:
         tokens=tokens,
         authenticator=Authenticator(db, logins, tokens, cache, tasks),
         passwords=hashing,
+        cache=cache,
         _attempts=Throttle(settings.login_attempts, settings.login_window_s),
     )
 

@@ -49,6 +49,8 @@ class AccessCache:
         self._capacity = capacity
         self._clock = clock
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self.on_change: list[Callable[[int], None]] = []
+        """Called with the user whose access changed: open WebSockets are judged again."""
 
     def get(self, key: str) -> tuple[bool, Identity | None]:
         """(known, identity)."""
@@ -73,3 +75,5 @@ class AccessCache:
         stale = [key for key, e in self._entries.items() if e.identity is None or e.identity.user_id == user_id]
         for key in stale:
             del self._entries[key]
+        for tell in self.on_change:
+            tell(user_id)

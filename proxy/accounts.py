@@ -7,6 +7,7 @@ forms. A change that takes access away also drops the user from the access cache
 import unicodedata
 from collections.abc import Callable
 
+from sqlalchemy import BigInteger
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Field, Session, SQLModel, col, func, select
 
@@ -37,7 +38,7 @@ class User(SQLModel, table=True):
     password_hash: str
     is_admin: bool = False
     disabled: bool = False
-    created_ms: int
+    created_ms: int = Field(sa_type=BigInteger)
 
     @property
     def key(self) -> int:

@@ -21,10 +21,12 @@ from proxy.logins import Logins
 from proxy.throttle import Throttle, Throttled, address_key
 from proxy.tokens import Tokens, hash_of
 
-__all__ = ["Authenticator", "Identity", "no_referrer"]
+__all__ = ["Authenticator", "Identity", "identity", "no_referrer"]
 
 log = events(__name__)
 
+IDENTITY = "comfy_cluster.identity"
+"""Key of a scope that has been authenticated: an Identity or None."""
 TOUCH_S = 60.0
 """How far the stored last use may lag behind."""
 BAD_ANSWERS = 60
@@ -64,6 +66,13 @@ class Authenticator:
         if bad_token:
             self._answers.take(address_key(scope), "requests with a token that is not valid")
         return None, found.scope
+
+    async def authenticate(self, scope: Scope) -> Scope:
+        """The cleaned scope with the sender noted in it, see `identity`. Harmless when it was done already."""
+        if IDENTITY in scope:
+            return scope
+        who, cleaned = await self.identify(scope)
+        return {**cleaned, IDENTITY: who}
 
     async def flush(self) -> None:
         """Store the last uses noted so far."""
@@ -121,6 +130,13 @@ class Authenticator:
         if now_ms() - login.seen_ms > TOUCH_S * 1000:
             self._used_logins.add(login.id)
         return _of_login(user, login.id)
+
+
+def identity(scope: Scope) -> Identity | None:
+    """The sender of an authenticated scope."""
+    who = scope[IDENTITY]
+    assert who is None or isinstance(who, Identity)
+    return who
 
 
 def _of_login(user: User, login_id: str) -> Identity:

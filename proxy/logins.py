@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Collection
 
 from itsdangerous import BadSignature, Signer
+from sqlalchemy import BigInteger
 from sqlmodel import Field, Session, SQLModel, col, or_, select, update
 
 from proxy.access_cache import AccessCache
@@ -31,10 +32,10 @@ class Login(SQLModel, table=True):
 
     id: str = Field(primary_key=True, description="Random; the cookie carries it, signed.")
     user_id: int = Field(foreign_key="users.id", index=True)
-    created_ms: int
-    seen_ms: int
-    expires_ms: int
-    revoked_ms: int | None = None
+    created_ms: int = Field(sa_type=BigInteger)
+    seen_ms: int = Field(sa_type=BigInteger)
+    expires_ms: int = Field(sa_type=BigInteger)
+    revoked_ms: int | None = Field(default=None, sa_type=BigInteger)
     address: str = ""
     user_agent: str = ""
 

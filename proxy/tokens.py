@@ -6,6 +6,7 @@ A fast hash is right here: a token has 256 random bits, so there is nothing to g
 import hashlib
 from collections.abc import Collection
 
+from sqlalchemy import BigInteger
 from sqlmodel import Field, Session, SQLModel, col, func, select, update
 
 from proxy.access_cache import AccessCache
@@ -32,9 +33,9 @@ class Token(SQLModel, table=True):
     name: str
     token_hash: str = Field(unique=True)
     prefix: str = Field(description="The first characters, to recognise it by.")
-    created_ms: int
-    used_ms: int | None = None
-    revoked_ms: int | None = None
+    created_ms: int = Field(sa_type=BigInteger)
+    used_ms: int | None = Field(default=None, sa_type=BigInteger)
+    revoked_ms: int | None = Field(default=None, sa_type=BigInteger)
 
     @property
     def key(self) -> int:

@@ -1,0 +1,117 @@
+"""The JSON API under /cluster/api/v1: one table of operations, from which routes and the OpenAPI document are made."""
+
+from itertools import groupby
+
+from starlette.routing import Route
+
+from proxy import api_admin, api_me
+from proxy.api_models import (
+    BackendChange,
+    BackendInfo,
+    BackendList,
+    Done,
+    JobList,
+    LoginList,
+    Me,
+    NewBackend,
+    NewToken,
+    NewUser,
+    PasswordChange,
+    PasswordMade,
+    PasswordReset,
+    PictureList,
+    SessionInfo,
+    SessionList,
+    TokenList,
+    TokenMade,
+    UserChange,
+    UserInfo,
+    UserList,
+    UserMade,
+)
+from proxy.api_openapi import Document
+from proxy.api_operations import Endpoint, Operation, Unknown
+from proxy.views import Deps
+
+BASE = "/cluster/api/v1"
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation("GET", "/me", "Who am I", api_me.me, Me),
+    Operation("POST", "/me/password", "Change my password", api_me.change_password, Done, PasswordChange),
+    Operation("GET", "/session", "My session", api_me.session, SessionInfo),
+    Operation("POST", "/session/start", "Start my session", api_me.start_session, SessionInfo),
+    Operation("POST", "/session/restart", "Restart my session", api_me.restart_session, SessionInfo),
+    Operation("POST", "/session/stop", "Stop my session", api_me.stop_session, SessionInfo),
+    Operation("GET", "/jobs", "My active and latest jobs", api_me.jobs, JobList, query=("limit",)),
+    Operation("POST", "/jobs/{id}/cancel", "Cancel my job", api_me.cancel_job, Done),
+    Operation("GET", "/pictures", "My finished files", api_me.pictures, PictureList, query=("limit", "before")),
+    Operation("GET", "/tokens", "My API tokens", api_me.tokens, TokenList),
+    Operation("POST", "/tokens", "Make an API token", api_me.create_token, TokenMade, NewToken, status=201),
+    Operation("DELETE", "/tokens/{id}", "Revoke my token", api_me.revoke_token, Done),
+    Operation("GET", "/logins", "Browsers I am signed in with", api_me.logins, LoginList),
+    Operation("DELETE", "/logins/{id}", "Sign a browser out", api_me.revoke_login, Done),
+    Operation("GET", "/admin/users", "All users", api_admin.users, UserList, admin=True),
+    Operation(
+        "POST", "/admin/users", "Create a user", api_admin.create_user, UserMade, NewUser, status=201, admin=True
+    ),
+    Operation("PATCH", "/admin/users/{id}", "Change a user", api_admin.change_user, UserInfo, UserChange, admin=True),
+    Operation(
+        "POST",
+        "/admin/users/{id}/password",
+        "Reset a password",
+        api_admin.reset_password,
+        PasswordMade,
+        PasswordReset,
+        admin=True,
+    ),
+    Operation("GET", "/admin/sessions", "All sessions", api_admin.sessions, SessionList, admin=True),
+    Operation(
+        "POST",
+        "/admin/users/{id}/session/restart",
+        "Restart a user's session",
+        api_admin.restart_session,
+        SessionInfo,
+        admin=True,
+    ),
+    Operation(
+        "POST",
+        "/admin/users/{id}/session/stop",
+        "Stop a user's session",
+        api_admin.stop_session,
+        SessionInfo,
+        admin=True,
+    ),
+    Operation("GET", "/admin/backends", "All backends", api_admin.backends, BackendList, admin=True),
+    Operation(
+        "POST",
+        "/admin/backends",
+        "Add a backend",
+        api_admin.add_backend,
+        BackendInfo,
+        NewBackend,
+        status=201,
+        admin=True,
+    ),
+    Operation(
+        "PATCH",
+        "/admin/backends/{id}",
+        "Drain, disable or activate a backend",
+        api_admin.change_backend,
+        BackendInfo,
+        BackendChange,
+        admin=True,
+    ),
+    Operation("DELETE", "/admin/backends/{id}", "Remove a backend", api_admin.remove_backend, Done, admin=True),
+    Operation("GET", "/admin/jobs", "The whole queue", api_admin.jobs, JobList, admin=True, query=("limit",)),
+    Operation("POST", "/admin/jobs/{id}/cancel", "Cancel any job", api_admin.cancel_job, Done, admin=True),
+)
+
+
+def routes(deps: Deps) -> list[Route]:
+    """Routes of the API; the last one answers every other address below it."""
+    by_path = sorted(OPERATIONS, key=lambda operation: operation.path)
+    return [
+        Route(f"{BASE}/openapi.json", Document(deps, OPERATIONS, BASE)),
+        *(Route(BASE + path, Endpoint(deps, list(group))) for path, group in groupby(by_path, lambda op: op.path)),
+        Route("/cluster/api/{rest:path}", Unknown()),
+    ]

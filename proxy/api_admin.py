@@ -1,0 +1,178 @@
+"""What administrators do: accounts, everybody's sessions, the pool's backends, the whole queue."""
+
+from pydantic import BaseModel
+
+from backend_pool.model import Backend
+from backend_pool.pool import Member
+from proxy.accounts import User
+from proxy.api_me import job_infos, session_info, session_of
+from proxy.api_models import (
+    BackendChange,
+    BackendHealth,
+    BackendInfo,
+    BackendList,
+    Done,
+    JobList,
+    NewBackend,
+    NewUser,
+    PasswordMade,
+    PasswordReset,
+    SessionList,
+    UserChange,
+    UserInfo,
+    UserList,
+    UserMade,
+)
+from proxy.api_operations import Call
+from proxy.base.errors import Conflict, NotFound
+from proxy.base.logs import events
+from proxy.passwords import generate
+from proxy.views import Deps
+
+log = events(__name__)
+
+
+async def users(call: Call) -> BaseModel:
+    """All accounts by name."""
+    return UserList(users=[user_info(user) for user in await call.deps.access.users.listing()])
+
+
+async def create_user(call: Call) -> BaseModel:
+    """A new account."""
+    new = call.given(NewUser)
+    password = new.password or generate()
+    user = await call.deps.access.users.add(new.name, password, is_admin=new.is_admin)
+    log.info("user created", user=user.name, by=call.who.name)
+    return UserMade(**user_info(user).model_dump(), password=None if new.password else password)
+
+
+async def change_user(call: Call) -> BaseModel:
+    """Make or unmake an administrator, disable or enable; a disabled user's session ends."""
+    change, user_id = call.given(UserChange), call.id("id")
+    if user_id == call.who.user_id and (change.disabled or change.is_admin is False):
+        raise Conflict("You cannot take your own access away. Let another administrator do it.")
+    user = await call.deps.access.users.change(user_id, is_admin=change.is_admin, disabled=change.disabled)
+    log.info("user changed", user=user.name, by=call.who.name, disabled=user.disabled, is_admin=user.is_admin)
+    if change.disabled:
+        await call.deps.sessions.stop(user_id)
+    return user_info(user)
+
+
+async def reset_password(call: Call) -> BaseModel:
+    """A new password; the user is signed out everywhere."""
+    password = await call.deps.access.reset_password(call.id("id"), call.given(PasswordReset).password)
+    return PasswordMade(password=password)
+
+
+async def sessions(call: Call) -> BaseModel:
+    """All sessions."""
+    return SessionList(sessions=[session_info(view) for view in await call.deps.sessions.listing()])
+
+
+async def restart_session(call: Call) -> BaseModel:
+    """End a user's session and start it anew."""
+    user = await call.deps.access.users.get(call.id("id"))
+    if user.disabled:
+        raise Conflict(f"{user.name} is disabled. Enable the account first.")
+    await call.deps.sessions.restart(user.key, user.slug)
+    return await session_of(call.deps, user.key)
+
+
+async def stop_session(call: Call) -> BaseModel:
+    """End a user's session."""
+    user = await call.deps.access.users.get(call.id("id"))
+    await call.deps.sessions.stop(user.key)
+    return await session_of(call.deps, user.key)
+
+
+async def jobs(call: Call) -> BaseModel:
+    """Everybody's active jobs: running ones, then waiting ones in their expected order."""
+    found, active = await call.deps.views.queue(call.limit(100, 500))
+    return JobList(jobs=job_infos(call.deps, found), active=active)
+
+
+async def cancel_job(call: Call) -> BaseModel:
+    """Cancel anybody's job."""
+    job = await call.deps.views.one(call.id("id"), None)
+    await call.deps.jobs.cancel(job.user_id, [job.prompt_id])
+    log.info("job cancelled by an administrator", job=job.prompt_id, by=call.who.name)
+    return Done()
+
+
+async def backends(call: Call) -> BaseModel:
+    """All backends, oldest first."""
+    return BackendList(backends=await backend_infos(call.deps))
+
+
+async def add_backend(call: Call) -> BaseModel:
+    """Register a ComfyUI by URL."""
+    new = call.given(NewBackend)
+    row = await call.deps.registry.add(new.url, new.name or None)
+    call.deps.pool.wake()
+    log.info("backend added", backend=row.name, by=call.who.name)
+    return backend_info(call.deps, row)
+
+
+async def change_backend(call: Call) -> BaseModel:
+    """Active, draining or disabled."""
+    row = await call.deps.registry.set_mode(call.id("id"), call.given(BackendChange).mode)
+    call.deps.pool.wake()
+    return backend_info(call.deps, row)
+
+
+async def remove_backend(call: Call) -> BaseModel:
+    """Forget it. One that a setting or flag brings would be back at the next start, so that is refused."""
+    backend_id = call.id("id")
+    row = next((row for row in await call.deps.registry.listing() if row.id == backend_id), None)
+    if row is None:
+        raise NotFound("There is no such backend.")
+    if row.source != "registered":
+        raise Conflict("This backend comes from the server's settings. Disable it here, or take it out of them.")
+    await call.deps.registry.remove(backend_id)
+    call.deps.pool.wake()
+    log.info("backend taken out", backend=row.name, by=call.who.name)
+    return Done()
+
+
+async def backend_infos(deps: Deps) -> list[BackendInfo]:
+    """All backends as the API shows them."""
+    return [backend_info(deps, row) for row in await deps.registry.listing()]
+
+
+def backend_info(deps: Deps, row: Backend) -> BackendInfo:
+    """The row, and what the pool observed of it."""
+    assert row.id is not None
+    member = deps.pool.member(row.id)
+    device = _device(member)
+    return BackendInfo(
+        id=row.id,
+        name=row.name,
+        url=row.url,
+        source=row.source,
+        mode=row.mode,
+        health=BackendHealth(member.health) if member else BackendHealth.UNKNOWN,
+        error=member.error if member else None,
+        job_id=member.job if member else None,
+        done=member.done if member else 0,
+        device=str(device["name"]) if "name" in device else None,
+        vram_total=_bytes(device.get("vram_total")),
+        vram_free=_bytes(device.get("vram_free")),
+        seen_ms=member.seen_ms if member else None,
+    )
+
+
+def _device(member: Member | None) -> dict[str, object]:
+    devices = member.stats.get("devices") if member else None
+    first = devices[0] if isinstance(devices, list) and devices else None
+    return first if isinstance(first, dict) else {}
+
+
+def _bytes(value: object) -> int | None:
+    return int(value) if isinstance(value, int | float) and 0 <= value < 2**63 else None
+
+
+def user_info(user: User) -> UserInfo:
+    """As the API shows it."""
+    return UserInfo(
+        id=user.key, name=user.name, is_admin=user.is_admin, disabled=user.disabled, created_ms=user.created_ms
+    )

@@ -1,0 +1,62 @@
+"""Errors on their way out as JSON: ComfyUI's error object, a request id, Retry-After where it helps."""
+
+import secrets
+
+from starlette.responses import JSONResponse
+from starlette.types import Scope
+
+from proxy.base.errors import CallerError, ClusterError, NotAuthenticated, error_body
+from proxy.base.logs import events
+from proxy.throttle import Throttled
+
+log = events(__name__)
+
+REQUEST_ID = "comfy_cluster.request_id"
+"""Key of a scope that has been given an id already."""
+
+
+class MethodNotAllowed(CallerError):
+    """The address exists, but not with this method."""
+
+    status = 405
+    kind = "method_not_allowed"
+
+
+def request_id(scope: Scope) -> str:
+    """The id of this request, in its error and in the log."""
+    if REQUEST_ID not in scope:
+        scope[REQUEST_ID] = secrets.token_hex(6)
+    return str(scope[REQUEST_ID])
+
+
+def error_headers(error: ClusterError, scope: Scope) -> dict[str, str]:
+    """Headers that go with an error, in JSON or as a page."""
+    headers = {"X-Request-Id": request_id(scope), "Cache-Control": "no-store"}
+    if isinstance(error, Throttled):
+        headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, NotAuthenticated):
+        # Bearer, not Basic: browsers would open their own password window over the WebUI.
+        headers["WWW-Authenticate"] = 'Bearer realm="ComfyUI cluster"'
+    return headers
+
+
+def error_response(scope: Scope, error: ClusterError) -> JSONResponse:
+    """The answer to a request that failed with `error`."""
+    body = error.body()
+    body["error"]["extra_info"]["request_id"] = request_id(scope)
+    return JSONResponse(body, error.status, error_headers(error, scope))
+
+
+def unexpected(scope: Scope, error: Exception) -> JSONResponse:
+    """The answer to a request that met a bug; the log has the rest under the same id."""
+    log_unexpected(scope, error)
+    body = error_body("internal_error", OOPS, "", request_id=request_id(scope))
+    return JSONResponse(body, 500, {"X-Request-Id": request_id(scope), "Cache-Control": "no-store"})
+
+
+def log_unexpected(scope: Scope, error: Exception) -> None:
+    """Note a bug with its traceback."""
+    log.error("request failed", request=request_id(scope), path=scope["path"], exc_info=error)
+
+
+OOPS = "Something went wrong on the server. Tell your administrator the request id."

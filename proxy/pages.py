@@ -1,0 +1,210 @@
+"""The control pages under /cluster/: their routes, who may see them, and what each shows.
+
+Pages read through the same functions as the JSON API and change nothing: every button calls the API. A live page is
+fetched again as a whole and compared by the browser, so there is one rendering of everything.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from proxy import api_admin, api_me
+from proxy.access_cache import Identity
+from proxy.accounts import User
+from proxy.api_errors import OOPS, MethodNotAllowed, error_headers, error_response, log_unexpected, request_id
+from proxy.api_models import JobList, SessionInfo
+from proxy.auth import identity
+from proxy.base.errors import ClusterError, Forbidden, NotAuthenticated, NotFound
+from proxy.pages_login import LOGIN, LoginPages, local_path, login_redirect, wants_page
+from proxy.pages_render import Renderer
+from proxy.pages_static import PREFIX
+from proxy.texts import Texts
+from proxy.views import Deps
+
+QUEUE_SHOWN, FINISHED_SHOWN, RECENT_JOBS = 20, 5, 12
+GALLERY_JOBS = 36
+USERS_SHOWN, QUEUE_ALL_SHOWN = 100, 50
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def routes(deps: Deps, texts: Texts | None = None) -> list[Route]:
+    """Routes of the pages; the last one answers every other address below /cluster/."""
+    renderer = Renderer(texts or Texts())
+    pages, login = Pages(deps, renderer), LoginPages(deps, renderer)
+
+    def page(path: str, run: Handler, *methods: str, open_: bool = False, admin: bool = False) -> Route:
+        return Route(path, Page(deps, renderer, run, methods or ("GET",), open_=open_, admin=admin))
+
+    return [
+        Route(PREFIX + "{name:path}", renderer.static),
+        page(LOGIN, login.login, "GET", "POST", open_=True),
+        page("/cluster/logout", login.logout, "POST", open_=True),
+        page("/cluster/switch", login.switch),
+        page("/cluster", pages.to_home, open_=True),
+        page("/cluster/", pages.home),
+        page("/cluster/account", pages.account),
+        page("/cluster/gallery", pages.gallery),
+        page("/cluster/starting", pages.starting),
+        page("/cluster/admin", pages.to_admin),
+        page("/cluster/admin/", pages.admin, admin=True),
+        page("/cluster/{rest:path}", pages.unknown, "GET", "POST"),
+    ]
+
+
+class Page:
+    """One page as an ASGI application: judges who asks, turns errors into the error page."""
+
+    def __init__(
+        self, deps: Deps, renderer: Renderer, run: Handler, methods: tuple[str, ...], *, open_: bool, admin: bool
+    ) -> None:
+        self._deps = deps
+        self._renderer = renderer
+        self._run = run
+        self._methods = {*methods, *(["HEAD"] if "GET" in methods else [])}
+        self._open = open_
+        self._admin = admin
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            response = await self._answer(scope, receive)
+        except ClientDisconnect:
+            return
+        except ClusterError as error:
+            response = error_page(self._renderer, scope, error)
+        except Exception as error:
+            log_unexpected(scope, error)
+            response = error_page(self._renderer, scope, ClusterError(OOPS))
+        await response(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Response:
+        if scope["method"] not in self._methods:
+            raise MethodNotAllowed(self._renderer.texts("error.method"))
+        scope = await self._deps.access.authenticator.authenticate(scope)
+        who = identity(scope)
+        if who is None and not self._open:
+            if scope["method"] in {"GET", "HEAD"} and not _wants_json(scope):
+                return login_redirect(scope)
+            raise NotAuthenticated("Sign in, or send an API token (Authorization: Bearer ...).")
+        if self._admin and (who is None or not who.is_admin):
+            raise Forbidden("This page is for administrators.")
+        return await self._run(Request(scope, receive))
+
+
+def _wants_json(scope: Scope) -> bool:
+    return any(name == b"accept" and b"application/json" in value for name, value in scope["headers"])
+
+
+def error_page(renderer: Renderer, scope: Scope, error: ClusterError) -> Response:
+    """The error as a page for people, as JSON for everybody else."""
+    if not wants_page(scope):
+        return error_response(scope, error)
+    response = renderer.page(
+        Request(scope), "error.html", error.status, me=None, message=error.message, request_id=request_id(scope)
+    )
+    response.headers.update(error_headers(error, scope))
+    return response
+
+
+class Pages:
+    """What each page shows."""
+
+    def __init__(self, deps: Deps, renderer: Renderer) -> None:
+        self._deps = deps
+        self._page = renderer.page
+
+    async def home(self, request: Request) -> Response:
+        """Workspace, own queue, recent pictures."""
+        who, views = _who(request), self._deps.views
+        found = await views.of_user(who.user_id, QUEUE_SHOWN, FINISHED_SHOWN)
+        active = sum(view.job.ended_ms is None for view in found)
+        if active >= QUEUE_SHOWN:
+            active = await views.active_count(who.user_id)
+        recent, _ = await views.pictures(who.user_id, RECENT_JOBS)
+        return self._page(
+            request,
+            "home.html",
+            session=await api_me.session_of(self._deps, who.user_id),
+            jobs=JobList(jobs=api_me.job_infos(self._deps, found), active=active),
+            recent=[api_me.picture_info(picture) for picture in recent[:RECENT_JOBS]],
+        )
+
+    async def account(self, request: Request) -> Response:
+        """Password, tokens, logins."""
+        who, access = _who(request), self._deps.access
+        return self._page(
+            request,
+            "account.html",
+            tokens=await access.tokens.of_user(who.user_id),
+            logins=[api_me.login_info(row, who.login_id) for row in await access.logins.of_user(who.user_id)],
+        )
+
+    async def gallery(self, request: Request) -> Response:
+        """Finished pictures, a page of them."""
+        text = request.query_params.get("before", "")
+        before = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+        found, following = await self._deps.views.pictures(_who(request).user_id, GALLERY_JOBS, before)
+        infos = [api_me.picture_info(picture) for picture in found]
+        return self._page(request, "gallery.html", found=infos, following=following, before=before)
+
+    async def starting(self, request: Request) -> Response:
+        """Shown while a session starts; its script starts it and then goes on."""
+        return self._page(request, "starting.html", next=local_path(request.query_params.get("next", "/")))
+
+    async def admin(self, request: Request) -> Response:
+        """Users, sessions, backends, queue."""
+        deps = self._deps
+        users = await deps.access.users.listing()
+        sessions = {view.user_id: api_me.session_info(view) for view in await deps.sessions.listing()}
+        backends = await api_admin.backend_infos(deps)
+        views, active = await deps.views.queue(QUEUE_ALL_SHOWN)
+        jobs = api_me.job_infos(deps, views)
+        query = request.query_params.get("q", "").strip()[:64]
+        people = _people(users, sessions, query)
+        tiles = [
+            ("backends", f"{sum(b.health == 'up' for b in backends)} / {len(backends)}"),
+            ("running", sum(job.state != "queued" for job in jobs)),
+            ("waiting", active - sum(job.state != "queued" for job in jobs)),
+            ("sessions", sum(session.state == "running" for session in sessions.values())),
+            ("users", len(users)),
+        ]
+        return self._page(
+            request,
+            "admin.html",
+            tiles=tiles,
+            backends=backends,
+            backend_names={backend.id: backend.name for backend in backends},
+            jobs=JobList(jobs=jobs, active=active),
+            names={user.key: user.name for user in users},
+            people=people[:USERS_SHOWN],
+            cut=len(people) > USERS_SHOWN,
+            query=query,
+        )
+
+    async def to_home(self, request: Request) -> Response:
+        """/cluster -> /cluster/."""
+        return RedirectResponse("/cluster/", 308)
+
+    async def to_admin(self, request: Request) -> Response:
+        """/cluster/admin -> /cluster/admin/."""
+        return RedirectResponse("/cluster/admin/", 308)
+
+    async def unknown(self, request: Request) -> Response:
+        """Everything else below /cluster/."""
+        raise NotFound("There is no such page.")
+
+
+def _people(users: list[User], sessions: dict[int, SessionInfo], query: str) -> list[tuple[User, SessionInfo]]:
+    """Users with their sessions; running ones first, then by name."""
+    found = [user for user in users if query.casefold() in user.name.casefold()]
+    rows = [(user, sessions.get(user.key, SessionInfo(user_id=user.key, state="stopped"))) for user in found]
+    return sorted(rows, key=lambda row: row[1].state == "stopped")
+
+
+def _who(request: Request) -> Identity:
+    who = identity(request.scope)
+    assert who is not None
+    return who

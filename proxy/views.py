@@ -1,0 +1,24 @@
+"""What the control pages and the JSON API work with, passed in at composition."""
+
+from dataclasses import dataclass
+
+from backend_pool.pool import Pool
+from backend_pool.registry import Registry
+from proxy.access import Access
+from proxy.base.settings import Settings
+from proxy.job_control import Jobs
+from proxy.job_views import JobViews
+from user_sessions.controller import Sessions
+
+
+@dataclass(frozen=True)
+class Deps:
+    """Parts of one server."""
+
+    settings: Settings
+    access: Access
+    sessions: Sessions
+    jobs: Jobs
+    views: JobViews
+    registry: Registry
+    pool: Pool
