@@ -59,6 +59,7 @@ class Dispatcher:
         self._secrets: dict[int, Mapping[str, Any]] = {}
         self._needs: OrderedDict[int, tuple[int, Needs]] = OrderedDict()
         self._served: dict[int, int] = {}
+        self._busy: set[int] = set()
         self._placements = 0
 
     def ring(self) -> None:
@@ -90,6 +91,10 @@ class Dispatcher:
                 self._secrets.pop(job.key, None)
         self.ring()
 
+    def busy_users(self) -> set[int]:
+        """Users with a job on a backend or waiting for one, as of the last round."""
+        return self._busy
+
     async def places(self) -> dict[int, int]:
         """Place in line by job key, over all users."""
         waiting = [Waiting(job.key, job.user_id, job.number) for job in await self._store.waiting()]
@@ -113,6 +118,7 @@ class Dispatcher:
         while True:
             try:
                 await self.recover()
+                self._busy = await self._store.users_with_jobs()
                 await self._place()
             except ClusterError as error:
                 log.error("jobs could not be placed", error=error.message)

@@ -140,6 +140,11 @@ class JobStore:
         )
         return await self._db.read(lambda s: list(s.exec(query).all()))
 
+    async def users_with_jobs(self) -> set[int]:
+        """Users who wait for something or have it running."""
+        query = select(Job.user_id).where(col(Job.state).in_(ACTIVE)).distinct()
+        return await self._db.read(lambda s: set(s.exec(query).all()))
+
     async def on_backends(self) -> list[Job]:
         """Every job that some runner carries or carried before a crash."""
         query = select(Job).where(col(Job.state).in_(ON_BACKEND)).order_by(col(Job.seq))

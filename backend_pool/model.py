@@ -7,7 +7,7 @@ Times are milliseconds since the epoch.
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, Column, Index, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Column, Index, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from backend_pool.job_state import JobState
@@ -34,7 +34,7 @@ class Backend(SQLModel, table=True):
     url: str = Field(unique=True, description="Base URL without a trailing slash.")
     source: str = Field(description="registered | settings | engine: who added it.")
     mode: BackendMode = Field(default=BackendMode.ACTIVE, sa_column=enum_column(BackendMode, BackendMode.ACTIVE))
-    created_ms: int
+    created_ms: int = Field(sa_type=BigInteger)
 
 
 class Job(SQLModel, table=True):
@@ -45,6 +45,7 @@ class Job(SQLModel, table=True):
         UniqueConstraint("user_id", "prompt_id"),
         Index("jobs_by_state", "state", "user_id", "number", "seq"),
         Index("jobs_by_user", "user_id", "seq"),
+        {"sqlite_autoincrement": True},  # a number is never given twice, also after the newest job was deleted
     )
 
     seq: int | None = Field(default=None, primary_key=True, sa_column_kwargs={"autoincrement": True})
@@ -61,10 +62,10 @@ class Job(SQLModel, table=True):
     upstream_client: str | None = Field(default=None, description="clientId at the backend, this attempt's own.")
     workflow_id: str | None = Field(default=None, description="extra_pnginfo.workflow.id; the jobs API filters by it.")
     outputs_count: int = 0
-    created_ms: int
-    assigned_ms: int | None = None
-    started_ms: int | None = None
-    ended_ms: int | None = None
+    created_ms: int = Field(sa_type=BigInteger)
+    assigned_ms: int | None = Field(default=None, sa_type=BigInteger)
+    started_ms: int | None = Field(default=None, sa_type=BigInteger)
+    ended_ms: int | None = Field(default=None, sa_type=BigInteger)
     trail: list[Any] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
 
     @property

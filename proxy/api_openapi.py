@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document, built from the same table as the routes. For whoever is signed in or has a token."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -93,7 +93,7 @@ def document(operations: Sequence[Operation], base: str) -> dict[str, Any]:
     }
 
 
-def _described(operation: Operation, names: dict[tuple[type[BaseModel], JsonSchemaMode], Any]) -> dict[str, Any]:
+def _described(operation: Operation, names: Mapping[Any, Any]) -> dict[str, Any]:
     words = [part for part in operation.path.split("/") if part]
     result: dict[str, Any] = {
         "operationId": operation.run.__module__.rpartition("_")[2] + "_" + operation.run.__name__,

@@ -17,7 +17,6 @@ from starlette.responses import JSONResponse, Response
 
 from backend_pool.errors import BackendError
 from backend_pool.health import Health
-from backend_pool.node_info import input_specs, options
 from backend_pool.pool import Member, Pool
 from backend_pool.user_files import listing
 from proxy.base.clock import monotonic_s
@@ -92,7 +91,7 @@ class InfoRoutes:
         members = list(self.pool.members.values())
         systems = [member.stats.get("system", {}) for member in members if member.stats]
         version = next((s["comfyui_version"] for s in systems if "comfyui_version" in s), "unknown")
-        system = {
+        system: dict[str, Any] = {
             "os": sys.platform,
             "ram_total": sum(int(s.get("ram_total") or 0) for s in systems),
             "ram_free": sum(int(s.get("ram_free") or 0) for s in systems),
@@ -143,9 +142,3 @@ class InfoRoutes:
         while len(self._answers) > KEPT_ANSWERS:
             del self._answers[next(iter(self._answers))]
         return answer
-
-
-def checkpoints(pool: Pool) -> list[str]:
-    """The checkpoints some backend can load, for the starter workflow."""
-    node = pool.info.union.get("CheckpointLoaderSimple", {})
-    return [str(name) for name in options(dict(input_specs(node)).get("ckpt_name")) or []]

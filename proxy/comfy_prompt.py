@@ -19,10 +19,11 @@ from backend_pool.job_store import JobStore, Submission
 from backend_pool.pool import Pool
 from backend_pool.user_files import UserDirs, resolve
 from backend_pool.validation import Verdict, validate
+from proxy.api_errors import error_response
 from proxy.base.errors import BadInput, ClusterError, Unavailable
 from proxy.base.names import new_id
 from proxy.base.settings import Settings
-from proxy.comfy_request import failure, identity, read_json
+from proxy.comfy_request import identity, read_json
 from proxy.user_events import UserEvents
 from proxy.user_folders import UserFolders
 
@@ -53,7 +54,7 @@ class PromptRoute:
             body = await read_json(request, self.settings.max_upload_mb)
             await self._submit(request, body, send)
         except ClusterError as error:
-            await failure(error)(scope, receive, send)
+            await error_response(scope, error)(scope, receive, send)
 
     async def _submit(self, request: Request, body: Any, send: Send) -> None:
         user = identity(request)

@@ -7,21 +7,16 @@ import json
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
 
+from proxy import auth
 from proxy.access_cache import Identity
-from proxy.base.errors import BadInput, ClusterError, TooLarge
-
-IDENTITY = "comfy_cluster.identity"
-"""Key of the scope under which the edge leaves the sender."""
-
-NO_STORE = {"Cache-Control": "no-store"}
+from proxy.base.errors import BadInput, TooLarge
 
 
 def identity(request: Request) -> Identity:
     """The sender; the edge lets nobody unknown through."""
-    found = request.scope[IDENTITY]
-    assert isinstance(found, Identity)
+    found = auth.identity(request.scope)
+    assert found is not None
     return found
 
 
@@ -68,11 +63,6 @@ def ids(body: dict[str, Any], key: str) -> list[str]:
     """A list of ids in a command such as `{"delete": [...]}`."""
     listed = body.get(key)
     return [str(item) for item in listed] if isinstance(listed, list) else []
-
-
-def failure(error: ClusterError, headers: dict[str, str] | None = None) -> Response:
-    """The error as JSON."""
-    return JSONResponse(error.body(), error.status, headers={**NO_STORE, **(headers or {})})
 
 
 def _refuse_constant(name: str) -> None:

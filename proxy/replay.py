@@ -6,7 +6,8 @@ ComfyUI itself replays almost nothing (protocol §2). Kept are the last frame of
 
 from backend_pool.frames import PREVIEW_IMAGE, PREVIEW_IMAGE_WITH_METADATA, Frame, binary_type, decode
 
-STATES = ("execution_start", "execution_cached", "progress_state", "executing", "progress")
+STATES = ("execution_start", "progress_state", "executing", "progress")
+"""Not execution_cached: a frontend that has not loaded its graph yet takes it for a finished job (Total 100%)."""
 PREVIEW = "preview"
 RESULTS_KEPT = 200
 
@@ -45,9 +46,13 @@ class Replay:
 
     def frames(self) -> list[Frame]:
         """What to send to a tab that connects now."""
-        start = [self._last[kind] for kind in STATES[:2] if kind in self._last]
-        state = [self._last[kind] for kind in (*STATES[2:], PREVIEW) if kind in self._last]
+        start = [self._last[kind] for kind in STATES[:1] if kind in self._last]
+        state = [self._last[kind] for kind in STATES[1:] if kind in self._last]
         return [*start, *self._results, *state]
+
+    def preview(self) -> Frame | None:
+        """The last preview. A frontend shows it only once its graph is loaded, some seconds after it connected."""
+        return self._last.get(PREVIEW)
 
 
 def _done(nodes: object) -> float:

@@ -4,6 +4,7 @@ The listener of the runners: delivers a job's frames to the tab that submitted i
 nothing to anybody else.
 """
 
+import asyncio
 from collections import defaultdict
 
 from backend_pool.frames import Frame, encode
@@ -16,6 +17,9 @@ from proxy.replay import Replay
 from proxy.user_socket import UserSocket
 
 log = events(__name__)
+
+PREVIEW_AFTER_S = 2.0
+"""When a tab that came back has loaded its graph; a preview before that is lost (seen with frontend 1.58.1)."""
 
 
 class UserEvents:
@@ -57,6 +61,7 @@ class UserEvents:
             if job.user_id == socket.user_id and job.client_id in (None, socket.sid):
                 for frame in replay.frames():
                     socket.push(frame)
+                self._tasks.start(f"preview for {socket.sid}", self._show_preview(job, socket))
         self._sockets[socket.user_id].append(socket)
 
     def leave(self, socket: UserSocket) -> None:
@@ -70,6 +75,13 @@ class UserEvents:
     def connected(self) -> int:
         """How many tabs are connected."""
         return sum(map(len, self._sockets.values()))
+
+    async def _show_preview(self, job: Job, socket: UserSocket) -> None:
+        await asyncio.sleep(PREVIEW_AFTER_S)
+        _, replay = self._replays.get(job.key, (job, None))
+        preview = replay.preview() if replay is not None else None
+        if preview is not None and socket in self._sockets.get(job.user_id, ()):
+            socket.push(preview)
 
     async def _tell_status(self, user_id: int) -> None:
         self._status_due.discard(user_id)

@@ -7,6 +7,8 @@ neither is left the socket is closed, and the client comes back and is replayed.
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Coroutine
+from typing import Any
 
 from starlette.websockets import WebSocket
 
@@ -31,7 +33,8 @@ class UserSocket:
         self._frames: deque[Frame] = deque()
         self._ready = asyncio.Event()
         self._overflowed = False
-        self._previews_with_metadata = False
+        self.features: dict[str, Any] = {}
+        """The flags the client announced."""
 
     def push(self, frame: Frame) -> None:
         """Queue a frame; returns at once."""
@@ -41,13 +44,15 @@ class UserSocket:
             self._frames.append(frame)
         self._ready.set()
 
-    async def serve(self) -> None:
-        """Send and receive until either side ends."""
+    async def serve(self, beside: Coroutine[Any, Any, None]) -> None:
+        """Send and receive until either side ends; `beside` runs as long."""
         with contextlib.suppress(ExceptionGroup):  # the browser is gone: every error here says that
             async with asyncio.TaskGroup() as group:
                 sender = group.create_task(self._send(), name=f"tab {self.sid}")
+                leg = group.create_task(beside, name=f"leg {self.sid}")
                 await self._receive()
                 sender.cancel()
+                leg.cancel()
 
     async def _send(self) -> None:
         while True:
@@ -80,11 +85,12 @@ class UserSocket:
         message = decode(text)
         if message is None or message.type != "feature_flags":
             return
-        self._previews_with_metadata = message.data.get("supports_preview_metadata") is True
+        self.features = message.data
         self.push(encode("feature_flags", server_features(self._max_upload_mb)))
 
     def _fitting(self, frame: bytes) -> bytes:
-        if not self._previews_with_metadata and binary_type(frame) == PREVIEW_IMAGE_WITH_METADATA:
+        wants_metadata = self.features.get("supports_preview_metadata") is True
+        if not wants_metadata and binary_type(frame) == PREVIEW_IMAGE_WITH_METADATA:
             return without_metadata(frame)
         return frame
 

@@ -6,18 +6,19 @@ snapshots. Rows stay usable after the transaction (`expire_on_commit=False`), de
 """
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 from sqlmodel import Session, create_engine
 
-from proxy.base.errors import DatabaseUnavailable, DiskFull
+from proxy.base.errors import ConfigError, DatabaseUnavailable, DiskFull
 
 T = TypeVar("T")
 
@@ -31,6 +32,8 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
+        if self.is_sqlite:
+            _make_private(Path(make_url(url).database or ""))
         self.writer = _engine(url, "BEGIN IMMEDIATE", 1)
         self.reader = _engine(url, "BEGIN", READERS)
         self._write_pool = ThreadPoolExecutor(1 if self.is_sqlite else READERS, thread_name_prefix="db-write")
@@ -63,6 +66,14 @@ class Database:
 def sqlite_url(path: Path) -> str:
     """The URL of a database file."""
     return f"sqlite:///{path.resolve()}"
+
+
+def _make_private(path: Path) -> None:
+    """The file of a database holds password hashes and everybody's prompts; SQLite gives its WAL the same mode."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise ConfigError(f"The database {path} cannot be opened: {error.strerror}.") from error
 
 
 def _transaction(engine: Engine, work: Callable[[Session], T]) -> T:

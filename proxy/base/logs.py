@@ -50,7 +50,8 @@ def configure(level: str, style: Literal["text", "json"]) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for chatty in ("httpx", "httpcore", "asyncio", "alembic", "aiohttp.access", "PIL"):
+    # uvicorn.error notes every WebSocket with its query string, which may carry a token.
+    for chatty in ("httpx", "httpcore", "asyncio", "alembic", "aiohttp.access", "PIL", "uvicorn.error"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

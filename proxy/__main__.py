@@ -1,0 +1,5 @@
+"""`python -m proxy` is `comfy-cluster`."""
+
+from proxy.cli import main
+
+main()

@@ -1,0 +1,127 @@
+"""The composition root: every object of a server, made once and passed to those who need it. Nothing is global."""
+
+from dataclasses import dataclass
+
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from backend_pool.dispatcher import Dispatcher
+from backend_pool.engine_process import Engines
+from backend_pool.job_queries import JobQueries
+from backend_pool.job_store import JobStore
+from backend_pool.pool import Pool
+from backend_pool.registry import Registry
+from proxy import api, pages
+from proxy.access import Access, open_access
+from proxy.api_errors import error_response
+from proxy.base.database import Database
+from proxy.base.errors import ClusterError
+from proxy.base.settings import Settings
+from proxy.base.tasks import Tasks
+from proxy.comfy_info import InfoRoutes
+from proxy.comfy_jobs import JobsRoutes
+from proxy.comfy_prompt import PromptRoute
+from proxy.comfy_queue import QueueRoutes
+from proxy.comfy_routes import ComfyRoutes
+from proxy.edge import Edge
+from proxy.health import HealthRoutes
+from proxy.job_control import Jobs
+from proxy.job_views import JobViews
+from proxy.secret_key import load_or_create
+from proxy.upstreams import Upstreams
+from proxy.user_events import UserEvents
+from proxy.user_folders import UserFolders
+from proxy.views import Deps
+from proxy.webui import WebUi
+from user_sessions.controller import Sessions
+from user_sessions.host_process import HostProcess
+from user_sessions.spawner import Spawner
+
+
+class Control:
+    """Everything under /cluster/; whatever goes wrong leaves as one JSON object (pages render their own errors)."""
+
+    def __init__(self, routes: list[Route]) -> None:
+        self._router = Router(routes, redirect_slashes=True)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._router({**scope, "app": self}, receive, send)
+        except ClusterError as error:
+            await error_response(scope, error)(scope, receive, send)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The parts of one server that live and die with it; `asgi` is what uvicorn serves."""
+
+    settings: Settings
+    db: Database
+    tasks: Tasks
+    access: Access
+    host: HostProcess
+    spawner: Spawner
+    sessions: Sessions
+    registry: Registry
+    pool: Pool
+    engines: Engines
+    queries: JobQueries
+    dispatcher: Dispatcher
+    upstreams: Upstreams
+    asgi: ASGIApp
+
+
+def build(settings: Settings, db: Database) -> Cluster:
+    """Make all parts; nothing runs yet. Raises ConfigError."""
+    tasks = Tasks()
+    access = open_access(settings, db, tasks)
+    host = HostProcess(settings)
+    spawner = host.spawner()
+    sessions = Sessions(settings, db, spawner, tasks)
+    upstreams = Upstreams(settings)
+    registry = Registry(db)
+    pool = Pool(registry, settings, tasks)
+    store = JobStore(db, settings.queue_limit, settings.history_limit)
+    queries = JobQueries(db)
+    events = UserEvents(queries, tasks)
+    folders = UserFolders(settings.data_dir, db, load_or_create(settings.data_dir / "secret.key"))
+    dispatcher = Dispatcher(
+        store=store, pool=pool, tasks=tasks, listener=events, owner_of=folders.owner, settings=settings
+    )
+    pool.on_change.append(dispatcher.ring)
+    jobs = Jobs(store, dispatcher, events)
+    comfy = ComfyRoutes(
+        prompt=PromptRoute(store, queries, dispatcher, pool, events, folders, settings),
+        queue=QueueRoutes(queries, store, jobs, settings),
+        jobs=JobsRoutes(queries, jobs, settings),
+        info=InfoRoutes(pool, folders),
+    )
+    deps = Deps(settings, access, sessions, jobs, JobViews(db), registry, pool)
+    health = HealthRoutes(db, pool, tasks, events, spawner, access.authenticator)
+    asgi = Edge(
+        control=Control([*health.routes(), *api.routes(deps), *pages.routes(deps)]),
+        comfy=comfy.app(),
+        authenticator=access.authenticator,
+        sessions=sessions,
+        events=events,
+        webui=WebUi(upstreams),
+        upstreams=upstreams,
+        tasks=tasks,
+        settings=settings,
+    )
+    return Cluster(
+        settings=settings,
+        db=db,
+        tasks=tasks,
+        access=access,
+        host=host,
+        spawner=spawner,
+        sessions=sessions,
+        registry=registry,
+        pool=pool,
+        engines=Engines(settings, host.run),
+        queries=queries,
+        dispatcher=dispatcher,
+        upstreams=upstreams,
+        asgi=asgi,
+    )

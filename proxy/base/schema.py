@@ -1,0 +1,50 @@
+"""Brings the database to this version's schema: forward only, a copy of SQLite first, never below a newer schema."""
+
+import sqlite3
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from proxy.base.database import Database
+from proxy.base.errors import ConfigError
+from proxy.base.logs import events
+
+log = events(__name__)
+
+SCRIPTS = Path(__file__).parent / "migrations"
+
+
+def upgrade(db: Database) -> None:
+    """Run what is missing. Blocking. Raises ConfigError for a database that a newer version made."""
+    config = Config()
+    config.set_main_option("script_location", str(SCRIPTS))
+    scripts = ScriptDirectory.from_config(config)
+    with db.writer.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+        connection.rollback()
+        if current == scripts.get_current_head():
+            return
+        if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
+            raise ConfigError(
+                f"The database has the schema {current}, which this version does not know: a newer one made it. "
+                "Start that version, or restore the copy it made before."
+            )
+        if current is not None and db.is_sqlite:
+            _copy(Path(str(db.writer.url.database)), current)
+        config.attributes["connection"] = connection
+        with connection.begin():
+            command.upgrade(config, "head")
+    log.info("database schema upgraded", was=current, now=scripts.get_current_head())
+
+
+def _copy(path: Path, revision: str) -> None:
+    target = path.with_name(f"{path.name}.before-{revision}")
+    with sqlite3.connect(path) as source, sqlite3.connect(target) as copy:
+        source.backup(copy)
+    target.chmod(0o600)
+    source.close()
+    copy.close()
+    log.info("database copied before its upgrade", copy=str(target))

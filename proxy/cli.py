@@ -1,0 +1,267 @@
+"""The command `comfy-cluster`. Every verb works on the data directory, most of them while the server runs.
+
+Exit codes: 0 done, 1 it failed, 2 the command or its settings are wrong (do not restart). Never a stack trace.
+"""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from proxy.base import logs
+from proxy.base.database import Database
+from proxy.base.errors import ClusterError, ConfigError
+from proxy.base.settings import Settings, load
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Many people share a few GPUs through the ComfyUI WebUI.",
+)
+user_app = typer.Typer(no_args_is_help=True, help="Accounts.")
+token_app = typer.Typer(no_args_is_help=True, help="API tokens.")
+backend_app = typer.Typer(no_args_is_help=True, help="ComfyUI instances that jobs run on.")
+app.add_typer(user_app, name="user")
+app.add_typer(token_app, name="token")
+app.add_typer(backend_app, name="backend")
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")]
+DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Where everything is kept. Default: ./data")]
+
+
+@dataclass(frozen=True)
+class Common:
+    """Options before the verb."""
+
+    config: Path | None
+    data_dir: Path | None
+
+
+@app.callback()
+def common(context: typer.Context, config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
+    """Options that every verb takes."""
+    context.obj = Common(config, data_dir)
+
+
+@app.command()
+def up(  # noqa: PLR0917 - one parameter per flag
+    context: typer.Context,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one.")] = None,
+    data_dir: DataDirOption = None,
+    config: ConfigOption = None,
+    backend: Annotated[list[str] | None, typer.Option(help="URL of a ComfyUI to run jobs on; repeatable.")] = None,
+    engines: Annotated[int | None, typer.Option(help="Embedded engines to start (no GPU needed).")] = None,
+    runtime: Annotated[str | None, typer.Option(help="What sessions run: light or comfyui.")] = None,
+    comfyui: Annotated[Path | None, typer.Option(help="ComfyUI install for the comfyui runtime.")] = None,
+    comfyui_python: Annotated[Path | None, typer.Option(help="Python of that install.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
+) -> None:
+    """Start the server with all it needs; Ctrl-C or SIGTERM stops it and what it started."""
+    settings = _settings(
+        context,
+        config=config,
+        data_dir=data_dir,
+        host=host,
+        port=port,
+        backends=backend or None,
+        engines=engines,
+        runtime=runtime,
+        comfyui=comfyui,
+        comfyui_python=comfyui_python,
+        log_format=log_format,
+    )
+    # Imported here: the other verbs answer at once without loading the server.
+    from proxy.accounts import ensure_admin
+    from proxy.app import build
+    from proxy.data_dir import hold
+    from proxy.server import listen, serve
+
+    logs.configure(settings.log_level, settings.log_format)
+    with _database(settings) as db, hold(settings.data_dir):
+        bound = listen(settings)
+        password = ensure_admin(db, settings)
+        if password is not None:
+            typer.echo(f"Administrator: {settings.admin_name}   password: {password}   (shown once; change it)")
+
+        async def run() -> None:
+            await serve(build(settings, db), bound)
+
+        try:
+            asyncio.run(run())
+        except asyncio.CancelledError:
+            typer.echo("Stopped before it was ready.")
+
+
+@user_app.command("add")
+def user_add(
+    context: typer.Context,
+    name: str,
+    admin: Annotated[bool, typer.Option("--admin", help="May manage everything.")] = False,
+    password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read the password from stdin.")] = False,
+) -> None:
+    """Create an account; without --password-stdin a password is generated and printed."""
+    from proxy.accounts import add_now
+    from proxy.passwords import generate
+
+    password = _read_password() if password_stdin else generate()
+    with _database(_settings(context)) as db:
+        user = add_now(db, name, password, is_admin=admin)
+    typer.echo(f"User {user.name} created." if password_stdin else f"User {user.name} created. Password: {password}")
+
+
+@user_app.command("list")
+def user_list(context: typer.Context) -> None:
+    """All accounts."""
+    from proxy.accounts import everyone
+
+    with _database(_settings(context)) as db:
+        for user in db.read_now(everyone):
+            notes = [note for note, holds in (("admin", user.is_admin), ("disabled", user.disabled)) if holds]
+            typer.echo("\t".join([user.name, user.slug, ",".join(notes)]))
+
+
+@user_app.command("password")
+def user_password(context: typer.Context, name: str) -> None:
+    """Set a new password, read from stdin, and end the user's logins."""
+    from proxy.access import set_password_now
+
+    password = _read_password()
+    with _database(_settings(context)) as db:
+        set_password_now(db, name, password)
+    typer.echo(f"Password of {name} changed.")
+
+
+@token_app.command("create")
+def token_create(
+    context: typer.Context,
+    user: str,
+    name: Annotated[str, typer.Option(help="What it is for.")] = "cli",
+) -> None:
+    """Make an API token and print it, and nothing else; it cannot be shown again."""
+    from proxy.tokens import create_now
+
+    with _database(_settings(context)) as db:
+        typer.echo(create_now(db, user, name))
+
+
+@backend_app.command("add")
+def backend_add(
+    context: typer.Context,
+    url: str,
+    name: Annotated[str | None, typer.Option(help="How it is called; default: its address.")] = None,
+) -> None:
+    """Register a ComfyUI; a running server takes it into its pool within seconds."""
+    from backend_pool.registry import Registry
+
+    with _database(_settings(context)) as db:
+        row = Registry(db).add_now(url, name)
+    typer.echo(f"Backend {row.name} added: {row.url}")
+
+
+@backend_app.command("list")
+def backend_list(context: typer.Context) -> None:
+    """All registered backends."""
+    from backend_pool.registry import Registry
+
+    with _database(_settings(context)) as db:
+        for row in Registry(db).listing_now():
+            typer.echo("\t".join([str(row.id), row.name, row.url, row.mode.value, row.source]))
+
+
+@app.command()
+def doctor(context: typer.Context) -> None:
+    """Check what this machine offers and what stands in the way; exit code 1 when something must be done."""
+    from proxy.doctor import examine
+
+    settings = _settings(context)
+    findings = examine(settings)
+    for finding in findings:
+        typer.echo(f"{finding.mark}  {finding.what}: {finding.detail}")
+    raise typer.Exit(1 if any(finding.bad for finding in findings) else 0)
+
+
+@app.command()
+def relay(
+    server: Annotated[str, typer.Option(help="URL of the cluster proxy.")],
+    token: Annotated[str, typer.Option(envvar="COMFY_CLUSTER_TOKEN", help="API token to add to every request.")],
+    listen: Annotated[str, typer.Option(help="HOST:PORT to serve clients on.")] = "127.0.0.1:8188",
+) -> None:
+    """Serve clients that cannot send a token: what comes in here goes to the server with the token added."""
+    from proxy.relay import run_relay
+
+    logs.configure("info", "text")
+    run_relay(listen, server, token)
+
+
+@app.command("session-host")
+def session_host(context: typer.Context, data_dir: DataDirOption = None) -> None:
+    """Run the session host as a service of its own, which restarts and upgrades of the proxy leave alone."""
+    import os
+
+    from user_sessions.host_process import HostProcess
+
+    settings = _settings(context, data_dir=data_dir)
+    with _database(settings):
+        command = HostProcess(settings).command()
+    os.execv(command[0], command)  # noqa: S606 - our own program, no shell
+
+
+@app.command()
+def bench(context: typer.Context) -> None:
+    """Measure this installation: overhead of a job and of a forwarded request, as ratios within one run."""
+    from proxy.bench import run_bench
+
+    run_bench(_settings(context))
+
+
+def main() -> NoReturn:
+    """Entry point: errors of ours become one line and an exit code."""
+    try:
+        app()
+    except ConfigError as error:
+        _say(error)
+        sys.exit(2)
+    except ClusterError as error:
+        _say(error)
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _settings(context: typer.Context, config: Path | None = None, **flags: object) -> Settings:
+    shared: Common = context.obj
+    flags["data_dir"] = flags.get("data_dir") or shared.data_dir
+    return load(config or shared.config, **flags)
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[Database]:
+    """The database at this version's schema, created if need be."""
+    from proxy.base.schema import upgrade
+    from proxy.data_dir import prepare
+
+    prepare(settings.data_dir)
+    db = Database(settings.database)
+    try:
+        upgrade(db)
+        yield db
+    finally:
+        db.close()
+
+
+def _read_password() -> str:
+    password = sys.stdin.readline().rstrip("\r\n")
+    if not password:
+        raise ConfigError("No password came on standard input.")
+    return password
+
+
+def _say(error: ClusterError) -> None:
+    details = f" ({error.details})" if error.details else ""
+    typer.echo(f"Error: {error.message}{details}", err=True)

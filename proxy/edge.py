@@ -1,0 +1,162 @@
+"""The ASGI entry of the data plane: say who asks, then answer, refuse, or forward to that user's session.
+
+Paths under /cluster/ belong to the control pages, ComfyUI's queue routes to the proxy, all others to the session.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from starlette.datastructures import Headers
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from proxy.access_cache import Identity
+from proxy.api_errors import error_response
+from proxy.auth import Authenticator, identity, no_referrer
+from proxy.base.errors import ClusterError, Forbidden, NotAuthenticated, Unavailable
+from proxy.base.names import new_id
+from proxy.base.settings import Settings
+from proxy.base.tasks import Tasks
+from proxy.comfy_routes import owns
+from proxy.forward_http import forward_http
+from proxy.forward_ws import forward_ws
+from proxy.headers import SAFE_METHODS, same_origin
+from proxy.session_leg import SessionLeg
+from proxy.upstreams import Upstream, Upstreams
+from proxy.user_events import UserEvents
+from proxy.user_socket import UserSocket
+from proxy.webui import WebUi
+from user_sessions.controller import Address, Sessions
+from user_sessions.runtime import SECRET_HEADER
+
+CONTROL = "/cluster"
+PAGE_WAIT_S = 2.0
+"""How long opening the canvas waits for a session before the starting page is shown."""
+SID_LENGTH = 200
+
+
+@dataclass(frozen=True)
+class Edge:
+    """The whole application; `control` serves /cluster/."""
+
+    control: ASGIApp
+    comfy: ASGIApp
+    authenticator: Authenticator
+    sessions: Sessions
+    events: UserEvents
+    webui: WebUi
+    upstreams: Upstreams
+    tasks: Tasks
+    settings: Settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == CONTROL or scope["path"].startswith(f"{CONTROL}/"):
+            await self.control(scope, receive, send)
+            return
+        try:
+            scope = await self.authenticator.authenticate(scope)
+            send = no_referrer(scope, send)
+            user = identity(scope)
+            if user is None:
+                raise NotAuthenticated("Sign in, or send an API token (Authorization: Bearer ...).")
+            self._check_origin(scope, user)
+            if scope["path"] == CONTROL or scope["path"].startswith(f"{CONTROL}/"):  # behind a token in the path
+                await self.control(scope, receive, send)
+            elif scope["type"] == "websocket":
+                await self._websocket(scope, receive, send, user)
+            else:
+                await self._http(scope, receive, send, user)
+        except ClusterError as error:
+            await self._refuse(scope, receive, send, error)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send, user: Identity) -> None:
+        path: str = scope["path"]
+        if scope["method"] not in SAFE_METHODS or path == "/":
+            self.sessions.touch(user.user_id)  # a person did something; polling and reconnects do not come here
+        if owns(path):
+            await self.comfy(scope, receive, send)
+            return
+        if path == "/" and (redirect := await self._page(scope, user)):
+            await redirect(scope, receive, send)
+            return
+        upstream = session_upstream(await self.sessions.ensure(user.user_id, user.slug))
+        if self.webui.adds_to(path):
+            await (await self.webui.extensions(upstream))(scope, receive, send)
+            return
+        await forward_http(scope, receive, send, upstream, self.upstreams, self.settings)
+
+    async def _page(self, scope: Scope, user: Identity) -> Response | None:
+        """The canvas waits a moment for its session, then the starting page takes over and shows what happens."""
+        if self.sessions.address(user.user_id) is None and _wants_html(scope):
+            start = self.tasks.start(f"start {user.slug}", self.sessions.ensure(user.user_id, user.slug))
+            await asyncio.wait({start}, timeout=PAGE_WAIT_S)
+            if not start.done() or start.exception() is not None:
+                return RedirectResponse(f"{CONTROL}/starting", 303)
+        return None
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send, user: Identity) -> None:
+        if scope["path"] not in ("/ws", "/api/ws"):
+            address = await self.sessions.ensure(user.user_id, user.slug)
+            await forward_ws(scope, receive, send, session_upstream(address), self.upstreams, self.settings)
+            return
+        socket = WebSocket(scope, receive, send)
+        await socket.accept()
+        sid = socket.query_params.get("clientId", "")
+        if not sid or len(sid) > SID_LENGTH or not sid.isprintable():
+            sid = new_id().replace("-", "")
+        tab = UserSocket(
+            socket,
+            user.user_id,
+            sid,
+            limit=self.settings.replay_buffer,
+            max_upload_mb=self.settings.max_upload_mb,
+        )
+        await self.events.join(tab)
+        leg = SessionLeg(lambda: self._leg(user), self.upstreams, self.settings, tab)
+        try:
+            await tab.serve(beside=leg.run())
+        finally:
+            self.events.leave(tab)
+
+    def _leg(self, user: Identity) -> Upstream | None:
+        address = self.sessions.address(user.user_id)
+        return None if address is None else session_upstream(address)
+
+    def _check_origin(self, scope: Scope, user: Identity) -> None:
+        """A cookie comes with every request a browser sends, whoever made it; a token was put there on purpose."""
+        unsafe = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS
+        if unsafe and user.via == "login" and not same_origin(scope, self.settings.allowed_origins):
+            raise Forbidden("This request came from another site's page. Open the page here and try again.")
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, error: ClusterError) -> None:
+        response: Response = error_response(scope, error)
+        if scope["type"] == "websocket":
+            await receive()
+            await WebSocket(scope, receive, send).send_denial_response(response)
+            return
+        if _wants_html(scope):
+            if isinstance(error, NotAuthenticated):
+                target = quote(scope["path"], safe="/")
+                response = RedirectResponse(f"{CONTROL}/login?next={target}", 303)
+            elif isinstance(error, Unavailable) and scope["path"] == "/":
+                response = RedirectResponse(f"{CONTROL}/starting", 303)
+        await response(scope, receive, send)
+
+
+def session_upstream(address: Address) -> Upstream:
+    """Where a session is reached, with the secret it asks for."""
+    return Upstream(
+        key=address.session_id,
+        socket=address.socket,
+        base_url="http://127.0.0.1",
+        headers={SECRET_HEADER: address.secret},
+    )
+
+
+def _wants_html(scope: Scope) -> bool:
+    """A page request of a browser; API requests must never be redirected to a login page (CLIENT_DEMANDS E1)."""
+    return (
+        scope["type"] == "http" and scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", "")
+    )

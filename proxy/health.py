@@ -1,0 +1,115 @@
+"""/cluster/livez and /cluster/readyz, open to everybody and telling nothing private; /cluster/metrics for admins.
+
+Live: the process answers. Ready: the database writes, no vital loop has died, the session host answers.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from sqlalchemy import func
+from sqlmodel import select
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from backend_pool.health import Health
+from backend_pool.job_state import JobState
+from backend_pool.model import Job
+from backend_pool.pool import Pool
+from proxy.auth import Authenticator, identity
+from proxy.base.database import Database
+from proxy.base.errors import ClusterError, Forbidden, NotAuthenticated, Unavailable
+from proxy.base.tasks import Tasks
+from proxy.user_events import UserEvents
+from user_sessions.spawner import Spawner
+
+
+@dataclass(frozen=True)
+class HealthRoutes:
+    """Handlers."""
+
+    db: Database
+    pool: Pool
+    tasks: Tasks
+    events: UserEvents
+    spawner: Spawner
+    authenticator: Authenticator
+
+    def routes(self) -> list[Route]:
+        """The three routes."""
+        return [
+            Route("/cluster/livez", self.live),
+            Route("/cluster/readyz", self.ready),
+            Route("/cluster/metrics", self.metrics),
+        ]
+
+    async def live(self, _request: Request) -> Response:
+        """200 as long as the process answers."""
+        return PlainTextResponse("ok")
+
+    async def ready(self, _request: Request) -> Response:
+        """200 when users can be served, else 503 naming what is wrong."""
+        problems = [f"{name} has stopped" for name in self.tasks.dead]
+        try:
+            await self.db.write(lambda s: s.exec(select(1)).one())
+        except ClusterError as error:
+            problems.append(error.message)
+        try:
+            await self.spawner.listing()
+        except Unavailable:
+            problems.append("the session host does not answer")
+        up = sum(member.health is Health.UP for member in self.pool.members.values())
+        body = {"ready": not problems, "problems": problems, "backends_up": up}
+        return JSONResponse(body, 503 if problems else 200, headers={"Cache-Control": "no-store"})
+
+    async def metrics(self, request: Request) -> Response:
+        """Prometheus text."""
+        user = identity(await self.authenticator.authenticate(request.scope))
+        if user is None:
+            raise NotAuthenticated("Send an administrator's API token (Authorization: Bearer ...).")
+        if not user.is_admin:
+            raise Forbidden("Metrics are for administrators.")
+        counted = await self.db.read(lambda s: s.exec(select(Job.state, func.count()).group_by(Job.state)).all())
+        jobs = {JobState(state): count for state, count in counted}
+        sessions = await self.spawner.listing()
+        registry = CollectorRegistry()
+        registry.register(_Figures(self._figures(jobs, len(sessions))))
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    def _figures(self, jobs: dict[JobState, int], sessions: int) -> list[Metric]:
+        by_state = GaugeMetricFamily("comfy_cluster_jobs", "Jobs in the database by state", labels=["state"])
+        for state in JobState:
+            by_state.add_metric([state.value], jobs.get(state, 0))
+        backends = GaugeMetricFamily("comfy_cluster_backends", "Backends by health", labels=["health"])
+        for health in Health:
+            backends.add_metric([health.value], sum(m.health is health for m in self.pool.members.values()))
+        busy = sum(member.job is not None for member in self.pool.members.values())
+        return [
+            by_state,
+            backends,
+            GaugeMetricFamily("comfy_cluster_backends_busy", "Backends that carry a job", busy),
+            GaugeMetricFamily("comfy_cluster_sessions", "Running user sessions", sessions),
+            GaugeMetricFamily("comfy_cluster_tabs", "Connected browser tabs", self.events.connected()),
+        ]
+
+
+@dataclass(frozen=True)
+class _Figures:
+    """What prometheus_client calls a collector."""
+
+    figures: list[Metric]
+
+    def collect(self) -> Iterable[Metric]:
+        return self.figures
+
+
+METRICS = (
+    "comfy_cluster_jobs",
+    "comfy_cluster_backends",
+    "comfy_cluster_backends_busy",
+    "comfy_cluster_sessions",
+    "comfy_cluster_tabs",
+)
+"""Names, for the test that compares them with docs/metrics.md."""

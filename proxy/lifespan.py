@@ -1,0 +1,61 @@
+"""Birth and death of a server: the only place where clients, loops and child processes begin and end."""
+
+import asyncio
+import contextlib
+
+from proxy.app import Cluster
+from proxy.base.errors import ClusterError
+from proxy.base.logs import events
+from proxy.edge import session_upstream
+from user_sessions.controller import Address
+from user_sessions.directories import prepare_public
+
+log = events(__name__)
+
+STEP_TIMEOUT_S = 60.0
+
+
+async def start(cluster: Cluster) -> None:
+    """Bring everything up; on return requests can be answered. Raises ConfigError or Unavailable."""
+    await asyncio.to_thread(prepare_public, cluster.settings.data_dir)
+    await asyncio.gather(cluster.host.ensure(), _register_backends(cluster))
+    await cluster.sessions.adopt()
+
+    async def close_connections(_user_id: int, address: Address) -> None:
+        await cluster.upstreams.drop(session_upstream(address).key)
+
+    cluster.sessions.on_end(close_connections)
+    await cluster.pool.refresh()
+    start_loop = cluster.tasks.start
+    start_loop("backends", cluster.pool.watch(), vital=True)
+    start_loop("dispatcher", cluster.dispatcher.watch(), vital=True)
+    start_loop("sessions", cluster.sessions.watch(cluster.dispatcher.busy_users), vital=True)
+
+
+async def stop(cluster: Cluster, *, keep: bool = False) -> None:
+    """Take everything down in reverse; `keep` leaves sessions and engines to the next server."""
+    await cluster.tasks.stop()
+    if not keep:
+        for name, step in (("session host", cluster.host.stop()), ("engines", cluster.engines.stop())):
+            try:
+                await asyncio.wait_for(step, STEP_TIMEOUT_S)
+            except (ClusterError, TimeoutError) as error:
+                log.error("not stopped", what=name, error=repr(error))
+    for close in (cluster.upstreams.close(), cluster.spawner.close(), cluster.pool.close(), cluster.access.close()):
+        with contextlib.suppress(ClusterError):
+            await close
+    await asyncio.to_thread(cluster.db.close)
+
+
+async def _register_backends(cluster: Cluster) -> None:
+    """Backends of the settings, and engines: as many as asked for, or one when there is no other backend."""
+    settings, registry = cluster.settings, cluster.registry
+    await registry.keep_only("settings", settings.backends)
+    for url in settings.backends:
+        await registry.ensure(url, None, "settings")
+    others = [row for row in await registry.listing() if row.source != "engine"]
+    count = settings.engines if settings.engines is not None else int(not others)
+    urls = await cluster.engines.ensure(count)
+    await registry.keep_only("engine", urls)
+    for number, url in enumerate(urls, start=1):
+        await registry.ensure(url, f"engine-{number}", "engine")

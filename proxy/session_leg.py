@@ -1,0 +1,67 @@
+"""The session's own websocket beside a tab's: its log lines and custom nodes' events, never its queue.
+
+Follows the session through restarts. A tab without a running session simply has no leg; it is never started from here,
+since a reconnecting tab is no user action.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable
+from urllib.parse import quote
+
+import aiohttp
+
+from backend_pool.frames import decode
+from proxy.base.logs import events
+from proxy.base.settings import Settings
+from proxy.upstreams import Upstream, Upstreams
+from proxy.user_socket import UserSocket
+
+log = events(__name__)
+
+LOOK_EVERY_S = 2.0
+OURS = frozenset(
+    {
+        "status", "feature_flags", "execution_start", "execution_cached", "execution_success", "execution_error",
+        "execution_interrupted", "executing", "executed", "progress", "progress_state",
+    }
+)  # fmt: skip
+"""Kinds that the proxy alone tells: the session runs no prompts, and nothing in it may pretend to."""
+
+
+class SessionLeg:
+    """Relays until cancelled."""
+
+    def __init__(
+        self, find: Callable[[], Upstream | None], upstreams: Upstreams, settings: Settings, tab: UserSocket
+    ) -> None:
+        self._find = find
+        self._upstreams = upstreams
+        self._settings = settings
+        self._tab = tab
+
+    async def run(self) -> None:
+        """Connect whenever there is a session."""
+        while True:
+            upstream = self._find()
+            if upstream is not None:
+                try:
+                    await self._relay(upstream)
+                except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                    log.debug("session leg lost", upstream=upstream.key, error=repr(error))
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _relay(self, upstream: Upstream) -> None:
+        client = self._upstreams.websocket_client(upstream)
+        async with client.ws_connect(
+            f"{upstream.base_url}/ws?clientId={quote(self._tab.sid, safe='')}",
+            headers=upstream.headers,
+            heartbeat=self._settings.ping_interval_s,
+            max_msg_size=self._settings.max_frame_mb * 1024 * 1024,
+        ) as socket:
+            await socket.send_str(json.dumps({"type": "feature_flags", "data": self._tab.features}))
+            async for frame in socket:
+                if frame.type is aiohttp.WSMsgType.TEXT:
+                    message = decode(frame.data)
+                    if message is not None and message.type not in OURS:
+                        self._tab.push(frame.data)
