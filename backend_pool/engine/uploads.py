@@ -9,7 +9,6 @@ from typing import IO
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-
 BLOCK = 1024 * 1024
 
 

@@ -5,10 +5,11 @@ from typing import Any
 
 from backend_pool.engine.files import Directories
 from backend_pool.engine.models import Models
-from backend_pool.engine.nodes import latent, loaders, save
+from backend_pool.engine.nodes import filters, image, latent, load, loaders, mask, primitive, save
 from backend_pool.engine.nodes.registry import Node
 
-NODES: dict[str, Node] = {node.name: node for module in (loaders, latent, save) for node in module.NODES}
+MODULES = (loaders, latent, load, image, filters, mask, primitive, save)
+NODES: dict[str, Node] = {node.name: node for module in MODULES for node in module.NODES}
 
 
 class Catalogue:
