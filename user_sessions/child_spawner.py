@@ -21,6 +21,7 @@ from user_sessions.directories import failures, make_private
 from user_sessions.log_tail import tail
 from user_sessions.runtime import SessionSpec
 from user_sessions.sandbox import Confinement
+from user_sessions.spawn import spawn
 from user_sessions.spawner import Poll
 from user_sessions.zygotes import session_environment
 
@@ -113,28 +114,18 @@ class ChildSpawner:
         """See Spawner."""
 
     def _launch(self, spec: SessionSpec) -> None:
-        # posix_spawn and not subprocess: a child that is meant to outlive us has no object of ours to leave behind.
         read, write = os.pipe2(os.O_CLOEXEC)
         try:
             orders = json.dumps(self._orders | {"spec": spec.to_json()}).encode()
             os.set_blocking(write, False)
             if os.write(write, orders) != len(orders):  # the pipe holds 64 KiB, orders a few
                 raise Unavailable("The session's paths are too long to hand over.")
-            appending = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
-            actions = [
-                (os.POSIX_SPAWN_DUP2, read, 0),
-                (os.POSIX_SPAWN_OPEN, 1, str(spec.log), appending, 0o600),
-                (os.POSIX_SPAWN_DUP2, 1, 2),
-            ]
             command = [sys.executable, "-m", "user_sessions.child"]
-            environment = session_environment(os.environ)
-            pid = os.posix_spawn(sys.executable, command, environment, file_actions=actions)
-        except OSError as error:
-            raise Unavailable(f"No session process could be started: {error.strerror}.") from error
+            child = spawn(command, spec.log, session_environment(os.environ), stdin=read)
         finally:
             os.close(read)
             os.close(write)
-        record = Record(spec.session_id, spec.user, pid, start_time(pid) or 0, str(spec.socket))
+        record = Record(spec.session_id, spec.user, child.pid, child.started, str(spec.socket))
         partial = self._record_path(spec.session_id).with_suffix(".part")
         with failures(partial):
             partial.write_text(json.dumps(record.__dict__))

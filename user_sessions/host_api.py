@@ -5,7 +5,6 @@ socket on kernels without a sandbox, but they can never read that file.
 """
 
 import hmac
-import json
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -85,7 +84,7 @@ class HostApi:
         """Start a session and answer once it does."""
         try:
             spec = SessionSpec.from_json(await request.json())
-        except json.JSONDecodeError as error:
+        except ValueError as error:  # malformed JSON, or bytes that are no text
             raise BadInput("The body is not JSON.") from error
         entry = await self.roster.start(spec)
         return web.json_response({"host": self.host_id} | entry.view())

@@ -33,9 +33,16 @@ def make_runtime(name: str, options: Mapping[str, str]) -> Runtime:
 
 
 def readable_paths(name: str, options: Mapping[str, str]) -> tuple[Path, ...]:
-    """What this runtime's sessions must be able to read besides the Python installation, without importing it."""
-    if ":" in name:
-        spec = importlib.util.find_spec(name.partition(":")[0])
-        return (Path(spec.origin).resolve().parent,) if spec and spec.origin else ()
-    cache = options.get(FRONTEND_CACHE)
-    return (Path(cache).resolve(),) if cache else ()
+    """What this runtime's sessions must be able to read besides the Python installation, without loading it.
+    Raises ConfigError when there is none of that name."""
+    if name == "light":
+        cache = options.get(FRONTEND_CACHE)
+        return (Path(cache).resolve(),) if cache else ()
+    module, colon, _ = name.partition(":")
+    try:
+        spec = importlib.util.find_spec(module) if colon else None
+    except ImportError:
+        spec = None
+    if spec is None or spec.origin is None:
+        raise ConfigError(f"There is no runtime {name!r}. Choose `light`, or `package.module:Class`.")
+    return (Path(spec.origin).resolve().parent,)

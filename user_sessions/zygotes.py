@@ -84,6 +84,7 @@ class ZygoteProcess:
         self.settled = asyncio.Event()
         """Set once it is warm, broken or gone."""
         self.warm = False
+        self.was_warm = False
         self.took_ms = 0
         self.error = ""
         self.ended = asyncio.Event()
@@ -104,7 +105,9 @@ class ZygoteProcess:
             raise Unavailable("The process that forks sessions just ended. Try again in a moment.") from error
 
     async def end(self) -> None:
-        """Close its socket, upon which it leaves; kill it when it does not."""
+        """Close its socket, upon which it leaves; kill it when it does not, or is busy warming up."""
+        if not self.warm:
+            self._process.kill()
         self._close()
         for _ in range(int(END_TIMEOUT_S / 0.02)):
             if self._process.poll() is not None:
@@ -128,7 +131,8 @@ class ZygoteProcess:
 
     def _take(self, message: Mapping[str, Any]) -> None:
         if message["op"] == "warm":
-            self.warm, self.took_ms = True, int(message["took_ms"])
+            self.warm = self.was_warm = True
+            self.took_ms = int(message["took_ms"])
             log.info("zygote warm", pid=self.pid, took_ms=self.took_ms, threads=message["threads"])
             self.settled.set()
         elif message["op"] == "broken":
@@ -176,7 +180,7 @@ class Zygotes:
                         await zygote.settled.wait()
                         if zygote.warm:
                             return zygote
-                        if zygote.error and self.current is zygote:
+                        if not zygote.was_warm and self.current is zygote:  # else a replacement is on its way
                             raise Unavailable(f"Sessions cannot be started: {zygote.error}")
                     await asyncio.sleep(0.02)
         raise Unavailable(f"The session host was not ready within {timeout_s:g} s. Try again in a moment.")
@@ -227,4 +231,4 @@ class Zygotes:
         if self.current is zygote and not self._closing:
             await asyncio.sleep(wait_s * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
             if self.current is zygote and not self._closing:
-                self._put(BACKOFF_S if zygote.took_ms else min(wait_s * 2, BACKOFF_LIMIT_S))
+                self._put(BACKOFF_S if zygote.was_warm else min(wait_s * 2, BACKOFF_LIMIT_S))
