@@ -4,6 +4,7 @@ ComfyUI registers its API bare and under `/api`; statics and `/internal` have no
 (prompts, queue, history, models, object_info) is not here and is a 404.
 """
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -46,11 +47,12 @@ def build(spec: SessionSpec, shared: Shared, ring: LogRing, tasks: Tasks) -> web
         "extension": {"manager": {"supports_v4": True}},
     }
     sockets = Sockets(features, ring, tasks)
+    drawing = asyncio.Semaphore(1)  # decoded pictures are large: one at a time, and a thread stays free for files
     catalog = Catalog(spec.public, shared.frontend)
     twinned = [
         *sockets.routes(),
-        *Upload(areas, limit).routes(),
-        *View(areas).routes(),
+        *Upload(areas, limit, drawing).routes(),
+        *View(areas, drawing).routes(),
         *SettingsStore(home, first_settings(shared.frontend.version)).routes(),
         *UserData(home, limit).routes(),
         *catalog.routes(),

@@ -9,6 +9,7 @@ import logging
 import mimetypes
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from aiohttp import web
@@ -28,6 +29,7 @@ from user_sessions.runtime import SessionSpec
 log = events(__name__)
 
 SHUTDOWN_S = 2.0
+THREADS = 2
 KEEPALIVE_S = 75.0
 
 
@@ -67,6 +69,8 @@ class LightRuntime:
     async def serve(self, spec: SessionSpec, ready: Callable[[], None]) -> None:
         """Serve one user's session until cancelled."""
         shared = self._load()
+        # few threads: each costs a session memory of its own, and they serve one user
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="files"))
         ring = LogRing()
         tasks = Tasks()
         logging.getLogger().addHandler(ring)

@@ -5,10 +5,12 @@ either the index is an empty list, which the dialog shows as such. Files are loo
 """
 
 import asyncio
+import contextlib
 import html
 import importlib
 import importlib.resources
 import os
+import re
 from pathlib import Path
 
 from aiohttp import hdrs, web
@@ -20,10 +22,11 @@ from user_sessions.light.files import RangedFile
 
 log = events(__name__)
 
+INDEX = re.compile(r"index(\.[a-z]{2}(-[A-Z]{2})?)?\.json")
 PICTURES = (".webp", ".png", ".jpg", ".gif", ".svg")
 CARD = (
-    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 400 300"><rect width="400" height="300" fill="#26272b"/>'
-    '<text x="200" y="155" fill="#c8c9cc" font-family="sans-serif" font-size="22" text-anchor="middle">{}</text></svg>'
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 300 300"><rect width="300" height="300" fill="#26272b"/>'
+    '<text x="150" y="155" fill="#c8c9cc" font-family="sans-serif" font-size="18" text-anchor="middle">{}</text></svg>'
 )
 
 
@@ -48,7 +51,7 @@ class Templates:
 
     async def _template(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]
-        if name.startswith("index.") and name.endswith(".json"):
+        if INDEX.fullmatch(name):
             return web.json_response(await asyncio.to_thread(self._index, name), headers={"Cache-Control": "no-cache"})
         own = await asyncio.to_thread(self._own)
         if name in own:
@@ -125,17 +128,19 @@ def _template_files() -> dict[str, str]:
         package = importlib.import_module("comfyui_workflow_templates")
     except ImportError:
         return {}
+    if not hasattr(package, "iter_templates"):
+        return _below(Path(str(importlib.resources.files(package))) / "templates")
+    found: dict[str, str] = {}
     try:
-        if not hasattr(package, "iter_templates"):
-            return _below(Path(str(importlib.resources.files(package))) / "templates")
-        return {
-            asset.filename: str(package.get_asset_path(template.template_id, asset.filename))
-            for template in package.iter_templates()
-            for asset in template.assets
-        }
+        for template in package.iter_templates():
+            for asset in template.assets:
+                with contextlib.suppress(
+                    Exception
+                ):  # its media come in packages of their own, any of them may be absent
+                    found[asset.filename] = str(package.get_asset_path(template.template_id, asset.filename))
     except Exception as error:  # a package of someone else's, in whatever state: the dialog does without it
         log.warning("the workflow templates package is not usable", reason=repr(error)[:300])
-        return {}
+    return found
 
 
 def _docs_files() -> dict[str, str]:

@@ -41,11 +41,10 @@ class Form:
 class Upload:
     """The upload routes on a user's areas."""
 
-    def __init__(self, areas: Areas, limit_bytes: int) -> None:
+    def __init__(self, areas: Areas, limit_bytes: int, drawing: asyncio.Semaphore) -> None:
         self._areas = areas
         self._limit = limit_bytes
-        self._drawing = asyncio.Semaphore(1)
-        """Pictures are large when decoded; masks of one user wait for each other."""
+        self._drawing = drawing
 
     def routes(self) -> list[web.RouteDef]:
         """Bare paths; the application adds the `/api` twins."""

@@ -16,10 +16,9 @@ from user_sessions.light.mask import one_channel, preview
 class View:
     """The view route on a user's areas."""
 
-    def __init__(self, areas: Areas) -> None:
+    def __init__(self, areas: Areas, drawing: asyncio.Semaphore) -> None:
         self._areas = areas
-        self._drawing = asyncio.Semaphore(2)
-        """Decoded pictures are large: of a page full of previews only two are in memory at once."""
+        self._drawing = drawing
 
     def routes(self) -> list[web.RouteDef]:
         """Bare paths; the application adds the `/api` twins."""

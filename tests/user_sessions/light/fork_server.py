@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -18,6 +19,8 @@ def main() -> None:
     folder = Path(sys.argv[1])
     runtime = LightRuntime(Path(sys.argv[3]) if len(sys.argv) > 3 else None)
     runtime.warm()
+    gc.collect()
+    gc.freeze()  # as a zygote does: a collection in a child must not touch, and so copy, what all share
     pids: list[int] = []
     sockets: list[str] = []
     for number in range(int(sys.argv[2])):
