@@ -15,7 +15,7 @@ from urllib.parse import quote
 import aiohttp
 from aiohttp import ClientResponse, ClientSession, ClientTimeout, ClientWebSocketResponse
 
-from backend_pool.errors import BackendGone, BackendRefused, FileGone
+from backend_pool.errors import BackendBroken, BackendGone, BackendRefused, FileGone
 
 CHUNK = 256 * 1024
 Whereabouts = Literal["running", "pending", "history", "absent"]
@@ -158,8 +158,8 @@ class ComfyClient:
 
 async def _json(response: ClientResponse) -> Any:
     if response.status >= 500:
-        raise BackendGone(f"{response.url.path} answered {response.status}")
+        raise BackendBroken(f"{response.url.path} answered {response.status}")
     try:
         return json.loads(await response.read())
     except ValueError as error:
-        raise BackendGone(f"{response.url.path} did not answer JSON") from error
+        raise BackendBroken(f"{response.url.path} did not answer JSON") from error

@@ -155,7 +155,7 @@ class Dispatcher:
         """The idle backend that can run the job and has run the fewest, so that work spreads."""
         wanted = await self._needs_of(job)
         able = [member for member in idle if lacks(wanted, member.info) is None]
-        return min(able, key=lambda member: (member.done, member.key), default=None)
+        return min(able, key=lambda member: (member.failed, member.done, member.key), default=None)
 
     async def _needs_of(self, job: Job) -> Needs:
         generation, kept = self._needs.get(job.key, (-1, None))
@@ -184,7 +184,9 @@ class Dispatcher:
             self._runners[job.key] = runner
             if await self._store.cancel_requested(job.key):  # it may have come before the runner could hear it
                 runner.cancel()
-            if await runner.run(resume=resume) in FINAL:
+            state = await runner.run(resume=resume)
+            member.failed = member.failed + 1 if state is JobState.QUEUED else 0
+            if state in FINAL:
                 self._secrets.pop(job.key, None)
                 await self._store.prune(job.user_id)
         except Fenced:

@@ -1,7 +1,8 @@
 """What can go wrong between us and a backend, by what the runner should do next.
 
 BackendError
-├── BackendGone      no answer, or an answer only a dying server gives: the job may run elsewhere
+├── BackendGone      no answer: the job may run elsewhere, once it is sure that it does not run here
+│   └── BackendBroken    an answer only a broken server gives (5xx, no JSON)
 ├── BackendRefused   it answered and said no: the user's error, `body` is ComfyUI's JSON
 └── FileGone         a file it announced cannot be fetched
 """
@@ -15,6 +16,10 @@ class BackendError(Exception):
 
 class BackendGone(BackendError):
     """The backend does not answer, or dropped the connection."""
+
+
+class BackendBroken(BackendGone):
+    """The backend answers with 5xx or with what is no JSON."""
 
 
 class BackendRefused(BackendError):

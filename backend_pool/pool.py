@@ -46,6 +46,8 @@ class Member:
     job: int | None = None
     seen_ms: int | None = None
     done: int = 0
+    failed: int = 0
+    """Jobs in a row that it lost; work goes to others first."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while the backend is down or removed: its runner gives the job back."""
 

@@ -14,7 +14,7 @@ from aiohttp import ClientWebSocketResponse, WSMsgType
 
 from backend_pool.collector import Collector, KnownFiles, discard
 from backend_pool.comfy_client import Whereabouts
-from backend_pool.errors import BackendError, BackendGone, BackendRefused, FileGone
+from backend_pool.errors import BackendBroken, BackendError, BackendGone, BackendRefused, FileGone
 from backend_pool.frames import Message
 from backend_pool.job_record import JobRecord
 from backend_pool.job_state import JobState
@@ -34,6 +34,7 @@ log = events(__name__)
 T = TypeVar("T")
 
 RETRY_S = 0.5
+SUBMIT_TRIES = 3
 TERMINAL = frozenset({"execution_success", "execution_error", "execution_interrupted"})
 
 
@@ -83,6 +84,7 @@ class Runner:
         self._collector.files = list(document.files)
         self._cancel = asyncio.Event()
         self._submitted = self._unsure = False
+        self._tries = 0
         self._last_words: Message | None = None
         if job.cancel_requested:
             self._cancel.set()
@@ -166,6 +168,9 @@ class Runner:
                         return
             except BackendGone as error:
                 log.info("backend connection lost", job=self._prompt_id, backend=self._member.row.name, error=error)
+                self._tries += 1
+                if not self._submitted and not self._unsure and self._tries >= SUBMIT_TRIES:
+                    raise Lost(f"the backend does not take jobs: {error}") from error
             await asyncio.sleep(RETRY_S)
             if self._submitted:
                 with contextlib.suppress(BackendGone):
@@ -179,7 +184,7 @@ class Runner:
             self._submitted = True
             return
         self._unsure = True  # an answer that never comes may follow a prompt that was taken
-        answer = await self._client.submit(
+        answer = await self._submitted_answer(
             {
                 "prompt": self._staged.prompt,
                 "prompt_id": self._upstream_id,
@@ -191,6 +196,13 @@ class Runner:
         if answer.get("prompt_id") != self._upstream_id:
             raise BackendRefused("This backend's ComfyUI ignores prompt ids. Update it to 0.3.64 or newer.", answer)
         self._submitted = True
+
+    async def _submitted_answer(self, body: JsonDict) -> JsonDict:
+        try:
+            return await self._client.submit(body)
+        except BackendBroken:
+            self._unsure = False  # it answered, and not with a prompt id
+            raise
 
     async def _pump(self, socket: ClientWebSocketResponse) -> bool:
         """Relay frames; True when the prompt has ended, False when the socket did."""
