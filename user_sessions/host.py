@@ -30,6 +30,7 @@ from user_sessions.runtimes import FRONTEND_CACHE, readable_paths
 from user_sessions.sandbox import Confinement, check, layers
 from user_sessions.zygotes import Orders, Zygotes
 
+SOCKET_CHECK_S = 2.0
 CONFIG_ERROR = 2
 """Exit code that tells a supervisor not to start us again unchanged."""
 
@@ -79,6 +80,7 @@ async def serve(config: HostConfig) -> None:
         zygotes.start()
         config.socket.unlink(missing_ok=True)  # ours to replace: we hold the lock
         await web.UnixSite(runner, str(config.socket)).start()
+        tasks.start("watch the socket", _end_when_lost(config.socket, stopped), vital=True)
         log.info("session host ready", socket=config.socket, runtime=config.orders.runtime, pid=os.getpid())
         await stopped.wait()
     finally:
@@ -102,6 +104,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"session host: {error.message}\n")
         return CONFIG_ERROR
     return 0
+
+
+async def _end_when_lost(socket: Path, stopped: asyncio.Event) -> None:
+    """A host whose socket was deleted or replaced (someone removed the data directory) can never be asked or ended
+    again: it ends itself, and with it sessions that nobody can reach."""
+    mine = socket.stat().st_ino
+    while True:
+        await asyncio.sleep(SOCKET_CHECK_S)
+        try:
+            lost = socket.stat().st_ino != mine
+        except OSError:
+            lost = True
+        if lost:
+            log.error("control socket is gone: ending", socket=socket)
+            stopped.set()
+            return
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from user_sessions.host_process import HostProcess
 from user_sessions.model import SessionRow
 from user_sessions.run_dir import run_dir, session_socket
 from user_sessions.runtime import SECRET_HEADER, SessionSpec
-from user_sessions.spawner import HostSpawner, Spawner
+from user_sessions.spawner import HostSpawner, Poll, Spawner
 
 PROBE = "tests.user_sessions.probe_runtime:ProbeRuntime"
 DEAF = "tests.user_sessions.probe_runtime:DeafRuntime"
@@ -56,6 +56,7 @@ def make_settings(place: Path, **more: Any) -> Settings:
 
 def make_spec(settings: Settings, slug: str) -> SessionSpec:
     """A new session of that user, its directories made."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
     directories = prepare_user(settings.data_dir, slug)
     public = public_directory(settings.data_dir)
     public.mkdir(exist_ok=True)
@@ -145,11 +146,12 @@ class FaultySpawner:
     def __init__(self, real: Spawner) -> None:
         self.real = real
         self.started: list[SessionSpec] = []
+        self.asked = 0
         self.unreachable = False
         self.lose_answers = False
         self.hold: asyncio.Event | None = None
 
-    async def start(self, spec: SessionSpec) -> Any:
+    async def start(self, spec: SessionSpec) -> Poll:
         """See Spawner; `hold` makes it slow, `lose_answers` starts the process and then reports a failure."""
         self.started.append(spec)
         if self.hold is not None:
@@ -160,10 +162,8 @@ class FaultySpawner:
             raise Unavailable("the answer was lost")
         return poll
 
-    async def poll(self, session_id: str) -> Any:
+    async def poll(self, session_id: str) -> Poll:
         """See Spawner."""
-        from user_sessions.spawner import Poll
-
         return Poll(session_id, "unknown") if self.unreachable else await self.real.poll(session_id)
 
     async def stop(self, session_id: str) -> None:
@@ -171,7 +171,7 @@ class FaultySpawner:
         self._reach()
         await self.real.stop(session_id)
 
-    async def listing(self) -> Any:
+    async def listing(self) -> list[Poll]:
         """See Spawner."""
         self._reach()
         return await self.real.listing()
@@ -180,6 +180,7 @@ class FaultySpawner:
         """See Spawner."""
 
     def _reach(self) -> None:
+        self.asked += 1
         if self.unreachable:
             raise Unavailable("the host cannot be reached")
 

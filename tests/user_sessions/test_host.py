@@ -178,6 +178,13 @@ async def test_the_host_ends_all_it_started_on_sigterm(studio: Studio) -> None:
     assert not host_socket(studio.host.run).exists()
 
 
+async def test_a_host_nobody_can_reach_any_more_ends_itself(studio: Studio) -> None:
+    pids = [await started_pid(studio, "ann"), await zygote_pid(studio), host_pid(studio)]
+    host_socket(studio.host.run).unlink()  # as when the data directory is removed
+    for pid in pids:
+        await gone(pid)
+
+
 async def test_a_refreshed_zygote_leaves_running_sessions_alone(studio: Studio) -> None:
     assert isinstance(studio.spawner, HostSpawner)
     spec = make_spec(studio.settings, "ann")
