@@ -50,10 +50,10 @@ class Areas:
 
     def find(self, area: str, subfolder: str, name: str) -> Path | None:
         """The file, the user's own before the shared one. Raises BadInput or Forbidden for names that lead out."""
-        for root in (self._roots.get(area), self._shared.get(area)):
-            if root is None:
-                continue
-            path = inside(root, subfolder, name)
+        own, shared = self._roots.get(area), self._shared.get(area)
+        candidates = [inside(own, subfolder, name)] if own else []
+        candidates += [below(shared, subfolder, name)] if shared else []
+        for path in candidates:
             if os.path.isfile(path):  # noqa: PTH113 - pathlib's raises on names that are too long
                 return path
         return None
@@ -72,6 +72,14 @@ def inside(root: Path, *parts: str) -> Path:
         raise BadInput("This is not a usable file name.") from error
     if path != str(root) and not path.startswith(f"{root}{os.sep}"):
         raise Forbidden("This path leads out of your files.")
+    return Path(path)
+
+
+def below(root: Path, *parts: str) -> Path:
+    """`parts` below `root` by their spelling alone: in shared folders an operator's links may lead anywhere."""
+    path = os.path.abspath(os.path.join(root, *parts))  # noqa: PTH100, PTH118 - resolve() would follow those links
+    if not path.startswith(f"{root}{os.sep}"):
+        raise Forbidden("This path leads out of the shared files.")
     return Path(path)
 
 

@@ -46,12 +46,6 @@ class LightRuntime:
         self._root = frontend_root
         self._shared: Shared | None = None
 
-    @property
-    def reads(self) -> tuple[Path, ...]:
-        """What a sandbox must let sessions read besides Python itself and the spec's paths."""
-        root = self._load().frontend.root
-        return (root,) if self._cache is None else (root, self._cache)
-
     def warm(self) -> None:
         """Load everything shareable and have the assets compressed. Raises ConfigError without a frontend."""
         mimetypes.init()

@@ -18,6 +18,7 @@ from tests.user_sessions.light.conftest import SECRET, serving, spec_in
 from user_sessions.light.runtime import LightRuntime
 from user_sessions.light.spool import PREFIX
 from user_sessions.runtime import SECRET_HEADER, Runtime
+from user_sessions.runtimes import make_runtime
 
 
 async def test_it_serves_stops_and_leaves_nothing_open(folder: Path, runtime: LightRuntime) -> None:
@@ -59,13 +60,10 @@ async def test_rests_of_a_killed_upload_are_gone_before_it_serves(folder: Path, 
         assert list(spec.directories.input.iterdir()) == []
 
 
-def test_it_is_a_runtime_and_names_what_it_reads(folder: Path) -> None:
-    runtime: Runtime = LightRuntime(folder / "cache")
-    assert runtime.name == "light"
+def test_it_is_found_by_its_name(folder: Path) -> None:
+    runtime: Runtime = make_runtime("light", {"frontend_cache": str(folder / "cache")})
     assert isinstance(runtime, LightRuntime)
-    root, cache = runtime.reads
-    assert (root / "index.html").is_file()
-    assert cache == folder / "cache"
+    assert runtime.name == "light"
 
 
 def test_a_frontend_without_an_index_is_a_configuration_error(folder: Path) -> None:

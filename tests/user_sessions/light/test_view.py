@@ -201,6 +201,18 @@ async def test_what_is_no_picture_has_no_preview(placed: Running, params: dict[s
         assert (await response.json())["error"]["type"] == "bad_request"
 
 
+async def test_the_operators_links_lead_where_the_operator_wants(placed: Running, folder: Path) -> None:
+    (folder / "mount").mkdir()
+    (folder / "mount/photo.txt").write_text("photo")
+    (placed.spec.public / "input/photos").symlink_to(folder / "mount")
+    params = {"filename": "photo.txt", "subfolder": "photos", "type": "input"}
+    async with placed.http.get("/view", params=params) as response:
+        assert (response.status, await response.text()) == (200, "photo")
+    for subfolder in ("photos/../../../../", "photos/../../workflows/../../", "/etc"):
+        async with placed.http.get("/view", params=params | {"subfolder": subfolder}) as response:
+            assert response.status in {403, 404}
+
+
 async def test_the_users_own_link_inside_the_area_works(placed: Running) -> None:
     own = placed.spec.directories.output
     (own / "latest.txt").symlink_to(own / "sub/deep.txt")
