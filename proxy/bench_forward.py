@@ -21,6 +21,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import cast
 
 import uvicorn
 from aiohttp import web
@@ -65,9 +66,8 @@ class _Load(asyncio.Protocol):
         self._head = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(REQUEST)
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclasses
+        self._transport.write(REQUEST)
 
     def data_received(self, data: bytes) -> None:
         if self._due < 0:

@@ -7,16 +7,15 @@ watching in `relay_watch`. Never decides who may ask. One chunk is in flight eac
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
-
-import aiohttp
-from yarl import URL
 
 from proxy.base.errors import error_body
 from proxy.base.logs import events
 from proxy.base.settings import Settings
+from proxy.base.tasks import Tasks
 from proxy.headers import Scope, header_values, request_headers, response_headers, target
 from proxy.relay_watch import End, Ended, Receive, Send, Watch
+from proxy.upstream_connection import BODILESS, Connection, UpstreamBroken
+from proxy.upstream_pool import Pool
 from proxy.upstreams import Upstream, Upstreams
 
 log = events(__name__)
@@ -24,7 +23,6 @@ log = events(__name__)
 ABORT = "comfy_cluster.abort"
 """ASGI extension of `http_server.ClientProtocol`: `{"abort": callable}` resets the client's connection."""
 REFUSED_METHODS = frozenset({"CONNECT", "TRACE"})
-BODILESS = frozenset({204, 304})
 LINGER_S = 15.0
 LINGER_SILENCE_S = 2.0
 """How long an over-large upload is read and thrown away after its 413: a reset would destroy the answer under way."""
@@ -52,50 +50,81 @@ async def forward_http(  # noqa: PLR0917 - the edge's contract
 
     answer = _Answer(scope, send, private)
     watch = Watch(receive, upstreams.tasks, stall_s=settings.transfer_timeout_s, body_limit=request.limit)
+    pool = upstreams.http(upstream)
     try:
         async with watch:
-            response = await request.send(upstreams.client(upstream), watch)
+            connection = await request.send(pool, watch, upstreams.tasks)
             try:
-                await answer.relay(response, watch)
+                await answer.relay(connection, watch)
             finally:
-                response.close()  # does nothing once the body has ended and the connection is back in the pool
+                request.stop_upload(connection)
+                pool.give(connection)
     except Ended as ended:
         if ended.why is End.TOO_LARGE and not answer.status:
             return await _too_large(scope, receive, send, settings)
         if ended.why is End.STALLED:
             await answer.fail(504, "The workspace did not answer in time. Try again.", upstream, "stalled")
         return answer.status or 499
-    except TimeoutError as error:
-        await answer.fail(504, "The workspace could not be reached in time. Try again.", upstream, repr(error))
-    except (aiohttp.ClientError, OSError) as error:
-        await answer.fail(502, "The workspace did not answer. It may be restarting: try again.", upstream, repr(error))
+    except TimeoutError:
+        await answer.fail(504, "The workspace could not be reached in time. Try again.", upstream, "no connection")
+    except OSError as error:
+        await answer.fail(502, "The workspace did not answer. It may be restarting: try again.", upstream, str(error))
     return answer.status
 
 
 class _Request:
-    """What is sent to the upstream. Raises ValueError for a target no URL can carry."""
+    """What is sent to the upstream. Raises ValueError for what HTTP cannot carry."""
 
     def __init__(self, scope: Scope, upstream: Upstream, settings: Settings) -> None:
-        path = target(scope)
-        if not path.startswith("/"):
-            raise ValueError("The path must start with a slash.")
         self.method: str = scope["method"]
-        self.url = URL(upstream.base_url + path, encoded=True)
         self.limit = settings.max_upload_mb << 20
         lengths = header_values(scope, b"content-length")
         self.length = int(lengths[0]) if lengths else 0
         self.sized = bool(lengths)
         self.has_body = self.length > 0 or bool(header_values(scope, b"transfer-encoding"))
-        self._headers = request_headers(scope, upstream.headers)
+        host = upstream.base_url.partition("://")[2].encode()
+        lines = [b"%s %s HTTP/1.1\r\nhost: %s" % (self.method.encode(), target(scope), host)]
+        lines += [b"%s: %s" % pair for pair in request_headers(scope, upstream.headers)]
+        self._head = b"\r\n".join(lines)
+        if self._head.count(b"\n") != len(lines):  # the first of them holds two
+            raise ValueError("A header holds a line break.")
+        self._upload: asyncio.Task[None] | None = None
 
-    async def send(self, client: aiohttp.ClientSession, watch: Watch) -> aiohttp.ClientResponse:
-        """The response, once its headers are there."""
-        data = await watch.body() if self.has_body else None
-        if isinstance(data, bytes) and self.method not in {"POST", "PATCH"}:
-            data = _once(data)  # the client library repeats what it can, and a body is not ours to send twice
-        if self.sized:
-            self._headers.append(("Content-Length", str(self.length)))
-        return await client.request(self.method, self.url, headers=self._headers, data=data, allow_redirects=False)
+    async def send(self, pool: Pool, watch: Watch, tasks: Tasks) -> Connection:
+        """The connection, once the head of the answer is there."""
+        if not self.has_body:
+            length = b"\r\ncontent-length: 0" if self.sized else b""
+            return await pool.ask(self.method, b"%s%s\r\n\r\n" % (self._head, length), repeatable=True)
+        body = await watch.body()
+        if body is not None:
+            whole = b"%s\r\ncontent-length: %d\r\n\r\n%s" % (self._head, len(body), body)
+            return await pool.ask(self.method, whole, repeatable=False)
+        connection = await pool.take()
+        try:
+            framing = b"content-length: %d" % self.length if self.sized else b"transfer-encoding: chunked"
+            connection.send(self.method, b"%s\r\n%s\r\n\r\n" % (self._head, framing))
+            self._upload = tasks.start("upload", self._write(connection, watch))
+            await connection.head()
+        except BaseException:
+            self.stop_upload(connection)
+            pool.give(connection)
+            raise
+        return connection
+
+    def stop_upload(self, connection: Connection) -> None:
+        """The answer is over: what has not been sent by now never will be."""
+        if self._upload is not None and not self._upload.done():
+            connection.spoil()
+            self._upload.cancel()
+
+    async def _write(self, connection: Connection, watch: Watch) -> None:
+        try:
+            while (chunk := await watch.chunk()) is not None:
+                await connection.write(chunk if self.sized else b"%x\r\n%s\r\n" % (len(chunk), chunk))
+            if not self.sized:
+                await connection.write(b"0\r\n\r\n")
+        except UpstreamBroken:
+            return  # whoever waits for the answer learns it there, and an early answer is still read
 
 
 class _Answer:
@@ -107,24 +136,22 @@ class _Answer:
         self._private = private
         self.status = 0
 
-    async def relay(self, response: aiohttp.ClientResponse, watch: Watch) -> None:
-        """Send head and body as they come. A body cut short raises aiohttp.ClientPayloadError."""
-        status, content = response.status, response.content
-        if not 200 <= status < 600:
-            raise aiohttp.ClientPayloadError(f"status {status}")
-        headers = response_headers(response.raw_headers, bodiless=status in BODILESS, private=self._private)
-        chunk = content.read_nowait(-1)  # a small body has often come with its head: one write instead of two
+    async def relay(self, connection: Connection, watch: Watch) -> None:
+        """Send head and body as they come. A body cut short raises UpstreamBroken."""
+        status = connection.status
+        headers = response_headers(connection.headers, bodiless=status in BODILESS, private=self._private)
+        chunk = connection.read_now()  # a small body has often come with its head: one write instead of two
         watch.moved()
         self.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         while True:
-            last = content.at_eof()
+            last = connection.ended
             if chunk or last:
                 await self._send({"type": "http.response.body", "body": chunk, "more_body": not last})
                 watch.moved()
             if last:
                 return
-            chunk = await content.readany()
+            chunk = await connection.read()
             watch.moved()
 
     async def fail(self, status: int, message: str, upstream: Upstream, why: str) -> None:
@@ -176,7 +203,3 @@ async def _error(
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": more})
-
-
-async def _once(body: bytes) -> AsyncIterator[bytes]:
-    yield body

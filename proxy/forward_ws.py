@@ -69,9 +69,9 @@ async def forward_ws(  # noqa: PLR0917 - the edge's contract
 
 async def _connect(scope: Scope, upstream: Upstream, upstreams: Upstreams, settings: Settings) -> Socket:
     async with asyncio.timeout(settings.upstream_timeout_s):
-        return await upstreams.websocket_client(upstream).ws_connect(
-            URL(upstream.base_url + target(scope), encoded=True),
-            headers=request_headers(scope, upstream.headers),
+        return await upstreams.client(upstream).ws_connect(
+            URL(upstream.base_url + target(scope).decode("ascii"), encoded=True),
+            headers=[(_text(name), _text(value)) for name, value in request_headers(scope, upstream.headers)],
             protocols=scope.get("subprotocols") or (),
             compress=0,  # a Unix socket or a local network: the browser's leg negotiates its own
             autoping=False,
@@ -184,6 +184,14 @@ class _Relay:
             await asyncio.sleep(self._ping_s)
             if not self._heard and not self._sending_down:
                 raise _Closed(True, 1006)
+
+
+def _text(value: bytes) -> str:
+    """Header bytes as the client library wants them: it writes UTF-8, so Latin-1 is transliterated, never dropped."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def _sendable(code: int) -> int:

@@ -1,14 +1,13 @@
 """Header rules of the data plane, as pure functions over ASGI header lists (bytes, names in lower case).
 
 Owns what may pass between a browser and a session: hop-by-hop headers, our cookies and credentials, Host and Origin,
-Cache-Control. Does no I/O, keeps no state but a bounded table of header names, and never decides who may ask.
+Cache-Control. Does no I/O, keeps no state, and never decides who may ask.
 """
 
+import re
 from collections.abc import Collection, Iterable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import quote, urlsplit
-
-from multidict import istr
 
 Scope = MutableMapping[str, Any]
 Headers = list[tuple[bytes, bytes]]
@@ -31,31 +30,29 @@ REQUEST_DROPPED = HOP_BY_HOP | REQUEST_ONLY_OURS
 RESPONSE_DROPPED = HOP_BY_HOP | {b"server", b"date"}  # uvicorn writes its own
 SHARED_CACHES = frozenset({b"surrogate-control", b"cdn-cache-control"})
 BAD_BYTES = bytes(set(range(0x20)) - {0x09}) + b"\x7f"
-
-_names: dict[bytes, istr] = {}
-NAMES_LIMIT = 512  # overflow: the name is converted anew each time
+NOT_IN_TARGET = re.compile(rb"[\x00-\x20\x7f-\xff]")
 
 
-def request_headers(scope: Scope, added: Mapping[str, str]) -> list[tuple[str, str]]:
-    """What the upstream is sent, without Host and Content-Length, which the client library writes."""
+def request_headers(scope: Scope, added: Mapping[str, str]) -> Headers:
+    """What the upstream is sent, without Host and Content-Length, which belong to the connection."""
     given: Headers = scope["headers"]
     named = _named_by_connection(given)
-    out: list[tuple[str, str]] = []
-    host = ""
+    out: Headers = []
+    host = b""
     for name, value in given:
         if name in REQUEST_DROPPED:
             if name == b"cookie":
                 if kept := foreign_cookies(value):
-                    out.append((_name(name), _text(kept)))
+                    out.append((name, kept))
             elif name == b"host":
-                host = _text(value)
+                host = value
         elif not name.startswith((b"x-cluster-", b"x-forwarded-")) and name not in named:
-            out.append((_name(name), _text(value)))
-    out.append((_name(b"x-forwarded-for"), client_address(scope)))
-    out.append((_name(b"x-forwarded-proto"), "https" if is_https(scope) else "http"))
+            out.append((name, value))
+    out.append((b"x-forwarded-for", client_address(scope).encode()))
+    out.append((b"x-forwarded-proto", b"https" if is_https(scope) else b"http"))
     if host:
-        out.append((_name(b"x-forwarded-host"), host))
-    out.extend(added.items())
+        out.append((b"x-forwarded-host", host))
+    out.extend((name.encode(), value.encode()) for name, value in added.items())
     return out
 
 
@@ -111,11 +108,14 @@ def is_our_cookie(pair: bytes) -> bool:
     return name.removeprefix(b"__Host-").removeprefix(b"__Secure-").startswith(COOKIE_PREFIX)
 
 
-def target(scope: Scope) -> str:
-    """Path and query byte for byte: `%2F` stays one segment, or saving workflows breaks."""
+def target(scope: Scope) -> bytes:
+    """Path and query byte for byte: `%2F` stays one segment, or saving workflows breaks. Raises ValueError."""
     raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
     query: bytes = scope["query_string"]
-    return (raw + b"?" + query if query else raw).decode("latin-1")
+    whole = raw + b"?" + query if query else raw
+    if not whole.startswith(b"/") or NOT_IN_TARGET.search(whole):
+        raise ValueError("The path cannot be forwarded.")
+    return whole
 
 
 def client_address(scope: Scope) -> str:
@@ -178,18 +178,5 @@ def _named_by_connection(headers: Headers) -> frozenset[bytes]:
     return frozenset(tokens)
 
 
-def _name(name: bytes) -> istr:
-    known = _names.get(name)
-    if known is None:
-        known = istr(name.decode("latin-1"))
-        if len(_names) < NAMES_LIMIT:
-            _names[name] = known
-    return known
-
-
 def _text(value: bytes) -> str:
-    """Header bytes as the client library wants them: it writes UTF-8, so Latin-1 is transliterated, never dropped."""
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.decode("latin-1")
+    return value.decode("latin-1")

@@ -6,7 +6,7 @@ request answered within GRACE_S costs no task: the reader that notices `http.dis
 
 import asyncio
 import enum
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from types import TracebackType
 from typing import Any
 
@@ -79,8 +79,8 @@ class Watch:
             self._why = why
             self._scope.reschedule(self._loop.time())
 
-    async def body(self) -> bytes | AsyncIterator[bytes]:
-        """The request body: bytes when it has come whole, else its chunks, read one ahead (overflow: wait)."""
+    async def body(self) -> bytes | None:
+        """The request body when it has come whole; None when it comes in pieces, for `chunk`."""
         self._reading_first = True
         message = await self._receive()
         self._reading_first = False
@@ -90,15 +90,15 @@ class Watch:
                 self._start_reader()
             return first
         self._chunks = asyncio.Queue(1)
-        self._start_reader()
-        return self._stream(first)
-
-    async def _stream(self, first: bytes) -> AsyncIterator[bytes]:
-        assert self._chunks is not None
         if first:
-            yield first
-        while (chunk := await self._chunks.get()) is not None:
-            yield chunk
+            self._chunks.put_nowait(first)
+        self._start_reader()
+        return None
+
+    async def chunk(self) -> bytes | None:
+        """The next piece, None at the end. One is read ahead (overflow: wait)."""
+        assert self._chunks is not None
+        return await self._chunks.get()
 
     def _take(self, message: Message) -> bytes:
         if message["type"] == "http.disconnect":
@@ -114,18 +114,19 @@ class Watch:
         self._reader = self._tasks.start("watch client", self._read())
 
     async def _read(self) -> None:
+        whole = False
         try:
             while True:
                 message = await self._receive()
                 chunk = self._take(message)
-                if self._chunks is None:
-                    continue
+                if self._chunks is None or whole:
+                    continue  # only the client's leaving is of interest now
                 if chunk:
                     await self._chunks.put(chunk)
                     self.moved()
                 if not message.get("more_body", False):
                     await self._chunks.put(None)
-                    self._chunks = None
+                    whole = True
         except Ended as ended:
             self.end(ended.why)
 

@@ -1,10 +1,9 @@
-"""Pools of connections to sessions, one per upstream key.
+"""Connections to sessions, by upstream key: an HTTP pool and a WebSocket client each.
 
-Owns the client sessions and their connectors, and the background tasks of the relays. Never reads the environment
-(`trust_env=False`), never follows a redirect, never unpacks a body. Bounded: CONNECTIONS per upstream, overflow waits.
+Owns them and the background tasks of the relays. Never reads the environment (`trust_env=False`), never follows a
+redirect, never unpacks a body. Bounded: CONNECTIONS of each kind per upstream, overflow waits.
 """
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +13,9 @@ import aiohttp
 
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
+from proxy.upstream_pool import Pool
 
 CONNECTIONS = 128
-KEEPALIVE_S = 15.0
-"""Shorter than any server's own idle limit (aiohttp: 75 s), so that a pooled connection is rarely a dead one."""
-HEAD_LIMIT = 32 * 1024
-HEADERS_LIMIT = 256
-READ_BUFFER = 128 * 1024
 
 
 @dataclass(frozen=True)
@@ -35,94 +30,76 @@ class Upstream:
 
 
 @dataclass(frozen=True)
-class _Pool:
+class _Links:
     socket: Path | None
     base_url: str
-    connector: aiohttp.BaseConnector
-    http: aiohttp.ClientSession
-    websocket: aiohttp.ClientSession
+    http: Pool
+    client: aiohttp.ClientSession
 
 
 class Upstreams:
-    """The pools. Call within a running event loop."""
+    """All upstreams in use. Call within a running event loop."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._pools: dict[str, _Pool] = {}
+        self._links: dict[str, _Links] = {}
         self.tasks = Tasks()
 
     def __len__(self) -> int:
-        return len(self._pools)
+        return len(self._links)
+
+    def http(self, upstream: Upstream) -> Pool:
+        """The pool that relays use."""
+        return self._of(upstream).http
 
     def client(self, upstream: Upstream) -> aiohttp.ClientSession:
-        """The HTTP client of an upstream."""
-        return self._pool(upstream).http
-
-    def websocket_client(self, upstream: Upstream) -> aiohttp.ClientSession:
-        """The same pool for `ws_connect`, which offers no way to refuse redirects per call."""
-        return self._pool(upstream).websocket
+        """A client for WebSockets and for requests of our own."""
+        return self._of(upstream).client
 
     async def drop(self, key: str) -> None:
         """Close every connection of an upstream that is gone; unknown keys are fine."""
-        pool = self._pools.pop(key, None)
-        if pool is not None:
-            await _close(pool)
+        links = self._links.pop(key, None)
+        if links is not None:
+            await _close(links)
 
     async def close(self) -> None:
         """Close everything."""
-        for key in list(self._pools):
+        for key in list(self._links):
             await self.drop(key)
         await self.tasks.stop()
 
-    def _pool(self, upstream: Upstream) -> _Pool:
-        pool = self._pools.get(upstream.key)
-        if pool is not None:
-            if pool.socket == upstream.socket and pool.base_url == upstream.base_url:
-                return pool
-            self.tasks.start("close replaced upstream", _close(pool))
-        pool = self._pools[upstream.key] = self._open(upstream)
-        return pool
+    def _of(self, upstream: Upstream) -> _Links:
+        links = self._links.get(upstream.key)
+        if links is not None:
+            if links.socket == upstream.socket and links.base_url == upstream.base_url:
+                return links
+            self.tasks.start("close replaced upstream", _close(links))
+        links = self._links[upstream.key] = self._open(upstream)
+        return links
 
-    def _open(self, upstream: Upstream) -> _Pool:
+    def _open(self, upstream: Upstream) -> _Links:
+        limit_s = self._settings.upstream_timeout_s
         connector: aiohttp.BaseConnector
         if upstream.socket is not None:
-            connector = aiohttp.UnixConnector(str(upstream.socket), limit=CONNECTIONS, keepalive_timeout=KEEPALIVE_S)
+            connector = aiohttp.UnixConnector(str(upstream.socket), limit=CONNECTIONS)
         else:
-            connector = aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=KEEPALIVE_S)
-        return _Pool(
-            upstream.socket,
-            upstream.base_url,
-            connector,
-            self._session(connector),
-            self._session(connector, [_refuse_redirects()]),
-        )
-
-    def _session(
-        self, connector: aiohttp.BaseConnector, traces: list[aiohttp.TraceConfig] | None = None
-    ) -> aiohttp.ClientSession:
-        limit_s = self._settings.upstream_timeout_s
-        return aiohttp.ClientSession(
+            connector = aiohttp.TCPConnector(limit=CONNECTIONS)
+        client = aiohttp.ClientSession(
             connector=connector,
-            connector_owner=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
             skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
-            # No limit on the whole: the relay watches for standing still, in both directions.
             timeout=aiohttp.ClientTimeout(total=None, connect=limit_s, sock_connect=limit_s),
-            read_bufsize=READ_BUFFER,
-            max_line_size=HEAD_LIMIT,
-            max_field_size=HEAD_LIMIT,
-            max_headers=HEADERS_LIMIT,
-            trace_configs=traces,
+            trace_configs=[_refuse_redirects()],
         )
+        pool = Pool(upstream.socket, upstream.base_url, limit=CONNECTIONS, timeout_s=limit_s)
+        return _Links(upstream.socket, upstream.base_url, pool, client)
 
 
-async def _close(pool: _Pool) -> None:
-    await pool.http.close()
-    await pool.websocket.close()
-    await pool.connector.close()
-    await asyncio.sleep(0)  # transports close in the loop's next turn
+async def _close(links: _Links) -> None:
+    await links.http.close()
+    await links.client.close()
 
 
 def _refuse_redirects() -> aiohttp.TraceConfig:

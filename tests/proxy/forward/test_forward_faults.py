@@ -10,7 +10,7 @@ from aiohttp import web
 
 from proxy.base.settings import Settings
 from proxy.http_server import ClientProtocol
-from tests.proxy.forward_rig import WAIT_S, Rig, browser, open_files, running, shut
+from tests.proxy.forward.rig import WAIT_S, Rig, browser, open_files, running, shut
 
 CHUNK = b"x" * 65536
 

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from proxy.base.settings import Settings
-from tests.proxy.forward_rig import WAIT_S, Rig, browser, open_files, running, shut
+from tests.proxy.forward.rig import WAIT_S, Rig, browser, open_files, running, shut
 
 SocketHandler = Callable[[web.WebSocketResponse, web.Request], Awaitable[None]]
 MB = 1 << 20
