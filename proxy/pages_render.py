@@ -86,7 +86,7 @@ class Renderer:
 def duration(seconds: float) -> str:
     """`0.4 s`, `12 s`, `3 min 5 s`, `2 h 10 min`."""
     if seconds < 10:
-        return f"{seconds:.1f} s"
+        return f"{max(seconds, 0.1):.1f} s"
     whole = round(seconds)
     if whole < MINUTE_S:
         return f"{whole} s"

@@ -44,12 +44,13 @@ class Server:
         """A browser that nobody has signed in with."""
         return httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False, timeout=30)
 
-    async def signed_in(self, name: str) -> httpx.AsyncClient:
+    @contextlib.asynccontextmanager
+    async def signed_in(self, name: str) -> AsyncIterator[httpx.AsyncClient]:
         """A browser with a login of that user."""
-        client = self.browser()
-        answer = await client.post("/cluster/login", data={"username": name, "password": PASSWORD})
-        assert answer.status_code == 303, answer.text
-        return client
+        async with self.browser() as client:
+            answer = await client.post("/cluster/login", data={"username": name, "password": PASSWORD})
+            assert answer.status_code == 303, answer.text
+            yield client
 
     async def job(self, user: User, prompt: JsonDict, prompt_id: str) -> Job:
         """A queued job."""
@@ -98,4 +99,5 @@ async def serving(data_dir: Path, *, alive: bool = False, **settings: object) ->
                 await cluster.access.close()
                 await cluster.upstreams.close()
                 await cluster.spawner.close()
+                await cluster.pool.close()
                 db.close()

@@ -1,0 +1,208 @@
+// The cluster's part of the WebUI: a sidebar tab with one's own queue and session, and one's place in line beside Run.
+// Loaded as an extension by the official frontend. It must never hold the page up: nothing here is awaited at load.
+
+import { app } from "/scripts/app.js";
+import { api } from "/scripts/api.js";
+
+const TEXT = {
+  name: "Cluster",
+  tooltip: "Your jobs in the cluster",
+  idle: "No jobs waiting or running.",
+  waiting: (place) => (place ? `Waiting, place ${place} in line` : "Waiting"),
+  running: (progress) => (progress == null ? "Running" : `Running, ${Math.round(progress * 100)} %`),
+  collecting: "Fetching pictures",
+  badge: (place) => `#${place} in line`,
+  badgeRunning: "running",
+  cancel: "Cancel",
+  cancelled: "Cancelling",
+  restart: "Restart my session",
+  restartHint: "Ends and starts your own ComfyUI process. Your jobs are not touched.",
+  restarting: "Restarting your session …",
+  restarted: "Your session is back.",
+  home: "Home",
+  gallery: "Gallery",
+  account: "Account",
+  admin: "Administration",
+  failed: "The cluster did not answer. Reload the page to try again.",
+};
+const BASE = "/cluster/api/v1";
+const EVERY_MS = 3000;
+const ACTIVE = new Set(["queued", "assigned", "running", "collecting"]);
+
+let jobs = [];
+let user = null;
+let panel = null;
+let timer = null;
+let problem = "";
+
+async function call(method, path) {
+  const response = await fetch(BASE + path, { method, headers: { Accept: "application/json" } });
+  if (!response.ok) {
+    const body = await response.json().catch(() => null);
+    throw new Error(body?.error?.message || TEXT.failed);
+  }
+  return response.json();
+}
+
+// One look at the queue; while something is active another one follows.
+async function refresh() {
+  clearTimeout(timer);
+  timer = null;
+  try {
+    jobs = (await call("GET", "/jobs?limit=30")).jobs.filter((job) => ACTIVE.has(job.state));
+    problem = "";
+  } catch (error) {
+    problem = error.message;
+  }
+  show();
+  if (jobs.length && !document.hidden) timer = setTimeout(refresh, EVERY_MS);
+}
+
+function soon() {
+  if (timer === null || jobs.length === 0) {
+    clearTimeout(timer);
+    timer = setTimeout(refresh, 150);
+  }
+}
+
+function element(tag, className, text) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+function describe(job) {
+  if (job.cancel_requested) return TEXT.cancelled;
+  if (job.state === "queued") return TEXT.waiting(job.place);
+  if (job.state === "collecting") return TEXT.collecting;
+  return TEXT.running(job.progress);
+}
+
+function row(job) {
+  const line = element("li", "cluster-job");
+  const words = element("div", "cluster-words");
+  words.append(element("div", "cluster-title", job.title || job.prompt_id), element("div", "cluster-state", describe(job)));
+  const cancel = element("button", "cluster-button", TEXT.cancel);
+  cancel.disabled = job.cancel_requested;
+  cancel.onclick = () => act(() => call("POST", `/jobs/${job.id}/cancel`));
+  line.append(words, cancel);
+  return line;
+}
+
+function show() {
+  showBadge();
+  if (!panel) return;
+  const list = element("ul", "cluster-jobs");
+  list.append(...jobs.map(row));
+  const status = problem || (jobs.length ? "" : TEXT.idle);
+  panel.replaceChildren(element("h3", "", user?.name || TEXT.name), element("p", "cluster-note", status), list, session(), links());
+}
+
+function session() {
+  const part = element("section", "cluster-session");
+  const restart = element("button", "cluster-button", TEXT.restart);
+  restart.onclick = restartSession;
+  part.append(restart, element("p", "cluster-note", TEXT.restartHint));
+  return part;
+}
+
+function links() {
+  const part = element("nav", "cluster-links");
+  const pages = [[TEXT.home, "/cluster/"], [TEXT.gallery, "/cluster/gallery"], [TEXT.account, "/cluster/account"]];
+  if (user?.is_admin) pages.push([TEXT.admin, "/cluster/admin/"]);
+  for (const [text, href] of pages) {
+    const link = element("a", "", text);
+    link.href = href;
+    link.target = "_blank";
+    part.append(link);
+  }
+  return part;
+}
+
+// The action bar offers no way to change a label, so the text of our own button is replaced.
+function showBadge() {
+  const label = document.querySelector(".cluster-place span:last-child");
+  if (!label) return;
+  const first = jobs.find((job) => job.state === "queued" && job.place);
+  const running = jobs.some((job) => job.state !== "queued");
+  const text = running ? TEXT.badgeRunning : first ? TEXT.badge(first.place) : TEXT.name;
+  if (label.textContent !== text) label.textContent = text;
+}
+
+async function act(deed) {
+  try {
+    await deed();
+  } catch (error) {
+    app.extensionManager.toast.add({ severity: "error", summary: TEXT.name, detail: error.message, life: 8000 });
+  }
+  await refresh();
+}
+
+async function restartSession() {
+  const toast = app.extensionManager.toast;
+  toast.add({ severity: "info", summary: TEXT.name, detail: TEXT.restarting, life: 2000 });
+  await act(async () => {
+    await call("POST", "/session/restart");
+    toast.add({ severity: "success", summary: TEXT.name, detail: TEXT.restarted, life: 4000 });
+  });
+}
+
+function style() {
+  const sheet = element("style", "", `
+    .cluster-panel { padding: 1rem; display: flex; flex-direction: column; gap: 0.75rem; font-size: 0.875rem; }
+    .cluster-panel h3 { margin: 0; font-size: 1rem; }
+    .cluster-jobs { list-style: none; margin: 0; padding: 0; display: flex; flex-direction: column; gap: 0.5rem; }
+    .cluster-job { display: flex; gap: 0.5rem; align-items: center; padding: 0.5rem 0.625rem; border-radius: 8px;
+      background: var(--comfy-input-bg, #222); }
+    .cluster-words { flex: 1; min-width: 0; }
+    .cluster-title { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+    .cluster-state, .cluster-note { color: var(--descrip-text, #999); margin: 0; }
+    .cluster-button { border: 1px solid var(--border-color, #444); background: none; color: inherit; cursor: pointer;
+      border-radius: 6px; padding: 0.375rem 0.625rem; font: inherit; }
+    .cluster-button:disabled { opacity: 0.5; cursor: default; }
+    .cluster-session { display: flex; flex-direction: column; gap: 0.375rem; align-items: flex-start;
+      border-top: 1px solid var(--border-color, #444); padding-top: 0.75rem; }
+    .cluster-links { display: flex; flex-wrap: wrap; gap: 0.75rem; }
+    .cluster-links a { color: #6cb6ff; }`);
+  document.head.append(sheet);
+}
+
+api.addEventListener("status", soon);
+api.addEventListener("execution_start", soon);
+document.addEventListener("visibilitychange", () => !document.hidden && soon());
+
+app.registerExtension({
+  name: "comfyui.cluster",
+  actionBarButtons: [
+    {
+      icon: "pi pi-server",
+      label: TEXT.name,
+      tooltip: TEXT.tooltip,
+      class: "cluster-place",
+      onClick: () => app.extensionManager.command.execute("Workspace.ToggleSidebarTab.cluster"),
+    },
+  ],
+  aboutPageBadges: [{ label: "ComfyUI Cluster Proxy", url: "/cluster/", icon: "pi pi-server" }],
+  setup() {
+    style();
+    app.extensionManager.registerSidebarTab({
+      id: "cluster",
+      icon: "pi pi-server",
+      title: TEXT.name,
+      tooltip: TEXT.tooltip,
+      type: "custom",
+      render(container) {
+        panel = element("div", "cluster-panel");
+        container.replaceChildren(panel);
+        show();
+        refresh();
+      },
+      destroy() {
+        panel = null;
+      },
+    });
+    call("GET", "/me").then((me) => { user = me; show(); }).catch(() => {});
+    refresh();
+  },
+});
