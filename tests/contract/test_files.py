@@ -1,8 +1,10 @@
 """Uploads and /view: names, statuses, Range and re-encoding."""
 
 import io
+import json
 import uuid
 
+import aiohttp
 import pytest
 from PIL import Image
 
@@ -31,6 +33,12 @@ async def test_equal_content_keeps_its_name_and_another_gets_a_number(comfy: Com
         f"{stem}.png", f"{stem}.png", f"{stem} (1).png", f"{stem} (1).png", f"{stem}.png", f"{stem} (2).png",
     ]  # fmt: skip
     assert names[0] == {"name": f"{stem}.png", "subfolder": "", "type": "input"}
+
+
+async def test_names_that_are_not_plain(comfy: Comfy) -> None:
+    name = f"ein Bild, größer 图 {uuid.uuid4().hex}.png"
+    assert (await comfy.upload(name, picture(7))).json()["name"] == name
+    assert (await comfy.get("/view", params={"filename": name, "type": "input"})).body == picture(7)
 
 
 async def test_overwriting(comfy: Comfy) -> None:
@@ -123,3 +131,17 @@ async def test_an_annotated_name_loads_from_another_directory(comfy: Comfy) -> N
     async with comfy.socket("annotated") as socket:
         frames = await socket.job(await comfy.submit(prompt, "annotated"))
     assert frames[-2].kind == "execution_success"
+
+
+async def test_a_mask_gives_its_alpha_to_a_copy_of_the_original(comfy: Comfy, uploaded: str) -> None:
+    ref = {"filename": uploaded, "subfolder": "", "type": "input"}
+    name = f"mask {uuid.uuid4().hex}.png"
+    fields = {"subfolder": "clipspace", "type": "input", "original_ref": json.dumps(ref)}
+    mask = aiohttp.FormData(fields, quote_fields=False)
+    hole = io.BytesIO()
+    Image.new("RGBA", (8, 6), (0, 0, 0, 17)).save(hole, "PNG")
+    mask.add_field("image", hole.getvalue(), filename=name, content_type="image/png")
+    answer = await comfy.call("POST", "/upload/mask", data=mask)
+    assert answer.json() == {"name": name, "subfolder": "clipspace", "type": "input"}
+    merged = await comfy.get("/view", params={"filename": name, "subfolder": "clipspace", "type": "input"})
+    assert Image.open(io.BytesIO(merged.body)).getpixel((3, 3)) == (44, 1, 9, 17)

@@ -105,7 +105,7 @@ class Comfy:
         return str(answer.json()["prompt_id"])
 
     async def upload(self, name: str, content: bytes, **fields: str) -> Answer:
-        form = aiohttp.FormData()
+        form = aiohttp.FormData(quote_fields=False)  # names as a browser sends them
         form.add_field("image", content, filename=name, content_type="image/png")
         for key, value in fields.items():
             form.add_field(key, value)
