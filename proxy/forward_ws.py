@@ -69,7 +69,7 @@ async def forward_ws(  # noqa: PLR0917 - the edge's contract
 
 async def _connect(scope: Scope, upstream: Upstream, upstreams: Upstreams, settings: Settings) -> Socket:
     async with asyncio.timeout(settings.upstream_timeout_s):
-        return await upstreams.client(upstream).ws_connect(
+        return await upstreams.websocket_client(upstream).ws_connect(
             URL(upstream.base_url + target(scope).decode("ascii"), encoded=True),
             headers=[(_text(name), _text(value)) for name, value in request_headers(scope, upstream.headers)],
             protocols=scope.get("subprotocols") or (),

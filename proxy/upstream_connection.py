@@ -33,6 +33,7 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self._asked = False
         self._spoiled = False
+        self._begin()
         self._complete = True
         self._error: UpstreamBroken | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -44,12 +45,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._bodiless = method == "HEAD"
         self._asked = True
-        self._complete = self._interim = self._until_eof = self._keep_alive = self._read_paused = False
-        self.status = 0
-        self.headers: Headers = []
-        self._chunks: list[bytes] = []
-        self._size = 0
-        self._head_bytes = 0
+        self._begin()
         if self.lost:  # as soon as it was open
             self._error = UpstreamBroken("the connection was closed by the upstream")
         self.transport.write(head)
@@ -113,6 +109,14 @@ class Connection(asyncio.Protocol):
             self.transport.close()
         else:
             self.transport.abort()
+
+    def _begin(self) -> None:
+        self._complete = self._interim = self._until_eof = self._keep_alive = self._read_paused = False
+        self.status = 0
+        self.headers: Headers = []
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._head_bytes = 0
 
     # asyncio.Protocol
 

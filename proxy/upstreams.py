@@ -53,8 +53,11 @@ class Upstreams:
         return self._of(upstream).http
 
     def client(self, upstream: Upstream) -> aiohttp.ClientSession:
-        """A client for WebSockets and for requests of our own."""
+        """A client for requests of our own; a redirect raises aiohttp.TooManyRedirects."""
         return self._of(upstream).client
+
+    websocket_client = client
+    """The same, for `ws_connect`, which offers no way to refuse redirects per call."""
 
     async def drop(self, key: str) -> None:
         """Close every connection of an upstream that is gone; unknown keys are fine."""
