@@ -28,7 +28,7 @@ async def view(request: web.Request) -> web.StreamResponse:
     if isinstance(found, int):
         return web.Response(status=found)
     disposition = {"Content-Disposition": f'filename="{found.name}"'}
-    channel = request.query.get("channel", "rgba")
+    channel = request.query.get("channel", "")
     try:
         if "preview" in request.query:
             kind, body = await asyncio.to_thread(preview_of, found, request.query["preview"], channel)

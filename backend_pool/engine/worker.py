@@ -47,8 +47,8 @@ class Worker:
         self.jobs_run += 1
         self.jobs_failed += not outcome.success
         self._queue.done(outcome)
+        log.info("job ended", job=item.prompt_id, success=outcome.success)
         # Last, when the history can be read: API clients wait for it.
         sid = self._executor.client_id
         if sid is not None:
             self._executor.services.sockets.send("executing", {"node": None, "prompt_id": item.prompt_id}, sid)
-        log.info("job ended", job=item.prompt_id, success=outcome.success)
