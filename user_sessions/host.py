@@ -76,15 +76,19 @@ async def serve(config: HostConfig) -> None:
     api = HostApi(new_id(), token, config.orders.runtime, roster, zygotes, config.start_timeout_s, stopped.set, sandbox)
     runner = web.AppRunner(api.app(), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
+    mine: int | None = None
     try:
         zygotes.start()
         config.socket.unlink(missing_ok=True)  # ours to replace: we hold the lock
-        await web.UnixSite(runner, str(config.socket)).start()
-        tasks.start("watch the socket", _end_when_lost(config.socket, stopped), vital=True)
+        with failures(config.socket):
+            await web.UnixSite(runner, str(config.socket)).start()
+        mine = _inode(config.socket)
+        tasks.start("watch the socket", _end_when_lost(config.socket, mine, stopped), vital=True)
         log.info("session host ready", socket=config.socket, runtime=config.orders.runtime, pid=os.getpid())
         await stopped.wait()
     finally:
-        config.socket.unlink(missing_ok=True)  # no new callers
+        if _inode(config.socket) == mine:  # else it is another host's by now
+            config.socket.unlink(missing_ok=True)  # no new callers
         await roster.stop_all()
         await runner.cleanup()
         await zygotes.end()
@@ -106,20 +110,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def _end_when_lost(socket: Path, stopped: asyncio.Event) -> None:
+async def _end_when_lost(socket: Path, mine: int | None, stopped: asyncio.Event) -> None:
     """A host whose socket was deleted or replaced (someone removed the data directory) can never be asked or ended
     again: it ends itself, and with it sessions that nobody can reach."""
-    mine = socket.stat().st_ino
     while True:
         await asyncio.sleep(SOCKET_CHECK_S)
-        try:
-            lost = socket.stat().st_ino != mine
-        except OSError:
-            lost = True
-        if lost:
+        if _inode(socket) != mine:
             log.error("control socket is gone: ending", socket=socket)
             stopped.set()
             return
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
 
 
 @contextlib.contextmanager
