@@ -49,6 +49,8 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     origin, host = request.headers.get("Origin"), request.headers.get("Host")
     if origin and host and urlsplit(origin).netloc.lower() != host.lower():
         return web.Response(status=403)
+    if request.method == "OPTIONS":
+        return web.Response()
     try:
         return await handler(request)
     except CallerError as error:

@@ -23,7 +23,8 @@ Kind = Literal[
     "slow_view",
     "truncate_view",
 ]
-CrashPoint = Literal["before_submit_answer", "after_submit", "mid_step", "before_executed", "before_history"]
+Point = Literal["now", "before_submit_answer", "after_submit", "mid_step", "before_executed", "before_history"]
+AT_ONCE: tuple[Kind, ...] = ("crash", "hang_server", "drop_ws")
 CRASH_STATUS = 70
 ARMED_LIMIT = 1000
 NUMBERS: dict[str, tuple[float, float]] = {
@@ -44,7 +45,7 @@ class Fault:
     count: int = 1
     node: str | None = None
     step: int = 0
-    at: CrashPoint = "mid_step"
+    at: Point = "mid_step"
     status: int = 503
     seconds: float | None = None
     bytes_per_s: float = 1024.0
@@ -63,18 +64,21 @@ class Faults:
         """Set by `clear`: lets hung jobs go."""
         self.struck = 0
 
-    def arm(self, order: object) -> dict[str, Any]:
-        """Arm one fault. Raises BadInput for an order that makes no sense."""
+    def arm(self, order: object) -> Fault:
+        """Arm one fault; one for `now` is only returned. Raises BadInput for an order that makes no sense."""
         given = _checked(order)
         fault = Fault(id=next(self._ids), **given)
         if fault.fault == "crash" and fault.at == "mid_step" and "step" not in given:
             fault.step = 1
+        if fault.at == "now":
+            self.struck += 1
+            return fault
         with self._lock:
             if len(self._armed) >= ARMED_LIMIT:
                 raise BadInput(f"There are {ARMED_LIMIT} faults armed already.")
             self._armed.append(fault)
             self.released.clear()
-        return asdict(fault)
+        return fault
 
     def clear(self) -> None:
         """Disarm everything and release hung jobs."""
@@ -102,7 +106,7 @@ class Faults:
             )
         )
 
-    def crash_at(self, point: CrashPoint) -> None:
+    def crash_at(self, point: Point) -> None:
         """End the process at once if a crash is ordered here."""
         if self._take(lambda fault: fault.fault == "crash" and fault.at == point) is not None:
             crash()
@@ -132,8 +136,10 @@ def _checked(order: object) -> dict[str, Any]:
         raise BadInput(f"Unknown: {', '.join(sorted(map(str, unknown)))}.", f"Known: {', '.join(sorted(known))}.")
     if order.get("fault") not in get_args(Kind):
         raise BadInput("There is no such fault.", f"Known: {', '.join(get_args(Kind))}.")
-    if order.get("at", "mid_step") not in get_args(CrashPoint):
-        raise BadInput("There is no such point.", f"Known: {', '.join(get_args(CrashPoint))}.")
+    if order.get("at", "mid_step") not in get_args(Point):
+        raise BadInput("There is no such point.", f"Known: {', '.join(get_args(Point))}.")
+    if order.get("at") == "now" and order["fault"] not in AT_ONCE:
+        raise BadInput("This fault cannot strike now.", f"These can: {', '.join(AT_ONCE)}.")
     for name, (low, high) in NUMBERS.items():
         value = order.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):

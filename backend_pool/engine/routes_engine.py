@@ -1,18 +1,22 @@
 """The engine's own routes: /engine says what it is and has done, /engine/faults takes orders for faults."""
 
+import asyncio
 import ipaddress
 import os
 import time
+from dataclasses import asdict
 
 from aiohttp import web
 
 from backend_pool.engine.answers import engine_of, json_object
+from backend_pool.engine.engine import Engine, block
+from backend_pool.engine.faults import Fault, crash
 from proxy.base.errors import Forbidden
 
 routes = web.RouteTableDef()
 
 ENGINE_VERSION = 1
-HANG_DELAY_S = 0.05
+ANSWER_FIRST_S = 0.05
 
 
 @routes.get("/engine")
@@ -52,7 +56,11 @@ async def armed(request: web.Request) -> web.Response:
 async def arm(request: web.Request) -> web.Response:
     """Arm one fault."""
     _allow(request)
-    return web.json_response(engine_of(request).faults.arm(await json_object(request)))
+    engine = engine_of(request)
+    fault = engine.faults.arm(await json_object(request))
+    if fault.at == "now":
+        asyncio.get_running_loop().call_later(ANSWER_FIRST_S, _strike, engine, fault)
+    return web.json_response(asdict(fault))
 
 
 @routes.delete("/engine/faults")
@@ -61,6 +69,15 @@ async def clear(request: web.Request) -> web.Response:
     _allow(request)
     engine_of(request).faults.clear()
     return web.json_response({"faults": []})
+
+
+def _strike(engine: Engine, fault: Fault) -> None:
+    if fault.fault == "crash":
+        crash()
+    if fault.fault == "drop_ws":
+        engine.sockets.abort_all_soon()
+    if fault.fault == "hang_server":
+        block(asyncio.get_running_loop(), fault.seconds)
 
 
 def _allow(request: web.Request) -> None:

@@ -132,6 +132,18 @@ async def _until_silent(client: Client) -> None:
         await client.get("/queue")
 
 
+async def test_faults_that_strike_now(start: Any) -> None:
+    engine = start()
+    async with connect(engine.url) as client:
+        await client.arm(fault="drop_ws", at="now")
+        with pytest.raises(AssertionError):
+            await client.until("executing", node=None)
+        await client.arm(fault="hang_server", at="now", seconds=0.1)
+        await client.get("/queue")
+        await client.arm(fault="crash", at="now")
+    assert await asyncio.to_thread(engine.wait) == CRASH_STATUS
+
+
 async def test_a_server_may_hang_for_a_while(client: Client) -> None:
     await client.arm(fault="hang_server", seconds=0.2)
     entry, _ = await client.run(image_graph(0xAE))
@@ -157,6 +169,7 @@ async def test_faults_need_the_option(start: Any) -> None:
         {"fault": "oom", "step": True},
         {"fault": "crash", "at": "nowhere"},
         {"fault": "refuse", "status": 200},
+        {"fault": "oom", "at": "now"},
         {"fault": "oom", "node": 3},
         {"fault": "oom", "id": 3},
         {"fault": "oom", "surprise": 1},
