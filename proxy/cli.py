@@ -3,7 +3,6 @@
 Exit codes: 0 done, 1 it failed, 2 the command or its settings are wrong (do not restart). Never a stack trace.
 """
 
-import asyncio
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,25 +77,28 @@ def up(  # noqa: PLR0917 - one parameter per flag
         log_format=log_format,
     )
     # Imported here: the other verbs answer at once without loading the server.
-    from proxy.accounts import ensure_admin
-    from proxy.app import build
-    from proxy.data_dir import hold
-    from proxy.server import listen, serve
+    from proxy.up import run_server
 
     logs.configure(settings.log_level, settings.log_format)
-    with _database(settings) as db, hold(settings.data_dir):
-        bound = listen(settings)
-        password = ensure_admin(db, settings)
-        if password is not None:
-            typer.echo(f"Administrator: {settings.admin_name}   password: {password}   (shown once; change it)")
+    with _database(settings) as db:
+        run_server(settings, db)
 
-        async def run() -> None:
-            await serve(build(settings, db), bound)
 
-        try:
-            asyncio.run(run())
-        except asyncio.CancelledError:
-            typer.echo("Stopped before it was ready.")
+@app.command()
+def demo(
+    context: typer.Context,
+    port: Annotated[int, typer.Option(help="Port to listen on; the next free one when it is taken.")] = 8188,
+    engines: Annotated[int, typer.Option(help="Embedded engines to start.")] = 2,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "warning",
+) -> None:
+    """Start a server to look at, on this machine only, with three logins; data in .demo unless --data-dir says so."""
+    from proxy.demo import demo_settings, run_demo
+
+    shared: Common = context.obj
+    settings = demo_settings(shared.data_dir or Path(".demo"), port, engines, log_level, shared.config)
+    logs.configure(settings.log_level, settings.log_format)
+    with _database(settings) as db:
+        run_demo(settings, db)
 
 
 @user_app.command("add")

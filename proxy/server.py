@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import socket
-import sys
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -34,11 +34,12 @@ def listen(settings: Settings) -> socket.socket:
     return bound
 
 
-async def serve(cluster: Cluster, bound: socket.socket) -> None:
-    """Serve until SIGTERM or Ctrl-C, then drain and take everything down."""
+async def serve(cluster: Cluster, bound: socket.socket, ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or Ctrl-C, then drain and take everything down; `ready` is told the URL once it answers."""
     loop = asyncio.get_running_loop()
     settings = cluster.settings
     server = AnnouncingServer(
+        ready,
         uvicorn.Config(
             cluster.asgi,
             http=ClientProtocol,
@@ -53,7 +54,7 @@ async def serve(cluster: Cluster, bound: socket.socket) -> None:
             access_log=False,
             log_config=None,
             lifespan="off",
-        )
+        ),
     )
 
     def end(_number: int, _frame: FrameType | None) -> None:
@@ -73,12 +74,15 @@ async def serve(cluster: Cluster, bound: socket.socket) -> None:
 class AnnouncingServer(uvicorn.Server):
     """Says where it serves as soon as it does."""
 
+    def __init__(self, ready: Callable[[str], None], config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._ready = ready
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for bound in sockets or []:
             host, port = bound.getsockname()[:2]
-            sys.stdout.write(f"Ready: http://{f'[{host}]' if ':' in host else host}:{port}\n")
-        sys.stdout.flush()
+            self._ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
 
 
 async def _unless_stopped(starting: "asyncio.Task[None]") -> None:
