@@ -5,7 +5,6 @@ Paths under /cluster/ belong to the control pages, ComfyUI's queue routes to the
 
 import asyncio
 from dataclasses import dataclass
-from urllib.parse import quote
 
 from starlette.datastructures import Headers
 from starlette.responses import RedirectResponse, Response
@@ -23,6 +22,7 @@ from proxy.comfy_routes import owns
 from proxy.forward_http import forward_http
 from proxy.forward_ws import forward_ws
 from proxy.headers import SAFE_METHODS, same_origin
+from proxy.pages_login import login_redirect
 from proxy.session_leg import SessionLeg
 from proxy.upstreams import Upstream, Upstreams
 from proxy.user_events import UserEvents
@@ -138,8 +138,7 @@ class Edge:
             return
         if _wants_html(scope):
             if isinstance(error, NotAuthenticated):
-                target = quote(scope["path"], safe="/")
-                response = RedirectResponse(f"{CONTROL}/login?next={target}", 303)
+                response = login_redirect(scope)
             elif isinstance(error, Unavailable) and scope["path"] == "/":
                 response = RedirectResponse(f"{CONTROL}/starting", 303)
         await response(scope, receive, send)

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from proxy import api_admin, api_me
 from proxy.access_cache import Identity
 from proxy.accounts import User
-from proxy.api_errors import OOPS, MethodNotAllowed, error_headers, error_response, log_unexpected, request_id
+from proxy.api_errors import MethodNotAllowed, error_headers, error_response, log_unexpected, request_id
 from proxy.api_models import JobList, SessionInfo
 from proxy.auth import identity
 from proxy.base.errors import ClusterError, Forbidden, NotAuthenticated, NotFound
@@ -77,7 +77,7 @@ class Page:
             response = error_page(self._renderer, scope, error)
         except Exception as error:
             log_unexpected(scope, error)
-            response = error_page(self._renderer, scope, ClusterError(OOPS))
+            response = error_page(self._renderer, scope, ClusterError(self._renderer.texts("error.oops")))
         await response(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Response:
@@ -115,6 +115,7 @@ class Pages:
     def __init__(self, deps: Deps, renderer: Renderer) -> None:
         self._deps = deps
         self._page = renderer.page
+        self._texts = renderer.texts
 
     async def home(self, request: Request) -> Response:
         """Workspace, own queue, recent pictures."""
@@ -194,7 +195,7 @@ class Pages:
 
     async def unknown(self, request: Request) -> Response:
         """Everything else below /cluster/."""
-        raise NotFound("There is no such page.")
+        raise NotFound(self._texts("error.not_found"))
 
 
 def _people(users: list[User], sessions: dict[int, SessionInfo], query: str) -> list[tuple[User, SessionInfo]]:

@@ -68,19 +68,15 @@ class Renderer:
         """`3 minutes ago`; coarse on purpose, so that a page seldom changes by time alone."""
         if time_ms is None:
             return self.texts("time.never")
-        return self._span(max(0, now_ms() - time_ms) // 1000, "ago")
+        seconds = max(0, now_ms() - time_ms) // 1000
+        for unit, size in (("day", DAY_S), ("hour", HOUR_S), ("minute", MINUTE_S)):
+            if seconds >= size:
+                return self.texts.count(f"time.ago.{unit}", seconds // size)
+        return self.texts("time.ago.now")
 
     def until(self, time_ms: int, end_ms: int) -> str:
         """How long something took: `4.2 s`."""
         return duration(max(0, end_ms - time_ms) / 1000)
-
-    def _span(self, seconds: int, kind: str) -> str:
-        if seconds < MINUTE_S:
-            return self.texts(f"time.{kind}.now")
-        for unit, size in (("day", DAY_S), ("hour", HOUR_S), ("minute", MINUTE_S)):
-            if seconds >= size:
-                return self.texts.count(f"time.{kind}.{unit}", seconds // size)
-        raise AssertionError("unreachable")
 
 
 def duration(seconds: float) -> str:

@@ -18,8 +18,8 @@ class Replay:
     def __init__(self) -> None:
         self._last: dict[str, Frame] = {}
         self._results: list[Frame] = []
-        self.done = 0.0
-        """Finished part of the nodes seen so far, 0 to 1."""
+        self.progress: float | None = None
+        """Progress of the node that runs now, 0 to 1; None when it counts no steps."""
 
     def note(self, frame: Frame) -> bool:
         """Take in a frame; True for the end marker, after which nothing is worth replaying."""
@@ -41,7 +41,7 @@ class Replay:
         elif message.type == "executed" and len(self._results) < RESULTS_KEPT:
             self._results.append(frame)
         elif message.type == "progress_state":
-            self.done = _done(message.data.get("nodes"))
+            self.progress = _running(message.data.get("nodes"))
         return message.type == "executing" and message.data.get("node") is None
 
     def frames(self) -> list[Frame]:
@@ -55,11 +55,9 @@ class Replay:
         return self._last.get(PREVIEW)
 
 
-def _done(nodes: object) -> float:
-    """Mean progress over the nodes that have begun."""
-    if not isinstance(nodes, dict) or not nodes:
-        return 0.0
-    parts: list[float] = [
-        node["value"] / node["max"] for node in nodes.values() if isinstance(node, dict) and node.get("max")
-    ]
-    return min(1.0, sum(parts) / len(nodes))
+def _running(nodes: object) -> float | None:
+    """Progress of the node that counts steps now; others take a moment and say nothing of the whole."""
+    for node in reversed(list(nodes.values())) if isinstance(nodes, dict) else ():
+        if isinstance(node, dict) and node.get("state") == "running" and (node.get("max") or 0) > 1:
+            return min(1.0, float(node["value"]) / float(node["max"]))
+    return None

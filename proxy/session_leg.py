@@ -47,8 +47,10 @@ class SessionLeg:
             if upstream is not None:
                 try:
                     await self._relay(upstream)
-                except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                except (aiohttp.ClientError, OSError) as error:
                     log.debug("session leg lost", upstream=upstream.key, error=repr(error))
+                except Exception as error:  # whatever a session sends, it must not take the user's own socket down
+                    log.error("session leg failed", upstream=upstream.key, exc_info=error)
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _relay(self, upstream: Upstream) -> None:

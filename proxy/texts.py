@@ -21,7 +21,6 @@ ENGLISH: dict[str, str] = {
     "common.confirm": "Yes, do it",
     "common.offline": "The server does not answer. Trying again…",
     "common.failed": "That did not work. Try again.",
-    "common.done": "Done",
     "common.more": "More actions for {name}",
     "common.no_script": "This page needs JavaScript, as ComfyUI does.",
     "time.never": "never",

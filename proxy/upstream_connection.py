@@ -28,11 +28,11 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.lost = False
-        self.reused = False
+        self.lost = self.reused = False
         self.idle_since = 0.0
-        self._asked = False
-        self._spoiled = False
+        self._asked = self._spoiled = self._bodiless = False
+        self.headers: Headers = []
+        self._chunks: list[bytes] = []
         self._begin()
         self._complete = True
         self._error: UpstreamBroken | None = None
@@ -112,11 +112,9 @@ class Connection(asyncio.Protocol):
 
     def _begin(self) -> None:
         self._complete = self._interim = self._until_eof = self._keep_alive = self._read_paused = False
-        self.status = 0
-        self.headers: Headers = []
-        self._chunks: list[bytes] = []
-        self._size = 0
-        self._head_bytes = 0
+        self.status = self._size = self._head_bytes = 0
+        self.headers = []
+        self._chunks = []
 
     # asyncio.Protocol
 

@@ -47,10 +47,10 @@ class UserEvents:
             self._tasks.start(f"status {user_id}", self._tell_status(user_id))
 
     def progress(self, user_id: int, prompt_id: str) -> float | None:
-        """Done part of a running job, 0 to 1."""
+        """Progress of the node that runs now, 0 to 1; None when nothing is known."""
         for job, replay in self._replays.values():
             if job.user_id == user_id and job.prompt_id == prompt_id:
-                return replay.done
+                return replay.progress
         return None
 
     async def join(self, socket: UserSocket) -> None:

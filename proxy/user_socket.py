@@ -5,12 +5,11 @@ neither is left the socket is closed, and the client comes back and is replayed.
 """
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Coroutine
 from typing import Any
 
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from backend_pool.frames import PREVIEW_IMAGE_WITH_METADATA, Frame, binary_type, decode, encode, without_metadata
 from proxy.base.logs import events
@@ -46,13 +45,15 @@ class UserSocket:
 
     async def serve(self, beside: Coroutine[Any, Any, None]) -> None:
         """Send and receive until either side ends; `beside` runs as long."""
-        with contextlib.suppress(ExceptionGroup):  # the browser is gone: every error here says that
+        try:
             async with asyncio.TaskGroup() as group:
                 sender = group.create_task(self._send(), name=f"tab {self.sid}")
                 leg = group.create_task(beside, name=f"leg {self.sid}")
                 await self._receive()
                 sender.cancel()
                 leg.cancel()
+        except* (WebSocketDisconnect, OSError) as gone:
+            log.debug("browser gone", user=self.user_id, error=gone.exceptions[0])
 
     async def _send(self) -> None:
         while True:
