@@ -28,6 +28,7 @@ from proxy.health import HealthRoutes
 from proxy.job_control import Jobs
 from proxy.job_views import JobViews
 from proxy.secret_key import load_or_create
+from proxy.starter import Starter, read_workflow
 from proxy.upstreams import Upstreams
 from proxy.user_events import UserEvents
 from proxy.user_folders import UserFolders
@@ -73,6 +74,8 @@ class Cluster:
 
 def build(settings: Settings, db: Database) -> Cluster:
     """Make all parts; nothing runs yet. Raises ConfigError."""
+    if settings.starter_workflow is not None:
+        read_workflow(settings.starter_workflow)  # a wrong file must be noticed now, not by the first newcomer
     tasks = Tasks()
     access = open_access(settings, db, tasks)
     host = HostProcess(settings)
@@ -105,6 +108,7 @@ def build(settings: Settings, db: Database) -> Cluster:
         sessions=sessions,
         events=events,
         webui=WebUi(upstreams),
+        starter=Starter(pool, settings),
         upstreams=upstreams,
         tasks=tasks,
         settings=settings,

@@ -24,6 +24,7 @@ from proxy.forward_ws import forward_ws
 from proxy.headers import SAFE_METHODS, same_origin
 from proxy.pages_login import login_redirect
 from proxy.session_leg import SessionLeg
+from proxy.starter import Starter
 from proxy.upstreams import Upstream, Upstreams
 from proxy.user_events import UserEvents
 from proxy.user_socket import UserSocket
@@ -47,6 +48,7 @@ class Edge:
     sessions: Sessions
     events: UserEvents
     webui: WebUi
+    starter: Starter
     upstreams: Upstreams
     tasks: Tasks
     settings: Settings
@@ -94,6 +96,9 @@ class Edge:
             await asyncio.wait({start}, timeout=PAGE_WAIT_S)
             if not start.done() or start.exception() is not None:
                 return RedirectResponse(f"{CONTROL}/starting", 303)
+        if _wants_html(scope) and not scope["query_string"]:
+            target = await asyncio.to_thread(self.starter.first_visit, user.slug)
+            return RedirectResponse(target, 303) if target else None
         return None
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send, user: Identity) -> None:
