@@ -30,7 +30,7 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self.lost = self.reused = False
         self.idle_since = 0.0
-        self._asked = self._spoiled = self._bodiless = False
+        self._asked = self._spoiled = self._bodiless = self._read_paused = False
         self.headers: Headers = []
         self._chunks: list[bytes] = []
         self._begin()
