@@ -60,7 +60,7 @@ class HostProcess:
         async with self._lock:
             probe = HostSpawner(self.run, HEALTH_TIMEOUT_S, HEALTH_TIMEOUT_S, call_timeout_s=HEALTH_TIMEOUT_S)
             try:
-                if await self._answers(probe):
+                if await self._usable(probe):
                     return
                 daemon = recorded(self.record) or await self._launch()
                 await self._wait(probe, daemon)
@@ -96,6 +96,20 @@ class HostProcess:
         }.items():
             command += [f"--{name}", str(value)]
         return command
+
+    async def _usable(self, probe: HostSpawner) -> bool:
+        """Whether one answers that runs what is wanted; our own with another runtime is ended first."""
+        try:
+            found = (await probe.health()).get("runtime")
+        except Unavailable:
+            return False
+        if found == self._runtime:
+            return True
+        if recorded(self.record) is None:
+            raise ConfigError(f"The session host on {self.run} runs {found!r}, not {self._runtime!r}. Restart it.")
+        log.warning("session host runs another runtime: ending it", found=found, wanted=self._runtime)
+        await self.stop()
+        return False
 
     async def _launch(self) -> Daemon:
         with failures(self.log):

@@ -6,6 +6,7 @@ replaced. Different user ids per session are not made here yet: all sessions sha
 """
 
 import ctypes
+import functools
 import os
 import resource
 import sys
@@ -83,12 +84,13 @@ def rules(spec: SessionSpec, confinement: Confinement) -> list[Rule]:
     return made
 
 
-def python_paths() -> list[Path]:
+@functools.cache
+def python_paths() -> tuple[Path, ...]:
     """The running Python's libraries and our own packages, not the folder these lie in: the data may be there too."""
     found = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     found |= {Path(path) for path in sys.path if path.endswith(("-packages", "lib-dynload"))}
     found |= {Path(package.__path__[0]) for package in (proxy, user_sessions)}
-    return sorted({path for one in found for path in (one, one.resolve())})
+    return tuple(sorted({path for one in found for path in (one, one.resolve())}))
 
 
 def followed(public: Path) -> list[Path]:

@@ -27,7 +27,7 @@ from proxy.base.processes import start_time
 from user_sessions import child
 from user_sessions.runtime import Runtime, SessionSpec
 from user_sessions.runtimes import make_runtime
-from user_sessions.sandbox import PR_SET_NAME, PR_SET_PDEATHSIG, Confinement, prctl
+from user_sessions.sandbox import PR_SET_NAME, PR_SET_PDEATHSIG, Confinement, prctl, python_paths
 
 MESSAGE_BYTES = 65_536
 
@@ -149,6 +149,7 @@ def main(arguments: list[str]) -> int:
         runtime = make_runtime(orders["runtime"], orders["options"])
         mimetypes.init()  # reads files that a session's sandbox does not show
         runtime.warm()
+        python_paths()  # remembered, so that no session has to look them up again
     except ClusterError as error:
         host.send(json.dumps({"op": "broken", "session_id": "", "error": error.message}).encode())
         return 2

@@ -5,6 +5,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,9 @@ def short_directory() -> Iterator[Path]:
     try:
         yield path
     finally:
-        shutil.rmtree(path)
+        deadline = time.monotonic() + WAIT_S
+        while path.exists() and time.monotonic() < deadline:  # the builder of compressed assets may still write there
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def make_settings(place: Path, **more: Any) -> Settings:

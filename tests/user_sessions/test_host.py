@@ -15,7 +15,7 @@ import pytest
 
 from proxy.base.errors import ConfigError, Unavailable
 from proxy.base.processes import recorded, start_time
-from tests.user_sessions.studio import PROBE, Studio, ask, gone, make_settings, make_spec, until
+from tests.user_sessions.studio import DEAF, PROBE, Studio, ask, gone, make_settings, make_spec, until
 from user_sessions.child import LOG_BYTES
 from user_sessions.host_process import HostProcess
 from user_sessions.run_dir import host_socket
@@ -92,6 +92,19 @@ async def test_a_running_host_is_adopted_and_one_of_others_is_never_ended(studio
     await again.stop()
     assert (await studio.health())["sessions"]["running"] == 0
     studio.host.record.write_text(record)
+
+
+async def test_a_host_with_another_runtime_gives_way_unless_it_is_not_ours(studio: Studio) -> None:
+    before = await started_pid(studio, "ann")
+    other = HostProcess(studio.settings, DEAF)
+    record = studio.host.record.read_text()
+    studio.host.record.unlink()
+    with pytest.raises(ConfigError, match="ProbeRuntime"):
+        await other.ensure()
+    studio.host.record.write_text(record)
+    await other.ensure()
+    await gone(before)
+    assert (await studio.health())["runtime"] == DEAF
 
 
 async def test_only_the_token_opens_the_control_socket(studio: Studio) -> None:
