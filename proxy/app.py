@@ -100,6 +100,7 @@ def build(settings: Settings, db: Database) -> Cluster:
         info=InfoRoutes(pool, folders),
     )
     deps = Deps(settings, access, sessions, jobs, JobViews(db), registry, pool)
+    starter = Starter(pool, settings)
     health = HealthRoutes(db, pool, tasks, events, spawner, access.authenticator)
     asgi = Edge(
         control=Control([*health.routes(), *api.routes(deps), *pages.routes(deps)]),
@@ -107,8 +108,8 @@ def build(settings: Settings, db: Database) -> Cluster:
         authenticator=access.authenticator,
         sessions=sessions,
         events=events,
-        webui=WebUi(upstreams),
-        starter=Starter(pool, settings),
+        webui=WebUi(upstreams, starter),
+        starter=starter,
         upstreams=upstreams,
         tasks=tasks,
         settings=settings,

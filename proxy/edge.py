@@ -84,8 +84,8 @@ class Edge:
             await redirect(scope, receive, send)
             return
         upstream = session_upstream(await self.sessions.ensure(user.user_id, user.slug))
-        if self.webui.adds_to(path):
-            await (await self.webui.extensions(upstream))(scope, receive, send)
+        if self.webui.answers(path):
+            await (await self.webui.answer(path, upstream))(scope, receive, send)
             return
         await forward_http(scope, receive, send, upstream, self.upstreams, self.settings)
 

@@ -56,8 +56,12 @@ class Starter:
         if marker.exists():
             return None
         marker.touch()
-        workflow = operators(self.settings.starter_workflow) or fitting(union)
+        workflow = self.workflow()
         return None if workflow is None else _place(dirs, workflow)
+
+    def workflow(self) -> dict[str, Any] | None:
+        """What a new canvas should show, None for the frontend's own default graph. Blocking."""
+        return operators(self.settings.starter_workflow) or fitting(self.pool.info.union)
 
 
 def operators(path: Path | None) -> dict[str, Any] | None:
@@ -83,8 +87,8 @@ def read_workflow(path: Path) -> dict[str, Any]:
 
 
 def fitting(union: dict[str, Any]) -> dict[str, Any] | None:
-    """A workflow the pool can run; None when it can run the frontend's own default."""
-    if lacks(FRONTEND_DEFAULT, union) is None:
+    """A workflow the pool can run; None when it can run the frontend's own default, or nothing is known of it yet."""
+    if not union or lacks(FRONTEND_DEFAULT, union) is None:
         return None
     listed = options(dict(input_specs(union.get("CheckpointLoaderSimple", {}))).get("ckpt_name"))
     if listed and union.keys() >= CHECKPOINT:

@@ -1,32 +1,43 @@
-"""What the proxy adds to the WebUI: one extension script in the session's list of extensions.
+"""What the proxy adds to the WebUI: one extension script in the session's list of extensions, and its starter workflow.
 
 It works with any session runtime, since it is added to the session's answer and served from /cluster/static/.
 """
 
+import asyncio
 import json
 
 import aiohttp
 from starlette.responses import JSONResponse, Response
 
 from proxy.base.errors import Unavailable
+from proxy.starter import Starter
 from proxy.upstreams import Upstream, Upstreams
 
 SCRIPT = "/cluster/static/webui.js"
+STARTER = "/extensions/comfyui-cluster/starter.json"
+LISTS = ("/extensions", "/api/extensions")
 TIMEOUT_S = 10.0
 
 
 class WebUi:
-    """Answers GET /extensions."""
+    """Answers GET /extensions and GET /extensions/comfyui-cluster/starter.json."""
 
-    def __init__(self, upstreams: Upstreams) -> None:
+    def __init__(self, upstreams: Upstreams, starter: Starter) -> None:
         self._upstreams = upstreams
+        self._starter = starter
 
-    def adds_to(self, path: str) -> bool:
-        """Whether the path is the list of extensions."""
-        return path in ("/extensions", "/api/extensions")
+    def answers(self, path: str) -> bool:
+        """Whether the path is one of those."""
+        return path == STARTER or path in LISTS
 
-    async def extensions(self, upstream: Upstream) -> Response:
-        """The session's extensions and ours. Raises Unavailable when the session does not answer."""
+    async def answer(self, path: str, upstream: Upstream) -> Response:
+        """The answer to it. Raises Unavailable when the session does not answer."""
+        if path == STARTER:
+            return JSONResponse(await asyncio.to_thread(self._starter.workflow), headers={"Cache-Control": "no-store"})
+        return await self._extensions(upstream)
+
+    async def _extensions(self, upstream: Upstream) -> Response:
+        """The session's extensions and ours."""
         client = self._upstreams.client(upstream)
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
         url = f"{upstream.base_url}/extensions"

@@ -1,5 +1,5 @@
 // The cluster's part of the WebUI: a sidebar tab with one's own queue and session, and one's place in line beside Run.
-// Loaded as an extension by the official frontend. It must never hold the page up: nothing here is awaited at load.
+// Loaded as an extension by the official frontend, which waits for it: the one thing awaited at load has a short limit.
 
 import { app } from "/scripts/app.js";
 import { api } from "/scripts/api.js";
@@ -28,6 +28,25 @@ const TEXT = {
 const BASE = "/cluster/api/v1";
 const EVERY_MS = 3000;
 const ACTIVE = new Set(["queued", "assigned", "running", "collecting"]);
+
+const STARTER = "/extensions/comfyui-cluster/starter.json";
+const STARTER_LIMIT_MS = 2000;
+
+// A canvas without a workflow opens the frontend's default graph, whose models this pool may not have: put in its place
+// the one the pool can run. The frontend exports the graph as an object and clones it, so its content is replaced.
+async function replaceDefaultGraph() {
+  const graph = window.comfyAPI?.defaultGraph?.defaultGraph;
+  if (!graph) return;
+  try {
+    const response = await fetch(STARTER, { signal: AbortSignal.timeout(STARTER_LIMIT_MS) });
+    const starter = response.ok ? await response.json() : null;
+    if (!starter) return;
+    for (const key of Object.keys(graph)) delete graph[key];
+    Object.assign(graph, starter);
+  } catch {
+    // The default graph stays.
+  }
+}
 
 let jobs = [];
 let user = null;
@@ -168,6 +187,7 @@ function style() {
   document.head.append(sheet);
 }
 
+await replaceDefaultGraph();
 api.addEventListener("status", soon);
 api.addEventListener("execution_start", soon);
 document.addEventListener("visibilitychange", () => !document.hidden && soon());
