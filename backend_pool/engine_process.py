@@ -39,7 +39,8 @@ class Engines:
         daemon = recorded(self._record(number))
         if daemon is None:
             self._address(number).unlink(missing_ok=True)
-            daemon = await asyncio.to_thread(self._launch, number)
+            # Not in a thread: a start that is cancelled meanwhile could not know of the process it has to end.
+            daemon = self._launch(number)
         deadline = monotonic_s() + START_TIMEOUT_S
         while not self._address(number).is_file():
             if not daemon.alive() or monotonic_s() > deadline:

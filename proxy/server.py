@@ -15,7 +15,6 @@ from proxy.base.settings import Settings
 from proxy.http_server import ClientProtocol
 
 BACKLOG = 1024
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -57,18 +56,32 @@ async def serve(cluster: Cluster, bound: socket.socket, ready: Callable[[str], N
         ),
     )
 
-    def end(_number: int, _frame: FrameType | None) -> None:
-        # Before uvicorn listens to signals this asks it to end; uvicorn raises those it caught again when it is done.
-        server.should_exit = True
+    this = asyncio.current_task()
+    assert this is not None
+    starting = True
 
+    def end(_number: int, _frame: FrameType | None) -> None:
+        # Installed once and kept: there is no moment at which a signal would end us and leave our processes behind.
+        # uvicorn puts its own handlers over these while it serves, and raises what it caught again afterwards.
+        server.should_exit = True
+        if starting:
+            loop.call_soon_threadsafe(this.cancel)
+
+    for number in stop_signals():
+        signal.signal(number, end)
     try:
-        starting = loop.create_task(lifespan.start(cluster), name="start")
-        await _unless_stopped(starting)
-        for number in STOP_SIGNALS:
-            signal.signal(number, end)
+        await lifespan.start(cluster)
+        starting = False
         await server.serve(sockets=[bound])
     finally:
+        starting = False
         await lifespan.stop(cluster)
+
+
+def stop_signals() -> list[signal.Signals]:
+    """Ctrl-C, `kill`, and a terminal that is closed, unless `nohup` asked to outlive it."""
+    hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hangup]
 
 
 class AnnouncingServer(uvicorn.Server):
@@ -83,15 +96,3 @@ class AnnouncingServer(uvicorn.Server):
         for bound in sockets or []:
             host, port = bound.getsockname()[:2]
             self._ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-
-
-async def _unless_stopped(starting: "asyncio.Task[None]") -> None:
-    """Wait for the start; a stop that comes meanwhile cancels it."""
-    loop = asyncio.get_running_loop()
-    for number in STOP_SIGNALS:
-        loop.add_signal_handler(number, starting.cancel)
-    try:
-        await starting
-    finally:
-        for number in STOP_SIGNALS:
-            loop.remove_signal_handler(number)
