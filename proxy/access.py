@@ -41,25 +41,27 @@ class Access:
     async def sign_in(self, name: str, password: str, scope: Scope, user_agent: str) -> str:
         """Check a password; returns the login cookie's value. Raises NotAuthenticated or Throttled."""
         address = address_key(scope)
-        keys = (f"address {address}", f"name {name.strip().casefold()[: accounts.NAME_LENGTH]}")
-        for key in keys:
-            self._attempts.take(key, "wrong passwords")
-        user = await self.users.check(name, password)
+        key = f"name {name.strip().casefold()[: accounts.NAME_LENGTH]}"
+        what = "wrong passwords"
+        # The address first, always: attempts that wait for each other's second place would wait for ever.
+        async with (
+            self._attempts.attempt(f"address {address}", what) as from_address,
+            self._attempts.attempt(key, what) as for_name,
+        ):
+            user = await self.users.check(name, password)
+            from_address.fine = for_name.fine = user is not None
         if user is None:
             log.info("login refused", address=address)
             raise NotAuthenticated("The user name or the password is not right.")
-        for key in keys:
-            self._attempts.give_back(key)
         log.info("login", user=user.name, address=address)
         return await self.logins.start(user.key, address, user_agent)
 
     async def change_password(self, identity: Identity, old: str, new: str) -> None:
         """A user's own change: needs the old password, ends the user's other logins. Raises BadInput or Throttled."""
-        key = f"name {identity.name.casefold()}"
-        self._attempts.take(key, "wrong passwords")
-        if await self.users.check(identity.name, old) is None:
+        async with self._attempts.attempt(f"name {identity.name.casefold()}", "wrong passwords") as attempt:
+            attempt.fine = await self.users.check(identity.name, old) is not None
+        if not attempt.fine:
             raise BadInput("The current password is not right.")
-        self._attempts.give_back(key)
         await self.users.set_password(identity.user_id, new)
         await self.logins.revoke_all(identity.user_id, keep=identity.login_id)
         log.info("password changed", user=identity.name)

@@ -64,6 +64,8 @@ def clean_name(name: str) -> str:
 def find(session: Session, name: str) -> User | None:
     """The user of that name, whatever its case."""
     key = unicodedata.normalize("NFKC", name).strip().casefold()
+    if len(key) > 4 * NAME_LENGTH or not key.isprintable():  # nobody's; and PostgreSQL refuses NUL
+        return None
     return session.exec(select(User).where(User.name_key == key)).one_or_none()
 
 

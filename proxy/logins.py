@@ -116,7 +116,7 @@ class Logins:
         """End one login of that user. Raises NotFound for another's."""
 
         def work(session: Session) -> None:
-            login = session.get(Login, login_id)
+            login = session.get(Login, login_id) if login_id.isprintable() else None
             if login is None or login.user_id != user_id or login.revoked_ms is not None:
                 raise NotFound("There is no such login.")
             login.revoked_ms = now_ms()

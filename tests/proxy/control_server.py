@@ -81,7 +81,9 @@ async def serving(data_dir: Path, *, alive: bool = False, **settings: object) ->
     cluster = build(chosen, db)
     if alive:
         await lifespan.start(cluster)
-    bound = socket.create_server(("127.0.0.1", 0))
+    # The protocol is named so that asyncio sets TCP_NODELAY; without it each small answer waits 40 ms.
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    bound.bind(("127.0.0.1", 0))
     config = uvicorn.Config(cluster.asgi, lifespan="off", log_config=None, ws="websockets-sansio")
     server = uvicorn.Server(config)
     async with asyncio.TaskGroup() as group:

@@ -1,5 +1,6 @@
 """Who sends a request: cookies and tokens, revocation, disabled users, throttling; on a real database."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -211,6 +212,14 @@ async def test_good_logins_are_never_throttled(tmp_path: Path) -> None:
         await access.users.add("Ann", PASSWORD)
         for _ in range(4):
             await sign_in(access)
+
+
+async def test_a_class_may_sign_in_at_once_from_one_address(tmp_path: Path) -> None:
+    async with opened(tmp_path, login_attempts=3) as (access, _):
+        for number in range(12):
+            await access.users.add(f"student{number}", PASSWORD)
+        cookies = await asyncio.gather(*(sign_in(access, f"student{number}") for number in range(12)))
+        assert len(set(cookies)) == 12
 
 
 async def test_reconnect_storms_turn_into_429_but_a_good_token_still_passes(

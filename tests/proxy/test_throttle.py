@@ -1,7 +1,11 @@
 """Counting of failures: per key, within a window, bounded."""
 
+import asyncio
+
 import pytest
 
+from proxy import throttle as throttle_module
+from proxy.base.errors import Unavailable
 from proxy.throttle import Throttle, Throttled, address_key
 
 
@@ -32,13 +36,65 @@ def test_refuses_after_the_limit_until_the_window_moved_on() -> None:
         throttle.take("a", "tries")
 
 
-def test_success_gives_the_attempt_back() -> None:
+async def test_only_failures_count() -> None:
     throttle = Throttle(1, 60.0)
     for _ in range(5):
-        throttle.take("a", "tries")
-        throttle.give_back("a")
+        async with throttle.attempt("a", "tries") as attempt:
+            attempt.fine = True
     assert len(throttle) == 0
-    throttle.give_back("never taken")
+    async with throttle.attempt("a", "tries"):
+        pass
+    with pytest.raises(Throttled):
+        async with throttle.attempt("a", "tries"):
+            pytest.fail("the limit was reached")
+
+
+async def test_an_attempt_that_raises_counts() -> None:
+    throttle = Throttle(1, 60.0)
+    with pytest.raises(ZeroDivisionError):
+        async with throttle.attempt("a", "tries"):
+            raise ZeroDivisionError
+    assert throttle.wait_s("a") > 0
+
+
+async def test_parallel_guesses_never_get_more_than_the_limit() -> None:
+    throttle, begun = Throttle(3, 60.0), 0
+
+    async def guess() -> None:
+        nonlocal begun
+        async with throttle.attempt("a", "tries"):
+            begun += 1
+            await asyncio.sleep(0)
+
+    results = await asyncio.gather(*(guess() for _ in range(20)), return_exceptions=True)
+    assert begun == 3
+    assert sum(isinstance(result, Throttled) for result in results) == 17
+
+
+async def test_parallel_good_attempts_wait_for_each_other_and_all_pass() -> None:
+    throttle, under_way, most = Throttle(3, 60.0), 0, 0
+
+    async def good() -> None:
+        nonlocal under_way, most
+        async with throttle.attempt("a", "tries") as attempt:
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0)
+            under_way -= 1
+            attempt.fine = True
+
+    await asyncio.gather(*(good() for _ in range(20)))
+    assert most == 3 and len(throttle) == 0
+
+
+async def test_waiting_for_a_turn_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throttle_module, "TURN_TIMEOUT_S", 0.01)
+    throttle = Throttle(1, 60.0)
+    async with throttle.attempt("a", "tries") as attempt:
+        with pytest.raises(Unavailable, match="Too many people"):
+            async with throttle.attempt("a", "tries"):
+                pytest.fail("there was no place")
+        attempt.fine = True
 
 
 def test_is_bounded_and_forgets_the_longest_untouched() -> None:
