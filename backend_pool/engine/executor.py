@@ -11,7 +11,7 @@ from backend_pool.engine.nodes.registry import Node, Shown
 from backend_pool.engine.plan import Plan
 from backend_pool.engine.progress import Progress
 from backend_pool.engine.prompt_queue import Item, Outcome
-from proxy.base.clock import now_ms
+from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.logs import events
 
 log = events(__name__)
@@ -32,6 +32,14 @@ class Run:
     messages: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
 
+@dataclass
+class Timing:
+    """How often nodes of a class ran, and for how long together."""
+
+    runs: int = 0
+    seconds: float = 0.0
+
+
 class Executor:
     """`run` an item to its outcome. `client_id` and `last_node_id` are what a reconnecting client is told."""
 
@@ -41,6 +49,7 @@ class Executor:
         self.cache = Cache()
         self.client_id: str | None = None
         self.last_node_id: str | None = None
+        self.timings: dict[str, Timing] = {}
         self._states: dict[tuple[str, str], dict[str, Any]] = {}
 
     def run(self, item: Item) -> Outcome:
@@ -95,7 +104,11 @@ class Executor:
                 self.services.sockets.send("executing", where, run.sid)
             job.check()
             job.strike(0)
+            began = monotonic_s()
             entry = _execute(self.nodes[job.class_type], job, inputs)
+            timing = self.timings.setdefault(job.class_type, Timing())
+            timing.runs += 1
+            timing.seconds += monotonic_s() - began
         except Interrupted:
             self._message(run, "execution_interrupted", self._where(run, job), broadcast=True)
             return False

@@ -60,12 +60,11 @@ class Directories:
             prefix = prefix.replace(f"%{token}%", time.strftime(code, now))
         prefix = prefix.replace("%width%", str(width)).replace("%height%", str(height))
         whole = inside(self.base / kind, prefix)
-        folder, name = whole.parent, whole.name
-        if whole == self.base / kind:
-            raise OutsideDirectory("Saving an image without a name is not possible.")
+        # An emptied prefix makes `._00001_.png` in ComfyUI too.
+        folder, name = (whole, ".") if whole == (self.base / kind).resolve() else (whole.parent, whole.name)
         folder.mkdir(parents=True, exist_ok=True)
         counter = 1 + max((_counter(entry.name, name) for entry in folder.iterdir()), default=0)
-        subfolder = folder.relative_to(self.base / kind).as_posix()
+        subfolder = folder.relative_to((self.base / kind).resolve()).as_posix()
         return SaveTarget(folder, name, counter, "" if subfolder == "." else subfolder)
 
 

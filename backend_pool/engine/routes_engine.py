@@ -40,6 +40,10 @@ async def about(request: web.Request) -> web.Response:
                 "model_evictions": engine.models.evictions,
                 "faults_struck": engine.faults.struck,
             },
+            "nodes": {
+                name: {"runs": timing.runs, "seconds": round(timing.seconds, 4)}
+                for name, timing in list(engine.executor.timings.items())
+            },
             "faults": engine.faults.armed(),
         }
     )

@@ -96,7 +96,10 @@ async def test_models_load_once_and_are_evicted(start: Any) -> None:
         assert about["loaded_models"] == {"vae/ae.safetensors": 320}
         assert (about["counters"]["model_loads"], about["counters"]["model_evictions"]) == (3, 2)
         await client.run(default_graph("a", seed=9))
-        assert (await client.get("/engine"))["counters"]["jobs_run"] == 2
+        about = await client.get("/engine")
+        assert about["counters"]["jobs_run"] == 2
+        assert {name: timing["runs"] for name, timing in about["nodes"].items()}["KSampler"] == 2
+        assert about["nodes"]["UNETLoader"]["runs"] == 1, "the second job found it cached"
 
 
 def test_a_model_costs_time_by_size(tmp_path: Any) -> None:
