@@ -128,8 +128,7 @@ def confine(spec: SessionSpec, confinement: Confinement) -> None:
         return
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     prctl(PR_SET_DUMPABLE, 0)  # no ptrace, no /proc/<pid>/mem for others of our uid, no core
-    if os.geteuid() == 0:
-        _drop_capabilities()
+    _drop_capabilities()  # root's, and whatever a service manager granted
     if abi():
         restrict(rules(spec, confinement), network=confinement.network)
     if seccomp.supported():
