@@ -11,7 +11,6 @@ import pytest
 
 from tests.cluster import STOP_TIMEOUT_S, clean, environment, processes_of, start_cluster
 
-
 LIVE_ON = ("user_sessions.host", "user_sessions.zygote", "backend_pool.engine")
 
 
