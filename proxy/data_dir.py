@@ -33,3 +33,15 @@ def hold(path: Path) -> IO[bytes]:
         lock.close()
         raise ConfigError(f"Another server uses the data directory {path}. Stop it, or choose another one.") from error
     return lock
+
+
+def held(path: Path) -> bool:
+    """Whether a server runs on the directory."""
+    try:
+        with (path / "run" / "server.lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

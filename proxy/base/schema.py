@@ -40,6 +40,16 @@ def upgrade(db: Database) -> None:
     log.info("database schema upgraded", was=current, now=scripts.get_current_head())
 
 
+def state_of(db: Database) -> tuple[str | None, str | None, bool]:
+    """The database's revision (None: empty), the newest one this version knows, and whether it knows the former."""
+    config = Config()
+    config.set_main_option("script_location", str(SCRIPTS))
+    scripts = ScriptDirectory.from_config(config)
+    with db.reader.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    return current, scripts.get_current_head(), current in {script.revision for script in scripts.walk_revisions()}
+
+
 def _copy(path: Path, revision: str) -> None:
     target = path.with_name(f"{path.name}.before-{revision}")
     with sqlite3.connect(path) as source, sqlite3.connect(target) as copy:
