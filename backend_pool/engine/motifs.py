@@ -21,7 +21,10 @@ def mountains(palette: Palette, random: Random, width: int, height: int) -> Imag
     for index in range(ridges):
         depth = (index + 1) / ridges
         line = (
-            horizon - 0.06 + 0.42 * depth * (1 - horizon) + (1 - depth * 0.35) * 0.22 * _outline(random, width, index)
+            horizon
+            - 0.02
+            + 0.86 * depth**1.25 * (1 - horizon)
+            + (1 - depth * 0.35) * 0.22 * _outline(random, width, index)
         )
         colour = palette.horizon * np.float32(1 - depth) ** 1.3 + palette.dark * np.float32(depth)
         mist = np.clip((rows - line[None, :]) * 3, 0, 1)[..., None] * np.float32(0.35 * (1 - depth))
@@ -40,11 +43,11 @@ def silk(palette: Palette, random: Random, width: int, height: int) -> Images:
     angle, waves = random.uniform(0, np.pi), random.uniform(5, 9)
     span = np.float32(max(width, height))
     along = x / span * np.float32(np.cos(angle)) + y / span * np.float32(np.sin(angle))
-    folds = np.sin((along * waves + bend_x * 5 + np.sin(bend_y * 6) * 0.8) * np.float32(np.pi / 1.6))
-    shade = (folds * 0.5 + 0.5) * 0.75 + bend_y * 0.25
+    folds = np.sin((along * waves + bend_x * 2.4 + np.sin(bend_y * 4) * 0.5) * np.float32(np.pi / 1.6))
+    shade = 0.08 + (folds * 0.5 + 0.5) * 0.5 + bend_y * 0.3
     picture = palette.ramp(shade.astype(np.float32))
-    shine = np.clip(folds, 0, 1).astype(np.float32) ** 14
-    picture += shine[..., None] * palette.light * np.float32(0.35)
+    shine = np.clip(folds, 0, 1).astype(np.float32) ** 18
+    picture += shine[..., None] * palette.light * np.float32(0.16)
     return picture
 
 
@@ -88,7 +91,20 @@ def dunes(palette: Palette, random: Random, width: int, height: int) -> Images:
     return picture
 
 
-MOTIFS: tuple[Callable[[Palette, Random, int, int], Images], ...] = (mountains, silk, lights, dunes, mountains)
+Motif = Callable[[Palette, Random, int, int], Images]
+
+OUTDOORS: tuple[Motif, ...] = (mountains, dunes, mountains)
+MOTIFS: tuple[Motif, ...] = (mountains, lights, dunes, silk)
+OUTDOOR_WORDS = (
+    *("landscape", "scenery", "nature", "wilderness", "mountain", "hill", "valley", "field", "forest", "jungle"),
+    *("desert", "lake", "sea", "ocean", "beach", "island", "river", "sky", "sunset", "sunrise", "dawn", "dusk"),
+    *("night", "moon", "snow", "winter", "castle", "village", "campfire"),
+)
+
+
+def motifs_for(text: str) -> tuple[Motif, ...]:
+    """What may be painted for a prompt: no abstract lights where it speaks of a place."""
+    return OUTDOORS if any(f" {word}" in f" {text}" for word in OUTDOOR_WORDS) else MOTIFS
 
 
 def _sky(palette: Palette, random: Random, width: int, height: int, horizon: float) -> Images:

@@ -51,11 +51,11 @@ def palette_of(text: str, number: int, random: np.random.Generator) -> Palette:
             hue += ((number % 101) / 101 - 0.5) * 0.06
             break
     hue += random.uniform(-0.04, 0.04)
-    turn = random.choice([0.08, 0.14, -0.11, 0.22])
+    turn = random.choice([0.07, 0.11, -0.08, -0.12])
     return Palette(
         sky=_colour(hue, saturation, brightness * 0.75),
         horizon=_colour(hue + turn, saturation * 0.7, min(1.0, brightness * 1.15)),
-        light=_colour(hue + turn * 1.4, 0.18, 1.0),
+        light=_colour(hue + turn, 0.16, 1.0),
         middle=_colour(hue - turn * 0.5, saturation * 0.9, brightness * 0.55),
         dark=_colour(hue - turn * 0.3, min(1.0, saturation * 1.1), brightness * 0.16),
         brightness=brightness,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from backend_pool.engine.motifs import MOTIFS
+from backend_pool.engine.motifs import motifs_for
 from backend_pool.engine.nodes.values import Images, Scene
 from backend_pool.engine.palette import palette_of
 
@@ -25,7 +25,8 @@ def paint(scene: Scene, index: int, width: int, height: int) -> Images:
     random = np.random.default_rng(
         [_number(text, scene.negative), _number(str(scene.seed), str(index)), _number(scene.model, scene.variant)]
     )
-    motif = MOTIFS[choice % len(MOTIFS)]
+    motifs = motifs_for(text)
+    motif = motifs[choice % len(motifs)]
     picture = motif(palette_of(text, _number(text), random), random, width, height)
     picture += random.standard_normal((height, width, 1), dtype=np.float32) * np.float32(0.008)  # against banding
     return np.clip(picture, 0, 1, out=picture)
