@@ -1,0 +1,190 @@
+"""Measures what the cluster adds to a job: the same prompt at a backend directly and through a server, in turns.
+
+Starts a server of its own in a temporary directory, with an embedded engine or in front of the ComfyUI given. Each job
+has a new seed, so that no cache answers it. A job's time runs from POST /prompt to the end marker on the socket.
+"""
+
+import asyncio
+import contextlib
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from proxy.accounts import add_now
+from proxy.base.clock import monotonic_s
+from proxy.base.database import Database, sqlite_url
+from proxy.base.errors import Unavailable
+from proxy.base.names import new_id
+from proxy.tokens import create_now
+
+START_TIMEOUT_S = 120.0
+JOB_TIMEOUT_S = 60.0
+WARM_UP = 5
+USER = "bench"
+
+
+@dataclass
+class Series:
+    """Times of one way, in milliseconds."""
+
+    name: str
+    times_ms: list[float] = field(default_factory=list)
+
+    def quantile(self, share: float) -> float:
+        """The time that `share` of the jobs stay below."""
+        return sorted(self.times_ms)[min(len(self.times_ms) - 1, int(share * len(self.times_ms)))]
+
+    @property
+    def median(self) -> float:
+        """p50."""
+        return statistics.median(self.times_ms)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where prompts go."""
+
+    url: str
+    headers: dict[str, str]
+
+
+def trivial_prompt(number: int) -> dict[str, Any]:
+    """A job that costs a backend next to nothing: a 64x64 picture, previewed; the number makes it new."""
+    return {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": number}},
+        "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+    }
+
+
+async def measure(jobs: int, backend: str | None) -> list[Series]:
+    """`jobs` jobs each way, one after the other, the ways taking turns."""
+    async with _server(backend) as (direct, through):
+        series = [Series("direct"), Series("through the cluster")]
+        async with contextlib.AsyncExitStack() as stack:
+            lanes = [await stack.enter_async_context(_lane(target)) for target in (direct, through)]
+            for number in range(jobs + WARM_UP):
+                for way, lane in zip(series, lanes, strict=True):
+                    took_ms = await lane.job(trivial_prompt(2 * number + (way is series[1]) + 1))
+                    if number >= WARM_UP:
+                        way.times_ms.append(took_ms)
+    return series
+
+
+def report(series: list[Series]) -> str:
+    """The table."""
+    direct, through = series
+    lines = [f"{'job time':<22}{'p50 ms':>9}{'p95 ms':>9}"]
+    lines += [f"{way.name:<22}{way.median:>9.1f}{way.quantile(0.95):>9.1f}" for way in series]
+    added = (through.median - direct.median, through.quantile(0.95) - direct.quantile(0.95))
+    lines.append(f"{'added':<22}{added[0]:>9.1f}{added[1]:>9.1f}")
+    lines.append(
+        f"{'ratio':<22}{through.median / direct.median:>9.2f}{through.quantile(0.95) / direct.quantile(0.95):>9.2f}"
+    )
+    return "\n".join(lines)
+
+
+class Lane:
+    """One client at one target, with its socket."""
+
+    def __init__(self, http: aiohttp.ClientSession, target: Target, socket: aiohttp.ClientWebSocketResponse, sid: str):
+        self._http = http
+        self._target = target
+        self._socket = socket
+        self._sid = sid
+
+    async def job(self, prompt: dict[str, Any]) -> float:
+        """Run one job; milliseconds until its end marker. Raises Unavailable when it fails."""
+        began = monotonic_s()
+        async with self._http.post(
+            f"{self._target.url}/prompt", json={"prompt": prompt, "client_id": self._sid}
+        ) as response:
+            answer = await response.json()
+            if response.status != 200:
+                raise Unavailable(f"{self._target.url} refused the bench's prompt.", json.dumps(answer))
+        async with asyncio.timeout(JOB_TIMEOUT_S):
+            while True:
+                frame = await self._socket.receive()
+                if frame.type is aiohttp.WSMsgType.TEXT and _ends(frame.data, answer["prompt_id"]):
+                    return (monotonic_s() - began) * 1000
+                if frame.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+                    raise Unavailable(f"{self._target.url} closed its socket.")
+
+
+def _ends(text: str, prompt_id: str) -> bool:
+    message = json.loads(text)
+    data = message.get("data", {})
+    if message["type"] == "execution_error":
+        raise Unavailable("A job of the bench failed.", str(data.get("exception_message")))
+    return message["type"] == "executing" and data.get("node") is None and data.get("prompt_id") == prompt_id
+
+
+@asynccontextmanager
+async def _lane(target: Target) -> AsyncIterator[Lane]:
+    sid = new_id()
+    async with (
+        aiohttp.ClientSession(headers=target.headers, trust_env=False) as http,
+        http.ws_connect(f"{target.url}/ws?clientId={sid}", max_msg_size=0) as socket,
+    ):
+        yield Lane(http, target, socket, sid)
+
+
+@asynccontextmanager
+async def _server(backend: str | None) -> AsyncIterator[tuple[Target, Target]]:
+    """A server of our own; where its backend and where it can be reached."""
+    with tempfile.TemporaryDirectory(prefix="comfy-bench-") as folder:
+        data_dir = Path(folder) / "data"
+        pool = ["--backend", backend] if backend else ["--engines", "1"]
+        command = [sys.executable, "-m", "proxy", "up", "--port", "0", "--data-dir", str(data_dir), *pool]
+        process = await asyncio.to_thread(_start, command, Path(folder) / "log")
+        try:
+            url = await asyncio.wait_for(asyncio.to_thread(_ready, process), START_TIMEOUT_S)
+            token = await asyncio.to_thread(_token, data_dir)
+            through = Target(url, {"Authorization": f"Bearer {token}"})
+            await _until_checked(through)
+            yield Target(backend or (data_dir / "run" / "engine-1.url").read_text().strip(), {}), through
+        finally:
+            process.terminate()
+            await asyncio.to_thread(process.wait, 60)
+
+
+def _start(command: list[str], log_path: Path) -> "subprocess.Popen[bytes]":
+    with log_path.open("wb") as log:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL)
+
+
+def _ready(process: "subprocess.Popen[bytes]") -> str:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if found := re.match(rb"Ready: (\S+)", line):
+            return found[1].decode()
+    raise Unavailable("The bench's own server did not start. Try `comfy-cluster up` to see why.")
+
+
+def _token(data_dir: Path) -> str:
+    db = Database(sqlite_url(data_dir / "cluster.db"))
+    try:
+        add_now(db, USER, new_id())
+        return create_now(db, USER, USER)
+    finally:
+        db.close()
+
+
+async def _until_checked(target: Target) -> None:
+    """Wait until the pool knows its nodes."""
+    async with aiohttp.ClientSession(headers=target.headers, trust_env=False) as http:
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while True:
+                async with http.get(f"{target.url}/object_info/EmptyImage") as response:
+                    if await response.json():
+                        return
+                await asyncio.sleep(0.1)
