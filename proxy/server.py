@@ -23,6 +23,8 @@ def listen(settings: Settings) -> socket.socket:
         family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
         bound = socket.socket(family, socket.SOCK_STREAM)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # A browser that stops reading without closing must not keep its socket for ever; accepted sockets inherit it.
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(settings.transfer_timeout_s * 1000))
         bound.bind((settings.host, settings.port))
     except OSError as error:
         raise ConfigError(
@@ -41,8 +43,10 @@ async def serve(cluster: Cluster, bound: socket.socket, ready: Callable[[str], N
         ready,
         uvicorn.Config(
             cluster.asgi,
+            interface="asgi3",
             http=ClientProtocol,
             ws="websockets-sansio",
+            ws_per_message_deflate=False,  # most bytes are previews, which are compressed already
             ws_max_size=settings.max_frame_mb * 1024 * 1024,
             ws_ping_interval=settings.ping_interval_s,
             ws_ping_timeout=settings.ping_interval_s,
