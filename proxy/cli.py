@@ -194,12 +194,13 @@ def relay(
     server: Annotated[str, typer.Option(help="URL of the cluster proxy.")],
     token: Annotated[str, typer.Option(envvar="COMFY_CLUSTER_TOKEN", help="API token to add to every request.")],
     listen: Annotated[str, typer.Option(help="HOST:PORT to serve clients on.")] = "127.0.0.1:8188",
+    allow_network: Annotated[bool, typer.Option(help="Let other machines use it, and with it your account.")] = False,
 ) -> None:
     """Serve clients that cannot send a token: what comes in here goes to the server with the token added."""
     from proxy.relay import run_relay
 
     logs.configure("info", "text")
-    run_relay(listen, server, token)
+    run_relay(listen, server, token, allow_network=allow_network)
 
 
 @app.command("session-host")
