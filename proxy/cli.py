@@ -238,6 +238,9 @@ def main() -> NoReturn:
     except ClusterError as error:
         _say(error)
         sys.exit(1)
+    except OSError as error:  # a full disk, a file of somebody else
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(1)
     sys.exit(0)
 
 

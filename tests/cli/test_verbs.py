@@ -1,0 +1,262 @@
+"""The other verbs beside a running server: what they print, exit codes, one clear line when something is wrong."""
+
+import json
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import STOP_TIMEOUT_S, Cluster, environment, start_cluster
+
+
+def cli(*args: str, stdin: str = "", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `comfy-cluster <args>` to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "proxy", *args],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=STOP_TIMEOUT_S,
+        check=False,
+        env=environment(env),
+    )
+
+
+def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    """It failed with that code, printed nothing, and said why in one line that holds all `words`."""
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("Error: ")
+    for word in words:
+        assert word in lines[0]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with start_cluster(tmp_path_factory.mktemp("verbs")) as running:
+        yield running
+
+
+@pytest.fixture
+def data(cluster: Cluster) -> tuple[str, str]:
+    """The option for the running server's directory."""
+    return "--data-dir", str(cluster.data_dir)
+
+
+async def test_a_user_added_beside_the_server_can_sign_in(cluster: Cluster, data: tuple[str, str]) -> None:
+    done = cli(*data, "user", "add", "Cleo", "--password-stdin", stdin="a long secret\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "User Cleo created.\n", "")
+    async with cluster.client() as client:
+        answer = await client.post("/cluster/login", data={"username": "cleo", "password": "a long secret"})
+        assert answer.status_code == 303
+        assert (await client.get("/cluster/api/v1/me")).json()["name"] == "Cleo"
+
+
+async def test_a_generated_password_is_printed_and_works(cluster: Cluster, data: tuple[str, str]) -> None:
+    done = cli(*data, "user", "add", "dora", "--admin")
+    password = done.stdout.removeprefix("User dora created. Password: ").strip()
+    async with cluster.client() as client:
+        answer = await client.post("/cluster/login", data={"username": "dora", "password": password})
+        assert answer.status_code == 303
+        assert (await client.get("/cluster/api/v1/admin/users")).status_code == 200
+
+
+async def test_a_new_password_ends_the_old_logins(cluster: Cluster, data: tuple[str, str]) -> None:
+    person = cluster.user("emil")
+    async with cluster.client() as client:
+        await client.post("/cluster/login", data={"username": "emil", "password": person.password})
+        assert (await client.get("/cluster/api/v1/me")).status_code == 200
+        done = cli(*data, "user", "password", "emil", stdin="another secret\n")
+        assert (done.returncode, done.stdout) == (0, "Password of emil changed.\n")
+        answer = await client.post("/cluster/login", data={"username": "emil", "password": person.password})
+        assert answer.status_code == 401
+        answer = await client.post("/cluster/login", data={"username": "emil", "password": "another secret"})
+        assert answer.status_code == 303
+
+
+async def test_a_token_is_printed_alone_and_works(cluster: Cluster, data: tuple[str, str]) -> None:
+    cluster.user("fritz")
+    done = cli(*data, "token", "create", "fritz", "--name", "laptop")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    token = done.stdout.removesuffix("\n")
+    assert token.replace("-", "").replace("_", "").isalnum()
+    async with cluster.client() as client:
+        answer = await client.get("/cluster/api/v1/me", headers={"Authorization": f"Bearer {token}"})
+        assert answer.json()["name"] == "fritz"
+
+
+def test_the_list_of_users(cluster: Cluster, data: tuple[str, str]) -> None:
+    gina = cluster.user("gina")
+    done = cli(*data, "user", "list")
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert ["gina", gina.slug, ""] in rows
+    assert rows[0][0] == "admin" and rows[0][2] == "admin"
+
+
+async def test_a_backend_added_beside_the_server_joins(cluster: Cluster, data: tuple[str, str]) -> None:
+    done = cli(*data, "backend", "add", "127.0.0.1:9", "--name", "nobody")
+    assert (done.returncode, done.stdout) == (0, "Backend nobody added: http://127.0.0.1:9\n")
+    rows = [line.split("\t") for line in cli(*data, "backend", "list").stdout.splitlines()]
+    assert ["nobody", "http://127.0.0.1:9", "active", "registered"] in [row[1:] for row in rows]
+    refused(cli(*data, "backend", "add", "http://127.0.0.1:9"), 1, "registered already")
+    refused(cli(*data, "backend", "add", "ftp://127.0.0.1"), 1, "not the URL of a ComfyUI")
+
+
+@pytest.mark.parametrize(
+    ("name", "password", "word"),
+    [
+        ("hugo", "short", "at least 8"),
+        ("hugo-hugo", "Hugo-Hugo", "differ"),
+        ("hugo", "x" * 300, "at most 256"),
+        ("hugo", "with\tcontrols", "control"),
+        ("", "long enough", "empty"),
+        ("a/b", "long enough", "letters, digits"),
+        ("x" * 65, "long enough", "at most 64"),
+        ("Admin", "long enough", "already"),
+    ],
+)
+def test_bad_accounts_are_refused(data: tuple[str, str], name: str, password: str, word: str) -> None:
+    refused(cli(*data, "user", "add", name, "--password-stdin", stdin=f"{password}\n"), 1, word)
+
+
+def test_no_password_on_standard_input(data: tuple[str, str]) -> None:
+    refused(cli(*data, "user", "add", "ida", "--password-stdin", stdin=""), 2, "standard input")
+
+
+def test_unknown_users(data: tuple[str, str]) -> None:
+    refused(cli(*data, "token", "create", "nobody"), 1, "nobody")
+    refused(cli(*data, "user", "password", "nobody", stdin="long enough\n"), 1, "nobody")
+
+
+def test_doctor_beside_the_server(cluster: Cluster, data: tuple[str, str]) -> None:
+    port = cluster.url.rpartition(":")[2]
+    done = cli(*data, "doctor", env={"COMFY_CLUSTER_PORT": port})
+    assert "serves 127.0.0.1:" + port in done.stdout
+    assert "ok    session host: answers" in done.stdout
+    assert "ok    backend engine-1: " in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_doctor_on_a_bare_machine_changes_nothing(tmp_path: Path) -> None:
+    done = cli("--data-dir", str(tmp_path / "new"), "doctor", env={"COMFY_CLUSTER_PORT": "0"})
+    assert done.returncode == 0, done.stdout
+    assert "BAD" not in done.stdout
+    assert not (tmp_path / "new").exists()
+
+
+def test_doctor_says_what_is_wrong(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config = tmp_path / "cluster.toml"
+        config.write_text(f'port = {port}\nbackends = ["http://127.0.0.1:9"]\nruntime = "comfyui"\n')
+        env = {"COMFY_CLUSTER_PROT": "1", "COMFY_CLUSTER_PROBE_TIMEOUT_S": "1"}
+        done = cli("--config", str(config), "--data-dir", str(tmp_path / "d"), "doctor", env=env)
+    assert done.returncode == 1
+    bad = [line for line in done.stdout.splitlines() if line.startswith("BAD")]
+    for word in ("COMFY_CLUSTER_PROT", "another program", "http://127.0.0.1:9 does not answer", "main.py"):
+        assert any(word in line for line in bad), (word, done.stdout)
+
+
+def test_a_taken_port(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = cli("up", "--data-dir", str(tmp_path / "d"), "--port", port, env={"COMFY_CLUSTER_LOG_LEVEL": "error"})
+    refused(done, 2, f"127.0.0.1:{port}", "--port")
+
+
+def test_a_foreign_address(tmp_path: Path) -> None:
+    env = {"COMFY_CLUSTER_LOG_LEVEL": "error"}
+    refused(cli("up", "--data-dir", str(tmp_path), "--host", "192.0.2.1", env=env), 2, "192.0.2.1")
+
+
+def test_a_second_server_on_the_same_directory(cluster: Cluster, data: tuple[str, str]) -> None:
+    refused(cli("up", *data, "--port", "0"), 2, "Another server", str(cluster.data_dir))
+
+
+def test_an_unwritable_data_directory(tmp_path: Path) -> None:
+    """A file stands in the way: that holds for root, too, who may write into everything."""
+    (tmp_path / "file").write_text("")
+    for verb in (["up", "--port", "0"], ["user", "list"], ["session-host"]):
+        done = cli("--data-dir", str(tmp_path / "file" / "data"), *verb)
+        refused(done, 2, "cannot be written", "--data-dir")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_data_directory_of_somebody_else(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir(mode=0o500)
+    refused(cli("--data-dir", str(tmp_path / "theirs"), "up", "--port", "0"), 2, "cannot be written")
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("port = 99999", "port"),
+        ("prot = 1", "prot"),
+        ('runtime = "heavy"', "runtime"),
+        ("port = ", "not readable"),
+        ("engines = -1", "engines"),
+    ],
+)
+def test_a_bad_settings_file(tmp_path: Path, text: str, word: str) -> None:
+    config = tmp_path / "cluster.toml"
+    config.write_text(text)
+    refused(cli("up", "--config", str(config), "--data-dir", str(tmp_path / "d")), 2, word)
+
+
+def test_no_settings_file(tmp_path: Path) -> None:
+    refused(cli("--config", str(tmp_path / "none.toml"), "user", "list"), 2, "none.toml", "--config")
+
+
+def test_a_bad_variable(tmp_path: Path) -> None:
+    env = {"COMFY_CLUSTER_BACKENDS": "http://a,http://b"}
+    refused(cli("--data-dir", str(tmp_path), "user", "list", env=env), 2, "backends")
+
+
+def test_a_database_of_a_newer_version(tmp_path: Path) -> None:
+    assert cli("--data-dir", str(tmp_path), "user", "list").returncode == 0
+    with sqlite3.connect(tmp_path / "cluster.db") as db:
+        db.execute("UPDATE alembic_version SET version_num = '9999'")
+    db.close()
+    refused(cli("--data-dir", str(tmp_path), "up", "--port", "0"), 2, "9999", "newer")
+    done = cli("--data-dir", str(tmp_path), "doctor")
+    assert done.returncode == 1
+    assert "9999" in done.stdout
+
+
+def test_a_damaged_database_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "cluster.db").write_bytes(b"this is no database at all" * 1000)
+    refused(cli("--data-dir", str(tmp_path), "user", "list"), 2, "cluster.db")
+    assert cli("--data-dir", str(tmp_path), "doctor").returncode == 1
+
+
+def test_the_first_administrator_has_the_configured_password(tmp_path: Path) -> None:
+    env = {"COMFY_CLUSTER_ADMIN_PASSWORD": "short", "COMFY_CLUSTER_LOG_LEVEL": "error"}
+    refused(cli("--data-dir", str(tmp_path), "up", "--port", "0", env=env), 2, "administrator", "at least 8")
+
+
+def test_help_names_every_verb() -> None:
+    done = cli("--help")
+    assert done.returncode == 0
+    for verb in ("up", "demo", "user", "token", "backend", "doctor", "relay", "session-host", "bench"):
+        assert verb in done.stdout
+    assert cli("nonsense").returncode == 2
+    assert "Traceback" not in cli("up", "--port", "x").stderr
+
+
+def test_secrets_are_made_private(cluster: Cluster) -> None:
+    for name in ("cluster.db", "secret.key"):
+        assert (cluster.data_dir / name).stat().st_mode & 0o777 == 0o600
+    assert cluster.data_dir.stat().st_mode & 0o077 == 0
+    printed = [line for line in cluster.output if line.startswith("Administrator: ")]
+    assert len(printed) == 1
+    password = printed[0].split("password: ")[1].split()[0]
+    assert password not in cluster.log()
+    assert password not in json.dumps(cluster.processes())
