@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -42,13 +41,17 @@ class Daemon:
 
 
 def launch(command: Sequence[str], record: Path, log: Path, env: Mapping[str, str] | None = None) -> Daemon:
-    """Start `command` in a session of its own (Ctrl-C in our terminal must not reach it) and record it."""
+    """Start `command` in a session of its own (Ctrl-C in our terminal must not reach it) and record it.
+
+    Through posix_spawn: a Popen object would complain when it is collected before its process ended.
+    """
     record.unlink(missing_ok=True)
-    with log.open("ab") as output:
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, start_new_session=True
-        )
-    daemon = Daemon(child.pid, start_time(child.pid) or 0)
+    output = (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), output, (os.POSIX_SPAWN_DUP2, 1, 2)]
+    pid = os.posix_spawn(
+        command[0], list(command), os.environ if env is None else env, file_actions=actions, setsid=True
+    )
+    daemon = Daemon(pid, start_time(pid) or 0)
     partial = record.with_suffix(".part")
     partial.write_text(json.dumps(asdict(daemon)))
     partial.replace(record)
