@@ -1,0 +1,116 @@
+"""Rules of the house that a reader relies on: who imports whom, where tasks begin, how long a file gets."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("proxy", "backend_pool", "user_sessions")
+BASE = "proxy.base"
+LONGEST = 300
+LONGER_WITH_A_REASON: dict[str, str] = {}
+"""File and reason. Empty is how it should be."""
+TASKS = "proxy/base/tasks.py"
+NAMES_PACKAGES = {"user_sessions/sandbox.py": "asks where the packages lie, to let sessions read them"}
+
+
+def sources(*packages: str) -> Iterator[tuple[str, ast.Module]]:
+    """Every file of ours, by its name and syntax tree."""
+    for package in packages:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text(), filename=str(path))
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """Every module that a file imports, inside functions too."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "proxy":
+            found |= {f"proxy.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def below(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+def strangers(tree: ast.Module, own: str) -> list[str]:
+    """Modules of this project that a file below `own` may not import."""
+    ours = [module for module in imported(tree) if any(below(module, package) for package in PACKAGES)]
+    return [module for module in ours if not below(module, own) and not below(module, BASE)]
+
+
+def test_the_base_knows_nobody() -> None:
+    assert [(name, found) for name, tree in sources("proxy/base") if (found := strangers(tree, BASE))] == []
+
+
+def test_the_domain_packages_know_the_base_only() -> None:
+    wrong = [
+        (name, found)
+        for package in ("backend_pool", "user_sessions")
+        for name, tree in sources(package)
+        if (found := strangers(tree, package)) and name not in NAMES_PACKAGES
+    ]
+    assert wrong == []
+
+
+def test_tasks_are_held_by_somebody() -> None:
+    """`create_task` is a TaskGroup's, or the one in tasks.py: the loop itself keeps weak references only."""
+    wrong = []
+    for name, tree in sources(*PACKAGES):
+        groups = set(task_groups(tree))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and node.attr in ("create_task", "ensure_future"):
+                if not (isinstance(node.value, ast.Name) and node.value.id in groups) and name != TASKS:
+                    wrong.append((name, node.lineno))
+            elif isinstance(node, ast.ImportFrom) and node.module == "asyncio":
+                wrong += [(name, node.lineno) for alias in node.names if alias.name in ("create_task", "ensure_future")]
+    assert wrong == []
+
+
+def task_groups(tree: ast.Module) -> Iterator[str]:
+    """Names bound to a TaskGroup, by `async with ... as` or by assignment."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AsyncWith):
+            bound = [(item.context_expr, item.optional_vars) for item in node.items]
+        elif isinstance(node, ast.Assign):
+            bound = [(node.value, target) for target in node.targets]
+        else:
+            continue
+        for value, target in bound:
+            if ast.unparse(value) == "asyncio.TaskGroup()" and isinstance(target, ast.Name):
+                yield target.id
+
+
+def test_files_stay_readable() -> None:
+    lengths = {name: len((ROOT / name).read_text().splitlines()) for name, _ in sources(*PACKAGES)}
+    long = {name for name, lines in lengths.items() if lines > LONGEST}
+    assert long <= LONGER_WITH_A_REASON.keys(), "split them, or give a reason here"
+    assert LONGER_WITH_A_REASON.keys() <= long, "short by now: remove the exception"
+
+
+def test_a_file_says_what_it_owns() -> None:
+    assert [name for name, tree in sources(*PACKAGES) if tree.body and not ast.get_docstring(tree)] == []
+
+
+def test_the_environment_is_read_in_the_settings_only() -> None:
+    """Passing it on to a child is no reading, and neither is a child's setting of its own."""
+    wrong = []
+    for name, tree in sources(*PACKAGES):
+        for node in ast.walk(tree):
+            read = isinstance(node, ast.Call) or (isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load))
+            if read and ast.unparse(node).startswith(("os.environ[", "os.environ.get(", "os.getenv(")):
+                wrong.append((name, ast.unparse(node)))
+    assert wrong == []
+
+
+def test_the_rules_see_what_they_forbid() -> None:
+    """Each finder finds a planted offence: a rule that cannot fail protects nothing."""
+    planted = ast.parse("from proxy import app\nimport user_sessions.host\nfrom proxy.base import logs\n")
+    assert set(strangers(planted, "backend_pool")) == {"proxy.app", "user_sessions.host"}
+    group = ast.parse("async def f():\n  async with asyncio.TaskGroup() as g, other() as h:\n    pass")
+    assert list(task_groups(group)) == ["g"]
