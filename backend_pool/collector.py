@@ -1,61 +1,54 @@
 """Brings one job's files home from its backend, before anyone is told about them.
 
-Each file gets its place noted in the job's document before it gets its name on disk, so that a crash at any point
+Each output gets its place noted in the job's document before it gets its name on disk, so that a crash at any point
 neither loses it nor stores it twice. A file that the backend serves again from its cache keeps its first name.
 """
 
 import asyncio
 import json
-from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar
+
+from aiohttp import ClientResponse
 
 from backend_pool.comfy_client import CHUNK, ComfyClient, FileRef
 from backend_pool.errors import FileGone
-from backend_pool.job_store import JobStore
+from backend_pool.file_refs import references, replaced
+from backend_pool.known_files import Home, KnownFiles
 from backend_pool.model import Job, JsonDict
 from backend_pool.png_text import replace_prompt
-from backend_pool.staging import output_folder
+from backend_pool.staging import INPUT_FOLDER, output_folder
 from backend_pool.user_files import (
+    ATTEMPTS,
     FOLDERS,
     UserDirs,
     arrive,
+    clear_incoming,
+    close,
+    create_incoming,
     disk_error,
     free_names,
-    incoming,
+    landing,
     safe_filename,
     safe_subfolder,
+    write,
 )
 
+T = TypeVar("T")
+
 PNG_HEAD = 16 * 1024 * 1024
-KNOWN_LIMIT = 20_000
 
 
-@dataclass(frozen=True)
-class Home:
-    """Where a backend's file lies in the user's directories, and the version (ETag) that was fetched."""
+@dataclass
+class Arrival:
+    """A fetched file on its way to its name; without `partial` the user has it already, at `home`."""
 
-    local: FileRef
-    etag: str | None
-
-
-class KnownFiles:
-    """Files fetched before, by backend, user and upstream name: bounded, the oldest forgotten first."""
-
-    def __init__(self) -> None:
-        self._homes: OrderedDict[tuple[int, int, FileRef], Home] = OrderedDict()
-
-    def get(self, backend_id: int, user_id: int, ref: FileRef) -> Home | None:
-        """The place of an earlier fetch."""
-        return self._homes.get((backend_id, user_id, ref))
-
-    def put(self, backend_id: int, user_id: int, ref: FileRef, home: Home) -> None:
-        """Remember a fetch."""
-        self._homes[backend_id, user_id, ref] = home
-        self._homes.move_to_end((backend_id, user_id, ref))
-        while len(self._homes) > KNOWN_LIMIT:
-            self._homes.popitem(last=False)
+    source: FileRef
+    partial: Path | None
+    home: Home
 
 
 class Collector:
@@ -66,93 +59,166 @@ class Collector:
         job: Job,
         *,
         client: ComfyClient,
-        store: JobStore,
+        note: Callable[[list[JsonDict]], Awaitable[None]],
         dirs: UserDirs,
         tag: str,
         prompt: JsonDict,
+        own: Mapping[str, FileRef],
         known: KnownFiles,
     ) -> None:
         self._job = job
         self._client = client
-        self._store = store
+        self._write_notes = note
         self._dirs = dirs
         self._folder = output_folder(tag)
         self._prompt_json = json.dumps(prompt)
+        self._own = own
         self._known = known
         self.files: list[JsonDict] = []
         """What the job's document holds: `{source, local, fresh}`."""
 
     async def localize(self, value: Any) -> Any:
         """The same ui output with every file reference replaced by the user's own, the files being there."""
-        if isinstance(value, list):
-            return [await self.localize(item) for item in value]
-        if not isinstance(value, dict):
-            return value
-        filename, kind = value.get("filename"), value.get("type", "output")
-        if isinstance(filename, str) and kind in FOLDERS:
-            local = await self._home(FileRef(filename, str(value.get("subfolder") or ""), str(kind)))
-            return {**value, **asdict(local)}
-        return {key: await self.localize(item) for key, item in value.items()}
+        refs = list(dict.fromkeys(references(value)))
+        missing = [ref for ref in refs if not self._is_home(ref)]
+        try:
+            await self._settle([await self._fetch(ref, number) for number, ref in enumerate(missing)])
+        except BaseException:
+            await _to_its_end(self.clear)
+            raise
+        own = {ref: mine for ref in refs if (mine := self._own_file(ref)) is not None}
+        return replaced(value, self._noted() | own)
 
-    async def _home(self, source: FileRef) -> FileRef:
+    def is_home(self, value: Any) -> bool:
+        """Whether `localize` would find every file of this output at home."""
+        return all(self._is_home(ref) for ref in references(value))
+
+    def clear(self) -> None:
+        """Remove partial files of this job, also those of a process that was killed. Blocking."""
+        for kind in FOLDERS:
+            clear_incoming(self._dirs.root(kind), self._key)
+
+    def discard(self, outputs: JsonDict) -> None:
+        """Remove what this job brought home except what `outputs` shows; files of earlier jobs stay. Blocking."""
+        shown = set(references(outputs))
+        kept = [entry for entry in self.files if FileRef(**entry["local"]) in shown or not entry.get("fresh")]
+        for entry in self.files:
+            if entry not in kept:
+                self._path(FileRef(**entry["local"])).unlink(missing_ok=True)
+        self.files = kept
+        self.clear()
+
+    @property
+    def _key(self) -> str:
+        return f"{self._job.key}-"
+
+    def _is_home(self, ref: FileRef) -> bool:
+        if self._own_file(ref) is not None:
+            return True
+        local = self._noted().get(ref)
+        return local is not None and self._path(local).is_file()
+
+    def _own_file(self, ref: FileRef) -> FileRef | None:
+        """The user's own file behind a staged input that a node shows again."""
+        staged = ref.type == "input" and ref.subfolder == INPUT_FOLDER
+        return self._own.get(ref.filename) if staged else None
+
+    def _noted(self) -> dict[FileRef, FileRef]:
+        return {FileRef(**entry["source"]): FileRef(**entry["local"]) for entry in self.files}
+
+    async def _fetch(self, source: FileRef, number: int) -> Arrival:
         if safe_filename(source.filename) is None or safe_subfolder(source.subfolder) is None:
             raise FileGone(f"The backend named a file outside its folders: {source.filename}")
-        noted = next((entry for entry in self.files if entry["source"] == asdict(source)), None)
-        if noted is not None:
-            local = FileRef(**noted["local"])
-            if self._path(local).is_file():
-                return local
-            return await self._fetch(source, None, wanted=local)
-        known = self._known.get(self._job.backend_id or 0, self._job.user_id, source)
-        if known is not None and not self._path(known.local).is_file():
-            known = None
-        return await self._fetch(source, known, wanted=None)
-
-    async def _fetch(self, source: FileRef, known: Home | None, wanted: FileRef | None) -> FileRef:
-        subfolder = self._local_subfolder(source)
-        root = self._dirs.root(source.type)
-        async with self._client.view(source, known.etag if known else None) as response:
-            if response.status == 304 and known is not None:
-                await self._note(source, known.local, fresh=False)
-                return known.local
-            etag = response.headers.get("ETag")
-            partial = await asyncio.to_thread(incoming, root, subfolder)
-            try:
-                await self._save(response.content.iter_chunked(CHUNK), partial)
-                expected = None if "Content-Encoding" in response.headers else response.content_length
-                if expected is not None and partial.stat().st_size != expected:
-                    raise FileGone(f"{source.filename} arrived incomplete")
-                await asyncio.to_thread(restore_prompt, partial, self._prompt_json)
-                local = await self._settle(source, partial, FileRef(source.filename, subfolder, source.type), wanted)
-            finally:
-                partial.unlink(missing_ok=True)
-        self._known.put(self._job.backend_id or 0, self._job.user_id, source, Home(local, etag))
-        return local
-
-    async def _save(self, chunks: Any, partial: Path) -> None:
+        home = self._known.get(self._job.backend_id or 0, self._job.user_id, source)
+        if home is not None and not self._path(home.local).is_file():
+            home = None
         try:
-            with partial.open("wb") as out:
-                async for chunk in chunks:
-                    await asyncio.to_thread(out.write, chunk)
-        except OSError as error:
-            if isinstance(error, (ConnectionError, TimeoutError)) or error.errno is None:
+            async with self._client.view(source, home.etag if home else None) as response:
+                if response.status == 304 and home is not None:
+                    return Arrival(source, None, home)
+                path = await self._save(response, source, f"{self._key}{number}")
+                return Arrival(source, path, Home(source, response.headers.get("ETag")))
+        except FileGone:
+            if home is None:
                 raise
-            raise disk_error(error) from error
+            return Arrival(source, None, home)  # cached at the backend, deleted there since, and here all along
 
-    async def _settle(self, source: FileRef, partial: Path, ref: FileRef, wanted: FileRef | None) -> FileRef:
-        names = [wanted.filename] if wanted else []
-        names += await asyncio.to_thread(free_names, partial.parent, ref.filename)
-        for name in names:
-            local = FileRef(name, ref.subfolder, ref.type)
-            await self._note(source, local, fresh=True)
-            if await asyncio.to_thread(arrive, partial, name):
-                return local
-        raise FileGone(f"There is no free name left for {ref.filename}; tidy the folder.")
+    async def _save(self, response: ClientResponse, source: FileRef, key: str) -> Path:
+        size = 0
+        path, out = await asyncio.to_thread(create_incoming, self._dirs.root(source.type), key)
+        try:
+            async for chunk in response.content.iter_chunked(CHUNK):
+                size += len(chunk)
+                await asyncio.to_thread(write, out, chunk)
+        except BaseException:
+            await _to_its_end(out.close)
+            raise
+        expected = None if "Content-Encoding" in response.headers else response.content_length
+        await asyncio.to_thread(self._complete, out, path)
+        if expected is not None and size != expected:
+            raise FileGone(f"{source.filename} arrived incomplete")
+        return path
 
-    async def _note(self, source: FileRef, local: FileRef, *, fresh: bool) -> None:
-        entry = {"source": asdict(source), "local": asdict(local), "fresh": fresh}
+    def _complete(self, out: IO[bytes], path: Path) -> None:
+        close(out)
+        restore_prompt(path, self._prompt_json)
+
+    async def _settle(self, arrivals: list[Arrival]) -> None:
+        """Give every arrival its name. One note for all of them, and another round when a name was taken meanwhile."""
+        for _round in range(ATTEMPTS):
+            if not arrivals:
+                return
+            places = await asyncio.to_thread(self._choose, arrivals)
+            for arrival, local in zip(arrivals, places, strict=True):
+                self._note(arrival, local)
+            if any(local.type != "temp" for local in places):  # a stray preview goes with the session's temp
+                await self._write_notes(self.files)
+            landed = await _to_its_end(partial(self._land, arrivals, places))
+            for arrival, local, done in zip(arrivals, places, landed, strict=True):
+                if done:
+                    home = Home(local, arrival.home.etag)
+                    self._known.put(self._job.backend_id or 0, self._job.user_id, arrival.source, home)
+            arrivals = [arrival for arrival, done in zip(arrivals, landed, strict=True) if not done]
+        raise FileGone("There is no free name left for the job's files; tidy the folder")
+
+    def _choose(self, arrivals: list[Arrival]) -> list[FileRef]:
+        """A place for each; the noted one if there is one, as after a crash between noting and landing."""
+        noted = self._noted()
+        places: list[FileRef] = []
+        for arrival in arrivals:
+            local = noted.get(arrival.source)
+            if arrival.partial is None:
+                local = arrival.home.local
+            elif local is None or self._path(local).exists():
+                local = self._free(arrival.source, places)
+            places.append(local)
+        return places
+
+    def _free(self, source: FileRef, promised: list[FileRef]) -> FileRef:
+        subfolder = self._local_subfolder(source)
+        folder = landing(self._dirs.root(source.type), subfolder)
+        taken = {ref.filename for ref in promised if (ref.subfolder, ref.type) == (subfolder, source.type)}
+        name = next(free_names(folder, source.filename, taken), None)
+        if name is None:
+            raise FileGone(f"There is no free name left for {source.filename}; tidy the folder")
+        return FileRef(name, subfolder, source.type)
+
+    def _note(self, arrival: Arrival, local: FileRef) -> None:
+        entry = {"source": asdict(arrival.source), "local": asdict(local), "fresh": arrival.partial is not None}
         self.files = [known for known in self.files if known["source"] != entry["source"]] + [entry]
-        await self._store.note_files(self._job, self.files)
+
+    def _land(self, arrivals: list[Arrival], places: list[FileRef]) -> list[bool]:
+        """Give the partial files their names; False for one whose name was taken meanwhile."""
+        landed = []
+        for arrival, local in zip(arrivals, places, strict=True):
+            if arrival.partial is None:
+                landed.append(True)
+                continue
+            landing(self._dirs.root(local.type), local.subfolder)
+            landed.append(arrive(arrival.partial, self._path(local), durable=local.type != "temp"))
+        if all(landed):
+            self.clear()
+        return landed
 
     def _local_subfolder(self, source: FileRef) -> str:
         subfolder = safe_subfolder(source.subfolder) or ""
@@ -167,12 +233,12 @@ class Collector:
 def restore_prompt(path: Path, prompt_json: str) -> None:
     """Put the user's own prompt into a PNG that carries the rewritten one; other files stay as they are."""
     with path.open("rb") as content:
-        replaced = replace_prompt(content.read(PNG_HEAD), prompt_json)
-        if replaced is None:
+        replaced_head = replace_prompt(content.read(PNG_HEAD), prompt_json)
+        if replaced_head is None:
             return
-        head, position = replaced
+        head, position = replaced_head
         content.seek(position)
-        swapped = path.with_name(path.name + "x")
+        swapped = path.with_name(f"{path.name}x")
         try:
             with swapped.open("wb") as out:
                 out.write(head)
@@ -184,9 +250,11 @@ def restore_prompt(path: Path, prompt_json: str) -> None:
             raise disk_error(error) from error
 
 
-def discard(dirs: UserDirs, files: list[JsonDict]) -> None:
-    """Remove what an attempt that is given up brought home; files of earlier jobs (not fresh) stay."""
-    for entry in files:
-        if entry.get("fresh"):
-            local = FileRef(**entry["local"])
-            (dirs.root(local.type) / local.subfolder / local.filename).unlink(missing_ok=True)
+async def _to_its_end(work: Callable[[], T]) -> T:
+    """Run `work` in a thread; also when cancelled it is over on return, so that what it made can be removed."""
+    future = asyncio.get_running_loop().run_in_executor(None, work)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait([future])
+        raise

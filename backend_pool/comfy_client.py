@@ -10,14 +10,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 from aiohttp import ClientResponse, ClientSession, ClientTimeout, ClientWebSocketResponse
 
 from backend_pool.errors import BackendBroken, BackendGone, BackendRefused, FileGone
+from backend_pool.json_text import parse_aside
 
 CHUNK = 256 * 1024
+REFUSALS = (400, 413, 422)
+"""Verdicts on what was sent. Other 4xx (a password, a rate limit, a wrong path) are the backend's own trouble."""
 Whereabouts = Literal["running", "pending", "history", "absent"]
 
 GONE = (aiohttp.ClientError, TimeoutError, ConnectionError)
@@ -48,6 +51,8 @@ class ComfyClient:
 
     def __init__(self, url: str, timeouts: Timeouts) -> None:
         self.url = url.rstrip("/")
+        self.label = urlsplit(self.url).netloc.rpartition("@")[2]
+        """Host and port for messages: the URL may hold a password."""
         self._timeouts = timeouts
         self._session = ClientSession(
             trust_env=False,
@@ -69,25 +74,28 @@ class ComfyClient:
         """GET a whole body, for documents that are compared before they are parsed."""
         async with self._call("GET", path, timeout=ClientTimeout(total=timeout_s)) as response:
             if response.status != 200:
-                raise BackendGone(f"{self.url}{path} answered {response.status}")
+                raise BackendGone(f"{self.label}{path} answered {response.status}")
             return await response.read()
 
     async def submit(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """POST /prompt. BackendRefused has ComfyUI's 400 body; BackendGone means *unsure*: look before resending."""
         async with self._call("POST", "/prompt", json=body) as response:
-            if 400 <= response.status < 500:
-                raise BackendRefused("The backend refused the prompt.", await _json(response))
+            if response.status in REFUSALS:
+                raise BackendRefused("The backend refused the prompt.", await _refusal(response))
             answer = await _json(response)
             if not isinstance(answer, dict):
-                raise BackendGone(f"{self.url}/prompt answered something that is not an object")
+                raise BackendBroken(f"{self.label}/prompt answered something that is not an object")
             return answer
 
     async def whereabouts(self, prompt_id: str) -> Whereabouts:
         """Where the backend has a prompt. History is read last: a prompt moves from the queue into it."""
         queue = await self.get_json("/queue")
-        for place, key in (("running", "queue_running"), ("pending", "queue_pending")):
-            if any(item[1] == prompt_id for item in queue.get(key, [])):
-                return "running" if place == "running" else "pending"
+        if not isinstance(queue, dict):
+            raise BackendBroken(f"{self.label}/queue answered something that is not an object")
+        if _lists(queue.get("queue_running"), prompt_id):
+            return "running"
+        if _lists(queue.get("queue_pending"), prompt_id):
+            return "pending"
         return "history" if await self.history(prompt_id) is not None else "absent"
 
     async def history(self, prompt_id: str) -> dict[str, Any] | None:
@@ -100,10 +108,10 @@ class ComfyClient:
         """POST a command whose answer does not matter: /interrupt, /queue, /history, /free."""
         async with self._call("POST", path, json=body) as response:
             if response.status >= 500:
-                raise BackendGone(f"{self.url}{path} answered {response.status}")
+                raise BackendBroken(f"{self.label}{path} answered {response.status}")
 
-    async def upload(self, source: Path, filename: str, subfolder: str) -> str:
-        """Stream a file to the input directory, replacing one of that name. Returns the name ComfyUI gave it."""
+    async def upload(self, source: Path, filename: str, subfolder: str) -> None:
+        """Stream a file to the input directory, replacing one of that name."""
         with source.open("rb") as content:
             form = aiohttp.FormData()
             form.add_field("image", content, filename=filename, content_type="application/octet-stream")
@@ -111,21 +119,30 @@ class ComfyClient:
             form.add_field("overwrite", "true")
             timeout = ClientTimeout(total=None, sock_read=self._timeouts.transfer_s, sock_connect=5)
             async with self._call("POST", "/upload/image", data=form, timeout=timeout) as response:
-                if response.status != 200:
-                    text = (await response.text())[:500]
-                    raise BackendRefused(f"The backend did not take the file {filename}: {response.status}", text)
+                if response.status in REFUSALS:
+                    reason = await _refusal(response)
+                    raise BackendRefused(f"The backend did not take an input file: {response.status}", reason)
                 answer = await _json(response)
-        return str(answer["name"])
+        if not isinstance(answer, dict) or answer.get("name") != filename:
+            raise BackendBroken(f"{self.label}/upload/image stored {filename} under another name")
+
+    async def has(self, ref: FileRef, size: int) -> bool:
+        """Whether the backend holds a file of that name and size; for content-addressed names that settles it."""
+        query = {"filename": ref.filename, "subfolder": ref.subfolder, "type": ref.type}
+        async with self._call("HEAD", "/view", params=query) as response:
+            return response.status == 200 and response.content_length == size
 
     @asynccontextmanager
     async def view(self, ref: FileRef, etag: str | None = None) -> AsyncIterator[ClientResponse]:
-        """GET /view as a stream; 304 when `etag` still fits. Raises FileGone for anything but 200 and 304."""
+        """GET /view as a stream; 304 when `etag` still fits. FileGone for a 4xx, BackendBroken for a 5xx."""
         query = {"filename": ref.filename, "subfolder": ref.subfolder, "type": ref.type}
         timeout = ClientTimeout(total=None, sock_read=self._timeouts.transfer_s, sock_connect=5)
         headers = {"If-None-Match": etag} if etag else {}
         async with self._call("GET", "/view", params=query, timeout=timeout, headers=headers) as response:
+            if response.status >= 500:
+                raise BackendBroken(f"{self.label}/view answered {response.status}")
             if response.status not in (200, 304):
-                raise FileGone(f"{self.url}/view answered {response.status} for {ref}")
+                raise FileGone(f"The backend does not have the file {ref.filename} any more ({response.status})")
             yield response
 
     @asynccontextmanager
@@ -138,12 +155,12 @@ class ComfyClient:
                 max_msg_size=self._timeouts.max_frame_bytes,
             )
         except GONE as error:
-            raise BackendGone(f"{self.url}/ws: {error!r}") from error
+            raise BackendGone(f"{self.label}/ws: {_said(error)}") from error
         try:
             await socket.send_str(json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}))
             yield socket
         except (ConnectionError, aiohttp.ClientError) as error:
-            raise BackendGone(f"{self.url}/ws: {error!r}") from error
+            raise BackendGone(f"{self.label}/ws: {_said(error)}") from error
         finally:
             await socket.close()
 
@@ -153,13 +170,32 @@ class ComfyClient:
             async with self._session.request(method, f"{self.url}{path}", **options) as response:
                 yield response
         except GONE as error:
-            raise BackendGone(f"{self.url}{path}: {error!r}") from error
+            raise BackendGone(f"{self.label}{path}: {_said(error)}") from error
 
 
 async def _json(response: ClientResponse) -> Any:
-    if response.status >= 500:
+    if response.status >= 400:
         raise BackendBroken(f"{response.url.path} answered {response.status}")
     try:
-        return json.loads(await response.read())
+        return await parse_aside(await response.read())
     except ValueError as error:
         raise BackendBroken(f"{response.url.path} did not answer JSON") from error
+
+
+def _lists(items: Any, prompt_id: str) -> bool:
+    entries = items if isinstance(items, list) else []
+    return any(isinstance(item, list) and len(item) > 1 and item[1] == prompt_id for item in entries)
+
+
+async def _refusal(response: ClientResponse) -> Any:
+    """The body of a refusal: JSON if it is, else the beginning of its text."""
+    content = await response.read()
+    try:
+        return await parse_aside(content)
+    except ValueError:
+        return content[:500].decode(errors="replace")
+
+
+def _said(error: BaseException) -> str:
+    """An error in one line; aiohttp's own text may hold the URL with its password."""
+    return type(error).__name__ if isinstance(error, aiohttp.ClientResponseError) else repr(error)

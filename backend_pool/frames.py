@@ -8,6 +8,8 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
+from backend_pool.json_text import parse
+
 Frame = str | bytes
 
 PREVIEW_IMAGE = 1
@@ -35,7 +37,7 @@ def encode(kind: str, data: dict[str, Any]) -> str:
 def decode(text: str) -> Message | None:
     """The message of a text frame; None for anything that is not one."""
     try:
-        raw = json.loads(text)
+        raw = parse(text)
     except ValueError:
         return None
     if not isinstance(raw, dict) or not isinstance(raw.get("type"), str):
@@ -55,7 +57,7 @@ def preview_metadata(frame: bytes) -> tuple[dict[str, Any], bytes] | None:
         return None
     length = struct.unpack_from(">I", frame, 4)[0]
     try:
-        metadata = json.loads(frame[8 : 8 + length])
+        metadata = parse(frame[8 : 8 + length])
     except ValueError:
         return None
     return (metadata, frame[8 + length :]) if isinstance(metadata, dict) else None

@@ -1,4 +1,4 @@
-"""Observed health of a backend as a pure function: joining -> up <-> suspect -> down."""
+"""Observed health of a backend as a pure function: joining -> up <-> suspect -> down -> up, and joining -> down."""
 
 from enum import StrEnum
 
@@ -16,6 +16,6 @@ def judge(current: Health, *, answered: bool, silent_s: float, down_after_s: flo
     """Health after a probe; `silent_s` is how long the backend has not answered, 0 when it just did."""
     if answered:
         return Health.UP
-    if current is Health.JOINING:
-        return Health.JOINING
-    return Health.DOWN if current is Health.DOWN or silent_s >= down_after_s else Health.SUSPECT
+    if current is Health.DOWN or silent_s >= down_after_s:
+        return Health.DOWN  # also one that never answered: a job may be waiting for it since before a restart
+    return Health.JOINING if current is Health.JOINING else Health.SUSPECT

@@ -1,6 +1,8 @@
 """What users may see of their jobs: read-only queries for ComfyUI's queue, history and jobs API, a page at a time."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func
 from sqlmodel import Session, col, select
@@ -9,6 +11,9 @@ from sqlmodel.sql.expression import Select
 from backend_pool.job_state import ACTIVE, FINAL, JobState
 from backend_pool.model import Job, JobDocument
 from proxy.base.database import Database
+
+CHUNK = 500
+"""Documents read by one statement."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +61,10 @@ class JobQueries:
         """A part of the user's history, oldest first."""
 
         def work(s: Session) -> list[tuple[Job, JobDocument]]:
-            query = _with_documents(user_id, FINAL).order_by(col(Job.ended_ms), col(Job.seq))
-            skip = window.skip
-            if skip is None:  # the last `limit`, as ComfyUI's max_items alone
-                total = s.exec(select(func.count()).where(*_shown(user_id, FINAL))).one()
-                skip = max(0, total - (window.limit or total))
-            return list(s.exec(query.offset(skip).limit(window.limit)).all())
+            shown, keys = _shown(user_id, FINAL), [col(Job.ended_ms), col(Job.seq)]
+            if window.skip is None:  # the last `limit`, as ComfyUI's max_items alone
+                return _part(s, shown, [key.desc() for key in keys], Window(window.limit, 0))[::-1]
+            return _part(s, shown, keys, window)
 
         return await self._db.read(work)
 
@@ -76,9 +79,10 @@ class JobQueries:
             key = (
                 func.coalesce(col(Job.ended_ms) - col(Job.started_ms), 0) if order.by_duration else col(Job.created_ms)
             )
-            keys = [key, col(Job.seq)]
-            query = _joined().where(*shown).order_by(*(k.desc() if order.descending else k for k in keys))
-            return JobPage(list(s.exec(query.offset(window.skip or 0).limit(window.limit)).all()), total)
+            keys: list[Any] = [key, col(Job.seq)]
+            if order.descending:
+                keys = [key.desc() for key in keys]
+            return JobPage(_part(s, shown, keys, window), total)
 
         return await self._db.read(work)
 
@@ -92,6 +96,19 @@ def _shown(user_id: int, states: frozenset[JobState]) -> list[ColumnElement[bool
     """Jobs in these states, without those cancelled before they began: ComfyUI keeps no history of them."""
     never_began = and_(col(Job.state).in_(FINAL), col(Job.started_ms).is_(None))
     return [col(Job.user_id) == user_id, col(Job.state).in_(states), ~never_began]
+
+
+def _part(
+    s: Session, shown: list[ColumnElement[bool]], keys: Sequence[Any], window: Window
+) -> list[tuple[Job, JobDocument]]:
+    """A window of jobs. Which ones is settled on the rows alone: sorting would drag every document along."""
+    chosen = select(Job.seq).where(*shown).order_by(*keys).offset(window.skip or 0).limit(window.limit)
+    seqs = list(s.exec(chosen).all())
+    found: dict[int, tuple[Job, JobDocument]] = {}
+    for start in range(0, len(seqs), CHUNK):
+        chunk = seqs[start : start + CHUNK]
+        found |= {job.key: (job, document) for job, document in s.exec(_joined().where(col(Job.seq).in_(chunk)))}
+    return [found[seq] for seq in seqs if seq in found]
 
 
 def _joined() -> Select[Job, JobDocument]:

@@ -11,13 +11,16 @@ from backend_pool.frames import Frame, Message, encode
 from backend_pool.job_state import JobState
 from backend_pool.job_store import JobStore, Result
 from backend_pool.listener import JobListener
-from backend_pool.model import Job
+from backend_pool.model import Job, JsonDict
+from proxy.base.clock import now_ms
 from proxy.base.errors import Unavailable
 from proxy.base.logs import events
 
 log = events(__name__)
 
 RETRY_S = 1.0
+RUNNING_AFTER_S = 0.1
+"""A job that ends sooner is never written as running: assigned shows the same, and each write waits for the disk."""
 
 
 class JobRecord:
@@ -27,35 +30,71 @@ class JobRecord:
         self.job = job
         self._store = store
         self._listener = listener
+        self._began = asyncio.Event()
+        self._began_ms: int | None = None
+
+    @property
+    def began(self) -> bool:
+        """Whether the backend has begun it."""
+        return self._began_ms is not None or self.job.state is not JobState.ASSIGNED
 
     def tell(self, frame: Frame | Message) -> None:
         """Pass a frame to the tab that submitted the job."""
         self._listener.frame(self.job, encode(frame.type, frame.data) if isinstance(frame, Message) else frame)
 
-    async def running(self) -> None:
-        """The backend began it."""
-        if self.job.state is JobState.ASSIGNED:
-            await self._write(lambda: self._store.running(self.job))
-            self._listener.queue_changed(self.job.user_id)
+    def begin(self) -> None:
+        """The backend began it; `write_running` puts that down without holding up what the backend says next."""
+        if not self.began:
+            self._began_ms = now_ms()
+            self._began.set()
 
-    async def collecting(self, result: Result) -> None:
+    async def write_running(self) -> None:
+        """Store that the job runs, once it does. May be cancelled at any time."""
+        await self._began.wait()
+        await asyncio.sleep(RUNNING_AFTER_S)
+        await self._write(lambda: self._store.running(self.job, self._began_ms))
+        self._listener.queue_changed(self.job.user_id)
+
+    async def note_files(self, files: list[JsonDict]) -> None:
+        """Store where files are about to be."""
+
+        async def write() -> Job:
+            await self._store.note_files(self.job, files)
+            return self.job
+
+        await self._write(write)
+
+    async def collecting(self, result: Result, files: list[JsonDict]) -> None:
         """The backend ended it; from here on it is never rendered again."""
-        await self._write(lambda: self._store.collecting(self.job, result))
+        await self._write(lambda: self._store.collecting(self.job, result, files))
 
     async def finish(self, state: JobState, result: Result, why: str, last: Message | None) -> None:
         """Store the end, then tell: success or error, the queue, the end marker (protocol §8.6)."""
-        await self._write(lambda: self._store.finish(self.job, state, result, why))
+        await self._write(lambda: self._store.finish(self.job, state, result, why, started_ms=self._began_ms))
         log.info("job ended", job=self.job.prompt_id, user=self.job.user_id, state=state, why=why)
         if last is not None:
             self.tell(last)
         self._listener.queue_changed(self.job.user_id)
+        self.tell_end()
+
+    def tell_end(self) -> None:
+        """The end marker: API clients read the history once they see it."""
         self.tell(Message("executing", {"node": None, "display_node": None, "prompt_id": self.job.prompt_id}))
 
-    async def requeue(self, why: str) -> None:
+    async def requeue(self, why: str, *, counts: bool, files: list[JsonDict]) -> None:
         """Back to its old place in the queue."""
-        await self._write(lambda: self._store.requeue(self.job, why))
+        await self._write(lambda: self._store.requeue(self.job, why, counts=counts, files=files))
         log.warning("job requeued", job=self.job.prompt_id, user=self.job.user_id, why=why)
         self._listener.queue_changed(self.job.user_id)
+
+    async def check_held(self) -> None:
+        """Raise Fenced when somebody else has the job now."""
+
+        async def look() -> Job:
+            await self._store.check_held(self.job)
+            return self.job
+
+        await self._write(look)
 
     async def _write(self, write: Callable[[], Awaitable[Job]]) -> None:
         while True:

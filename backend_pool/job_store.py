@@ -4,14 +4,15 @@ A change names the epoch its owner holds: an owner that lost the job meanwhile g
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 from sqlalchemy import func
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, delete, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from backend_pool.job_state import ACTIVE, FINAL, ON_BACKEND, JobState, check
 from backend_pool.model import Job, JobDocument, JsonDict, PromptCounter
+from backend_pool.submission import Result, Submission, count_outputs, workflow_id
 from proxy.base.clock import now_ms
 from proxy.base.database import Database
 from proxy.base.errors import Conflict, TooManyRequests
@@ -22,29 +23,6 @@ TRAIL_LENGTH = 24
 
 class Fenced(Exception):
     """This owner no longer holds the job: it was requeued, finished or removed by someone else."""
-
-
-@dataclass(frozen=True)
-class Submission:
-    """A validated prompt on its way into the queue."""
-
-    user_id: int
-    prompt_id: str
-    client_id: str | None
-    prompt: JsonDict
-    extra_data: JsonDict
-    targets: list[str]
-    number: float | None = None
-    front: bool = False
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a finished job leaves: ComfyUI's history entry without the prompt."""
-
-    outputs: JsonDict = field(default_factory=dict)
-    meta: JsonDict = field(default_factory=dict)
-    messages: list[Any] = field(default_factory=list)
 
 
 class JobStore:
@@ -110,7 +88,7 @@ class JobStore:
                 query = query.where(Job.user_id == user_id)
             if prompt_ids is not None:
                 query = query.where(col(Job.prompt_id).in_(prompt_ids))
-            jobs = list(s.exec(query).all())
+            jobs = list(s.exec(query.with_for_update()).all())
             for job in jobs:
                 job.cancel_requested = True
                 if job.state is JobState.QUEUED:
@@ -122,23 +100,9 @@ class JobStore:
 
     # -- the dispatcher and the runners ---------------------------------------------------------------------------
 
-    async def waiting(self) -> list[Job]:
-        """Every queued job, in ComfyUI's order inside a user."""
-        query = select(Job).where(Job.state == JobState.QUEUED).order_by(col(Job.number), col(Job.seq))
-        return await self._db.read(lambda s: list(s.exec(query).all()))
-
     async def heads(self) -> list[Job]:
-        """Each user's next job, for users who have none on a backend."""
-        rank = func.row_number().over(partition_by=col(Job.user_id), order_by=[col(Job.number), col(Job.seq)])
-        ranked = select(col(Job.seq), rank.label("rank")).where(Job.state == JobState.QUEUED).subquery()
-        busy = select(Job.user_id).where(col(Job.state).in_(ON_BACKEND))
-        query = (
-            select(Job)
-            .join(ranked, ranked.c.seq == col(Job.seq))
-            .where(ranked.c.rank == 1, col(Job.user_id).not_in(busy))
-            .order_by(col(Job.seq))
-        )
-        return await self._db.read(lambda s: list(s.exec(query).all()))
+        """Each user's next job, for users who have none on a backend; the cost grows with users, not with jobs."""
+        return await self._db.read(lambda s: list(s.exec(HEADS).all()))
 
     async def users_with_jobs(self) -> set[int]:
         """Users who wait for something or have it running."""
@@ -157,16 +121,11 @@ class JobStore:
             raise Fenced(f"job {seq} is gone")
         return found
 
-    async def cancel_requested(self, seq: int) -> bool:
-        """Whether the job's user wants it to end."""
-        query = select(Job.cancel_requested).where(Job.seq == seq)
-        return bool(await self._db.read(lambda s: s.exec(query).first()))
-
     async def assign(self, seq: int, backend_id: int) -> Job | None:
         """Give a queued job to a backend under fresh upstream ids; None when it is no longer waiting."""
 
         def work(s: Session) -> Job | None:
-            job = s.get(Job, seq)
+            job = s.get(Job, seq, with_for_update=True)
             if job is None or job.state is not JobState.QUEUED:
                 return None
             job.epoch += 1
@@ -179,44 +138,56 @@ class JobStore:
 
         return await self._db.write(work)
 
-    async def running(self, job: Job) -> Job:
-        """The backend began it."""
+    async def running(self, job: Job, started_ms: int | None = None) -> Job:
+        """The backend began it, now or at `started_ms`."""
 
         def begin(row: Job) -> None:
-            row.started_ms = now_ms()
+            row.started_ms = started_ms or now_ms()
             _change(row, JobState.RUNNING, "started")
 
         return await self._held(job, begin)
 
-    async def collecting(self, job: Job, result: Result) -> Job:
+    async def collecting(self, job: Job, result: Result, files: list[JsonDict] | None = None) -> Job:
         """The backend ended it; its result is kept so that fetching files can be repeated after a crash."""
 
         def keep(row: Job) -> None:
             row.started_ms = row.started_ms or now_ms()
             _change(row, JobState.COLLECTING, "backend done")
 
-        return await self._held(job, keep, result)
+        return await self._held(job, keep, result, files)
 
-    async def finish(self, job: Job, state: JobState, result: Result, why: str) -> Job:
-        """The job's final state and history entry, in one transaction."""
+    async def finish(
+        self, job: Job, state: JobState, result: Result, why: str, *, started_ms: int | None = None
+    ) -> Job:
+        """The job's final state and history entry, in one transaction; its list of files has served its turn."""
 
         def end(row: Job) -> None:
             row.ended_ms = now_ms()
-            row.started_ms = row.started_ms or row.ended_ms
+            row.started_ms = row.started_ms or started_ms or row.ended_ms
             row.outputs_count = count_outputs(result.outputs)
             _change(row, state, why)
 
-        return await self._held(job, end, result)
+        return await self._held(job, end, result, files=[])
 
-    async def requeue(self, job: Job, why: str) -> Job:
-        """Back to its old place in the queue; `number` and `seq` have not changed."""
+    async def requeue(self, job: Job, why: str, *, counts: bool = True, files: list[JsonDict] | None = None) -> Job:
+        """Back to its old place in the queue; `number` and `seq` have not changed.
+
+        `counts` False takes the attempt back: no backend began it. `files` are those of this attempt that are still
+        on disk; None leaves the noted ones, for the next attempt to remove.
+        """
 
         def back(row: Job) -> None:
             row.backend_id = row.upstream_id = row.upstream_client = row.started_ms = row.assigned_ms = None
             row.epoch += 1
+            row.attempt -= not counts
             _change(row, JobState.QUEUED, why)
 
-        return await self._held(job, back, Result(), files=[])
+        return await self._held(job, back, Result(), files)
+
+    async def check_held(self, job: Job) -> None:
+        """Raise Fenced when somebody else has the job now."""
+        row = await self._db.read(lambda s: s.get(Job, job.key))
+        _check_held(row, job)
 
     async def note_files(self, job: Job, files: list[JsonDict]) -> None:
         """Record where files of this job are about to be, so that a crash never stores one twice."""
@@ -244,9 +215,8 @@ class JobStore:
         files: list[JsonDict] | None = None,
     ) -> Job:
         def work(s: Session) -> Job:
-            row = s.get(Job, job.key)
-            if row is None or row.epoch != job.epoch or row.state in FINAL:
-                raise Fenced(f"job {job.key} is no longer held at epoch {job.epoch}")
+            row = s.get(Job, job.key, with_for_update=True)  # PostgreSQL; SQLite has one writer anyway
+            row = _check_held(row, job)
             change(row)
             if result is not None or files is not None:
                 document = s.get_one(JobDocument, job.key)
@@ -259,23 +229,30 @@ class JobStore:
         return await self._db.write(work)
 
 
-def count_outputs(outputs: JsonDict) -> int:
-    """How many files a job made, as ComfyUI's jobs API counts them: entries of the lists in each node's ui output."""
-    return sum(
-        len(items) for ui in outputs.values() for key, items in ui.items() if key != "animated" and _files(items)
+def _heads() -> SelectOfScalar[Job]:
+    users = select(Job.user_id).where(Job.state == JobState.QUEUED).distinct().subquery()
+    own = aliased(Job)
+    first = (
+        select(own.seq)
+        .where(own.state == JobState.QUEUED, own.user_id == users.c.user_id)
+        .order_by(col(own.number), col(own.seq))
+        .limit(1)
+        .correlate(users)
+        .scalar_subquery()
     )
+    busy = select(Job.user_id).where(col(Job.state).in_(ON_BACKEND))
+    heads = col(Job.seq).in_(select(first).select_from(users))
+    return select(Job).where(heads, col(Job.user_id).not_in(busy)).order_by(col(Job.seq))
 
 
-def _files(items: object) -> bool:
-    return isinstance(items, list) and any(isinstance(item, dict) and "filename" in item for item in items)
+HEADS = _heads()
+"""Made once: building it takes as long as running it."""
 
 
-def workflow_id(extra_data: JsonDict) -> str | None:
-    """The id of the workflow a prompt came from; extra_data is the caller's and may have any shape."""
-    found: Any = extra_data
-    for key in ("extra_pnginfo", "workflow", "id"):
-        found = found.get(key) if isinstance(found, dict) else None
-    return found if isinstance(found, str) else None
+def _check_held(row: Job | None, job: Job) -> Job:
+    if row is None or row.epoch != job.epoch or row.state in FINAL:
+        raise Fenced(f"job {job.key} is no longer held at epoch {job.epoch}")
+    return row
 
 
 def _number(s: Session, new: Submission) -> float:
@@ -304,4 +281,4 @@ def _delete(s: Session, seqs: Sequence[int]) -> None:
         s.exec(delete(Job).where(col(Job.seq).in_(chunk)))
 
 
-__all__ = ["Fenced", "JobStore", "Result", "Submission", "count_outputs"]
+__all__ = ["Fenced", "JobStore", "Result", "Submission"]

@@ -73,6 +73,15 @@ def with_options(spec: Any, choices: list[Any]) -> list[Any]:
     return [spec[0], {**config(spec), "options": choices}, *spec[2:]]
 
 
+def usable(info: Mapping[str, Any]) -> dict[str, Any]:
+    """The node classes that have the shape ComfyUI gives them; a broken custom node must not hide the others."""
+    return {
+        name: node
+        for name, node in info.items()
+        if isinstance(node, Mapping) and isinstance(node.get("input", {}), Mapping)
+    }
+
+
 def merge(infos: Sequence[ObjectInfo]) -> dict[str, Any]:
     """The union over backends: every class, and in each list every choice some backend offers, in first-seen order."""
     merged: dict[str, Any] = {}
@@ -99,7 +108,7 @@ def _with_choices(known: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping
         group: {name: changed.get(name, spec) for name, spec in inputs.items()}
         if isinstance(inputs, Mapping)
         else inputs
-        for group, inputs in known["input"].items()
+        for group, inputs in known.get("input", {}).items()
     }
     return {**known, "input": groups}
 

@@ -5,8 +5,6 @@ round, so that changes made by the command line or another process arrive withou
 """
 
 import asyncio
-import contextlib
-import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,10 +13,13 @@ from typing import Any
 from backend_pool.comfy_client import ComfyClient, Timeouts
 from backend_pool.errors import BackendError
 from backend_pool.health import Health, judge
+from backend_pool.json_text import parse
+from backend_pool.leftovers import Leftovers
 from backend_pool.model import Backend, BackendMode
-from backend_pool.node_info import ObjectInfo
+from backend_pool.node_info import ObjectInfo, usable
 from backend_pool.pool_info import PoolInfo
 from backend_pool.registry import Registry
+from proxy.base.bell import rung
 from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.logs import events
 from proxy.base.settings import Settings
@@ -50,6 +51,12 @@ class Member:
     """Jobs in a row that it lost; work goes to others first."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while the backend is down or removed: its runner gives the job back."""
+    doubted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set to have it probed at once."""
+    leftovers: Leftovers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.leftovers = Leftovers(self.client)
 
     @property
     def key(self) -> int:
@@ -60,7 +67,8 @@ class Member:
     @property
     def idle(self) -> bool:
         """Whether a job may be given to it now."""
-        return self.job is None and self.health is Health.UP and self.row.mode is BackendMode.ACTIVE and bool(self.info)
+        ready = self.health is Health.UP and self.row.mode is BackendMode.ACTIVE and bool(self.info)
+        return ready and self.job is None and not self.leftovers
 
 
 class Pool:
@@ -76,6 +84,7 @@ class Pool:
         self.generation = 0
         self.on_change: list[Callable[[], None]] = []
         self._seen: dict[int, ObjectInfo] = {}
+        self._merging = asyncio.Lock()
 
     def wake(self) -> None:
         """Look at the rows now: somebody changed them."""
@@ -88,9 +97,7 @@ class Pool:
                 await self.refresh()
             except Exception as error:
                 log.error("backends could not be listed", error=repr(error))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._relist.wait(), self._settings.job_poll_s)
-            self._relist.clear()
+            await rung(self._relist, self._settings.job_poll_s)
 
     async def refresh(self) -> None:
         """One relist."""
@@ -99,6 +106,9 @@ class Pool:
             await self._leave(self.members.pop(key))
         for key, row in rows.items():
             member = self.members.get(key)
+            if member is not None and member.row.url != row.url:  # SQLite gave a removed backend's id to a new one
+                await self._leave(self.members.pop(key))
+                member = None
             if member is None:
                 self._join(row)
             elif member.row.mode != row.mode:
@@ -115,6 +125,13 @@ class Pool:
         """The member of a row, None when it was removed."""
         return None if backend_id is None else self.members.get(backend_id)
 
+    def doubt(self, member: Member, why: str) -> None:
+        """It lost a job: no new work until it has answered a probe, which is due now."""
+        if member.health is Health.UP:
+            member.health, member.error = Health.SUSPECT, why
+            log.info("backend health changed", backend=member.row.name, health=member.health, was="up", error=why)
+        member.doubted.set()
+
     def _changed(self) -> None:
         for heard in self.on_change:
             heard()
@@ -130,12 +147,17 @@ class Pool:
         member.gone.set()
         if member.job is None:
             await member.client.close()
-        self._rebuild()
+        await self._rebuild()
 
     async def _probe_for_ever(self, member: Member) -> None:
         while self.members.get(member.key) is member:
-            await self._probe(member)
-            await asyncio.sleep(self._settings.probe_interval_s * random.uniform(0.8, 1.2))  # noqa: S311
+            try:
+                await self._probe(member)
+            except Exception as error:  # whatever a stranger's server answered: it must not end the probing
+                log.error("probe failed", backend=member.row.name, error=repr(error))
+                await self._judge(member, answered=False, error=repr(error))
+            pause_s = self._settings.probe_interval_s * random.uniform(0.8, 1.2)  # noqa: S311
+            await rung(member.doubted, pause_s)
 
     async def _probe(self, member: Member) -> None:
         timeout_s = self._settings.probe_timeout_s
@@ -144,23 +166,23 @@ class Pool:
             if member.health is not Health.UP or monotonic_s() - member.info_at >= INFO_EVERY_S:
                 await self._read_info(member)
         except (BackendError, ValueError) as error:
-            self._judge(member, answered=False, error=str(error))
+            await self._judge(member, answered=False, error=str(error))
             return
         member.stats = stats if isinstance(stats, dict) else {}
         member.seen_ms = now_ms()
-        self._judge(member, answered=True, error=None)
+        await self._judge(member, answered=True, error=None)
 
     async def _read_info(self, member: Member) -> None:
         raw = await member.client.get_bytes("/object_info", INFO_TIMEOUT_S)
         member.info_at = monotonic_s()
         if raw == member.info_raw:
             return
-        info = await asyncio.to_thread(json.loads, raw)
+        info = await asyncio.to_thread(parse, raw)
         if not isinstance(info, dict):
             raise ValueError("object_info is not an object")
-        member.info, member.info_raw = info, raw
+        member.info, member.info_raw = usable(info), raw
 
-    def _judge(self, member: Member, *, answered: bool, error: str | None) -> None:
+    async def _judge(self, member: Member, *, answered: bool, error: str | None) -> None:
         now = monotonic_s()
         if answered:
             member.silent_since = now
@@ -175,16 +197,22 @@ class Pool:
             member.gone.clear()
         if member.health is not before:
             log.info("backend health changed", backend=member.row.name, health=member.health, was=before, error=error)
-        if member.health is not before or (answered and member.info is not self._seen.get(member.key)):
-            self._rebuild()
+        if self.members.get(member.key) is member and (
+            member.health is not before or member.info is not self._seen.get(member.key, {})
+        ):
+            await self._rebuild()
 
-    def _rebuild(self) -> None:
-        """Publish the union again. A backend that is down for a while keeps its nodes on show: its jobs wait for it."""
-        infos = {key: member.info for key, member in self.members.items() if member.info}
-        if list(map(id, infos.values())) != list(map(id, self._seen.values())):
-            self.info = PoolInfo(list(infos.values()))
-            self.generation += 1
-        self._seen = infos
+    async def _rebuild(self) -> None:
+        """Publish the union again. A backend that is down for a while keeps its nodes on show: its jobs wait for it.
+
+        In a thread: a pool's documents have megabytes.
+        """
+        async with self._merging:
+            infos = {key: member.info for key, member in self.members.items() if member.info}
+            if list(map(id, infos.values())) != list(map(id, self._seen.values())):
+                self.info = await asyncio.to_thread(PoolInfo, list(infos.values()))
+                self.generation += 1
+            self._seen = infos
         self._changed()
 
 

@@ -8,7 +8,16 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from backend_pool.node_info import ObjectInfo, input_specs, merge, options, upload_folder, upload_kind, with_options
+from backend_pool.node_info import (
+    ObjectInfo,
+    config,
+    input_specs,
+    merge,
+    options,
+    upload_folder,
+    upload_kind,
+    with_options,
+)
 
 ListFiles = Callable[[str, str], list[str]]
 """(directory: input|output|temp, media type prefix) -> names of the user's files, sorted."""
@@ -20,7 +29,8 @@ class PoolInfo:
     def __init__(self, infos: Sequence[ObjectInfo]) -> None:
         self.union: dict[str, Any] = merge(infos)
         self._personal = [name for name, node in self.union.items() if _lists_files(node)]
-        common = {name: node for name, node in self.union.items() if name not in set(self._personal)}
+        personal = set(self._personal)
+        common = {name: node for name, node in self.union.items() if name not in personal}
         self._common = json.dumps(common).encode()[:-1]
 
     def document(self, files: ListFiles) -> bytes:
@@ -35,7 +45,7 @@ class PoolInfo:
     def _own(self, name: str, files: ListFiles) -> Mapping[str, Any]:
         node: Mapping[str, Any] = self.union[name]
         groups: dict[str, Any] = {}
-        for group, inputs in node["input"].items():
+        for group, inputs in node.get("input", {}).items():
             groups[group] = inputs
             if isinstance(inputs, Mapping):
                 groups[group] = {key: _with_files(spec, files) for key, spec in inputs.items()}
@@ -43,11 +53,16 @@ class PoolInfo:
 
 
 def _lists_files(node: Mapping[str, Any]) -> bool:
-    return any(upload_kind(spec) is not None and options(spec) is not None for _, spec in input_specs(node))
+    return any(_lists_own(spec) for _, spec in input_specs(node))
+
+
+def _lists_own(spec: Any) -> bool:
+    """Whether an input's choices are the user's files; the WebUI itself fetches those of `remote` inputs."""
+    return upload_kind(spec) is not None and options(spec) is not None and "remote" not in config(spec)
 
 
 def _with_files(spec: Any, files: ListFiles) -> Any:
     kind = upload_kind(spec)
-    if kind is None or options(spec) is None:
+    if kind is None or not _lists_own(spec):
         return spec
     return with_options(spec, list(files(upload_folder(spec), kind)))

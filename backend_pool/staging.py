@@ -10,14 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from backend_pool.comfy_client import FileRef
 from backend_pool.model import JsonDict
 from backend_pool.node_info import ObjectInfo, input_specs, options, upload_folder, upload_kind
-from backend_pool.user_files import UserDirs, digest, resolve, safe_subfolder
+from backend_pool.user_files import UserDirs, annotated, digest, resolve, safe_subfolder
 
 INPUT_FOLDER = "cluster"
 """Subfolder of a backend's input directory that holds staged files."""
 
 PREFIX_INPUT = "filename_prefix"
+
+SALT_INPUT = "cluster_user"
+"""No node declares it, so ComfyUI neither checks nor passes it, but its cache key covers it (protocol §5.2)."""
 
 
 class UnsafePrefix(Exception):
@@ -35,12 +39,15 @@ class Staged:
     prompt: JsonDict
     files: dict[str, Path] = field(default_factory=dict)
     """Content-addressed name -> local file."""
+    own: dict[str, FileRef] = field(default_factory=dict)
+    """Content-addressed name -> the user's name of that file; the first one where a prompt has two."""
     undo: dict[str, str] = field(default_factory=dict)
 
     def restore(self, text: str) -> str:
-        """JSON text with every rewritten value replaced by the user's own."""
+        """JSON text with every rewritten value replaced by the user's own, also as a backend on Windows writes it."""
         for ours, theirs in self.undo.items():
-            text = text.replace(ours, json.dumps(theirs)[1:-1])
+            own = json.dumps(theirs)[1:-1]
+            text = text.replace(ours, own).replace(ours.replace("/", "\\\\"), own)
         return text
 
 
@@ -55,21 +62,26 @@ def stage(prompt: JsonDict, info: ObjectInfo, dirs: UserDirs, tag: str) -> Stage
     for node_id, node in staged.prompt.items():
         inputs = node.get("inputs", {})
         node.pop("is_changed", None)  # a resubmitted PNG carries it, and ComfyUI would trust it (protocol §8.47)
-        for key, path in list(_files(inputs, info.get(node["class_type"], {}), dirs)):
+        known = info.get(node["class_type"], {})
+        for key, path, ref in list(_files(inputs, known, dirs)):
             name = f"{digest(path)[:40]}{path.suffix.lower()}"
             staged.files[name] = path
-            staged.undo[f"{INPUT_FOLDER}/{name}"] = str(inputs[key])
+            staged.own.setdefault(name, ref)
+            staged.undo.setdefault(f"{INPUT_FOLDER}/{name}", str(inputs[key]))
             inputs[key] = f"{INPUT_FOLDER}/{name}"
         prefix = inputs.get(PREFIX_INPUT)
         if isinstance(prefix, str):
             if safe_subfolder(prefix) is None:
                 raise UnsafePrefix(node_id)
             inputs[PREFIX_INPUT] = f"{output_folder(tag)}/{prefix}"
-            staged.undo |= {f"{output_folder(tag)}/": "", output_folder(tag): ""}
+        elif known.get("output_node") is True:
+            # Without it a backend would answer one user's PreviewImage with another's cached file, workflow inside.
+            inputs[SALT_INPUT] = tag
+    staged.undo |= {f"{output_folder(tag)}/": "", output_folder(tag): ""}
     return staged
 
 
-def _files(inputs: JsonDict, node: Any, dirs: UserDirs) -> Iterator[tuple[str, Path]]:
+def _files(inputs: JsonDict, node: Any, dirs: UserDirs) -> Iterator[tuple[str, Path, FileRef]]:
     """Inputs that name a file of the user: those marked for uploads, and list inputs whose value no backend lists."""
     for key, spec in input_specs(node):
         value = inputs.get(key)
@@ -78,6 +90,9 @@ def _files(inputs: JsonDict, node: Any, dirs: UserDirs) -> Iterator[tuple[str, P
         marked = upload_kind(spec) is not None
         listed = options(spec)
         if marked or (listed is not None and value not in listed):
-            path = resolve(dirs, value, upload_folder(spec) if marked else "input")
+            default = upload_folder(spec) if marked else "input"
+            path = resolve(dirs, value, default)
             if path is not None:
-                yield key, path
+                name, folder = annotated(value, default)
+                subfolder, _, filename = name.replace("\\", "/").rpartition("/")
+                yield key, path, FileRef(filename, subfolder, folder)

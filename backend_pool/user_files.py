@@ -4,13 +4,16 @@ Blocking; callers run these in threads. Nothing here follows a name out of the u
 itself loads `../../x` and absolute paths, protocol §4.2).
 """
 
+import contextlib
+import errno
 import hashlib
 import mimetypes
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from proxy.base.errors import BadInput, DiskFull
 
@@ -19,6 +22,9 @@ _ANNOTATED = re.compile(r"^(?P<name>.*?)(?: \[(?P<folder>input|output|temp)\])?$
 _COUNTED = re.compile(r"^(?P<prefix>.*)_(?P<number>\d{5,})(?P<tail>_?\.[^./]*)$", re.DOTALL)
 HASH_CHUNK = 1024 * 1024
 ATTEMPTS = 1000
+INCOMING = ".incoming"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @dataclass(frozen=True)
@@ -37,18 +43,24 @@ class UserDirs:
         return Path(getattr(self, folder))
 
 
+def annotated(value: str, default: str = "input") -> tuple[str, str]:
+    """Name and folder of a prompt's value such as `sub/a.png [output]`."""
+    match = _ANNOTATED.match(value)
+    assert match is not None  # every text matches
+    return match["name"], match["folder"] or default
+
+
 def resolve(dirs: UserDirs, value: str, default: str = "input") -> Path | None:
     """The file a prompt's value names, such as `a.png`, `sub/a.png [output]`; None unless it is the user's to read."""
-    match = _ANNOTATED.match(value)
-    if match is None or "\0" in value:
+    name, folder = annotated(value, default)
+    if "\0" in value or folder not in FOLDERS:
         return None
-    folder = match["folder"] or default
     roots = [dirs.root(folder)]
     if folder == "input" and dirs.shared is not None:
         roots.append(dirs.shared)
     for root in roots:
         try:
-            path = (root / match["name"]).resolve()
+            path = (root / name).resolve()
             if path.is_relative_to(root.resolve()) and path.is_file():
                 return path
         except (OSError, RuntimeError):  # name too long, symlink loop
@@ -92,8 +104,8 @@ def safe_filename(filename: str) -> str | None:
     return None if bad or len(filename.encode()) > 255 else filename
 
 
-def incoming(root: Path, subfolder: str) -> Path:
-    """A fresh partial file beside where the finished one will be; hidden from ComfyUI's lists."""
+def landing(root: Path, subfolder: str) -> Path:
+    """The directory a file goes to, made if need be. Raises BadInput for one that a link leads out of `root`."""
     folder = root / subfolder
     try:
         if not folder.resolve().is_relative_to(root.resolve()):
@@ -101,11 +113,50 @@ def incoming(root: Path, subfolder: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(error) from error
-    return folder / f".{os.urandom(8).hex()}.part"
+    return folder
 
 
-def free_names(folder: Path, filename: str) -> list[str]:
-    """Names a new file may take, best first, when a backend calls it `filename`.
+def create_incoming(root: Path, key: str) -> tuple[Path, IO[bytes]]:
+    """A file to write until it is whole. One place and one name per `key`, so that a crash leaves nothing."""
+    path = root / INCOMING / f"{key}.part"
+    for _ in range(ATTEMPTS):
+        try:
+            path.parent.mkdir(exist_ok=True)
+            return path, path.open("wb")
+        except FileNotFoundError:  # another job of this user has just removed the folder
+            continue
+        except OSError as error:
+            raise disk_error(error) from error
+    raise DiskFull(f"The folder {INCOMING} cannot be made.")
+
+
+def write(out: IO[bytes], chunk: bytes) -> None:
+    """Write on; raises DiskFull."""
+    try:
+        out.write(chunk)
+    except OSError as error:
+        raise disk_error(error) from error
+
+
+def close(out: IO[bytes]) -> None:
+    """Write what was buffered; raises DiskFull."""
+    try:
+        out.close()
+    except OSError as error:
+        raise disk_error(error) from error
+
+
+def clear_incoming(root: Path, key: str) -> None:
+    """Remove partial files whose key begins with `key`."""
+    folder = root / INCOMING
+    with contextlib.suppress(OSError):  # none there, or another job's are
+        for partial in folder.glob(f"{key}*"):
+            partial.unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def free_names(folder: Path, filename: str, taken: Container[str] = ()) -> Iterator[str]:
+    """Names a new file may take, best first, when a backend calls it `filename`; `taken` are promised to others.
 
     A counted name (`ComfyUI_00003_.png`) takes the user's own next number, as if ComfyUI had written it there; another
     name that is taken becomes `name (1).ext`.
@@ -114,25 +165,42 @@ def free_names(folder: Path, filename: str) -> list[str]:
     if match is not None:
         first = next_counter([entry.name for entry in folder.iterdir()], match["prefix"])
         width = len(match["number"])
-        return [f"{match['prefix']}_{first + step:0{width}}{match['tail']}" for step in range(ATTEMPTS)]
-    stem, dot, ext = filename.rpartition(".")
-    if not dot or not stem:
-        stem, dot, ext = filename, "", ""
-    names = [filename, *(f"{stem} ({n}){dot}{ext}" for n in range(1, ATTEMPTS))]
-    return [name for name in names if not (folder / name).exists()]
+        names = (f"{match['prefix']}_{first + step:0{width}}{match['tail']}" for step in range(ATTEMPTS))
+    else:
+        stem, dot, ext = filename.rpartition(".")
+        if not dot or not stem:
+            stem, dot, ext = filename, "", ""
+        names = (f"{stem} ({n}){dot}{ext}" if n else filename for n in range(ATTEMPTS))
+    return (name for name in names if name not in taken and not (folder / name).exists())
 
 
-def arrive(partial: Path, name: str) -> bool:
+def arrive(partial: Path, target: Path, *, durable: bool) -> bool:
     """Give a complete partial file its name; False when another file took that name meanwhile, which is kept."""
     try:
-        with partial.open("rb") as content:
-            os.fsync(content.fileno())
-        os.link(partial, partial.parent / name)
-    except FileExistsError:
-        return False
+        if durable:
+            with partial.open("rb") as content:
+                os.fsync(content.fileno())
+        try:
+            os.link(partial, target)
+            partial.unlink()
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            return _arrive_unlinked(partial, target)
     except OSError as error:
         raise disk_error(error) from error
-    partial.unlink()
+    return True
+
+
+def _arrive_unlinked(partial: Path, target: Path) -> bool:
+    """Where there are no hard links (exFAT, SMB, some FUSE): claim the name, then move over the claim."""
+    try:
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        return False
+    partial.replace(target)
     return True
 
 
@@ -145,4 +213,5 @@ def next_counter(names: Sequence[str], prefix: str) -> int:
 
 def disk_error(error: OSError) -> DiskFull:
     """What to tell the user when writing failed."""
-    return DiskFull(f"The picture could not be stored: {error.strerror or error}. Free some space, then run it again.")
+    advice = "Free some space, then run it again." if error.errno in FULL else "Mend the folder, then run it again."
+    return DiskFull(f"The picture could not be stored: {error.strerror or error}. {advice}")

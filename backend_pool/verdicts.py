@@ -7,8 +7,12 @@ from typing import Any
 
 from backend_pool.errors import BackendRefused
 from backend_pool.frames import Message
+from backend_pool.job_state import JobState
 from backend_pool.model import JsonDict
+from backend_pool.submission import Result
 from proxy.base.clock import now_ms
+
+TERMINAL = frozenset({"execution_success", "execution_error", "execution_interrupted"})
 
 
 def failed(prompt_id: str, kind: str, message: str, node: tuple[str, str] = ("", "")) -> Message:
@@ -47,12 +51,40 @@ def refusal(prompt_id: str, prompt: JsonDict, refused: BackendRefused) -> Messag
     node_errors = body.get("node_errors")
     for key, value in node_errors.items() if isinstance(node_errors, dict) else ():
         node_id = node_id or str(key)
-        lines += [f"{e.get('message')}: {e.get('details')}" for e in value.get("errors", []) if isinstance(e, dict)]
-    text = "\n".join([message, *lines])
-    node_type = str(prompt.get(node_id, {}).get("class_type", ""))
+        errors = value.get("errors") if isinstance(value, dict) else None
+        lines += [f"{e.get('message')}: {e.get('details')}" for e in errors or () if isinstance(e, dict)]
+    text = "\n".join([str(message), *lines])
+    node = prompt.get(node_id)
+    node_type = str(node.get("class_type", "")) if isinstance(node, dict) else ""
     return failed(prompt_id, "PromptRefused", text, (node_id, node_type))
 
 
 def as_history(message: Message) -> list[Any]:
     """A message as the history's `status.messages` holds it."""
     return [message.type, message.data]
+
+
+def result_of(entry: JsonDict, prompt_id: str) -> Result:
+    """The parts of a backend's history entry that are kept, whatever shape custom nodes gave them."""
+    outputs, meta = (part if isinstance(part, dict) else {} for part in (entry.get("outputs"), entry.get("meta")))
+    status = entry.get("status")
+    told = status.get("messages") if isinstance(status, dict) else None
+    messages = [
+        [m[0], m[1]]
+        for m in (told if isinstance(told, list) else ())
+        if isinstance(m, list) and len(m) == 2 and isinstance(m[0], str) and isinstance(m[1], dict)
+    ]
+    ended_well = not isinstance(status, dict) or status.get("status_str") != "error"
+    if not ended_well and not any(m[0] in TERMINAL for m in messages):
+        messages.append(as_history(failed(prompt_id, "ExecutionFailed", "The backend failed without saying why.")))
+    return Result(outputs, meta, messages)
+
+
+def state_of(messages: list[Any]) -> JobState:
+    """How a job ended, out of its history messages."""
+    kinds = {message[0] for message in messages}
+    if "execution_interrupted" in kinds:
+        return JobState.CANCELLED
+    # A blocked node's error has no timestamp and the job goes on (ComfyUI's execution.py).
+    errors = [message for message in messages if message[0] == "execution_error" and "timestamp" in message[1]]
+    return JobState.FAILED if errors else JobState.SUCCEEDED

@@ -84,6 +84,9 @@ class Settings(BaseSettings):
     )
     job_attempts: int = Field(3, ge=1, description="How often a job is tried on backends that vanish before it fails.")
     job_poll_s: float = Field(2.0, gt=0, description="How often the queue is looked at when nothing rings.")
+    cancel_grace_s: float = Field(
+        10.0, gt=0, description="A cancelled job that its backend has not ended after this long ends without it."
+    )
     queue_limit: int = Field(1000, ge=1, description="Waiting jobs one user may have.")
     history_limit: int = Field(10_000, ge=1, description="Finished jobs kept per user, as in ComfyUI.")
     upstream_timeout_s: float = Field(30.0, gt=0, description="How long a backend or session may take to answer.")
