@@ -36,17 +36,18 @@ class Access:
     authenticator: Authenticator
     passwords: Passwords
     cache: AccessCache
-    _attempts: Throttle
+    _by_address: Throttle
+    _by_name: Throttle
 
     async def sign_in(self, name: str, password: str, scope: Scope, user_agent: str) -> str:
         """Check a password; returns the login cookie's value. Raises NotAuthenticated or Throttled."""
         address = address_key(scope)
-        key = f"name {name.strip().casefold()[: accounts.NAME_LENGTH]}"
+        key = name.strip().casefold()[: accounts.NAME_LENGTH]
         what = "wrong passwords"
         # The address first, always: attempts that wait for each other's second place would wait for ever.
         async with (
-            self._attempts.attempt(f"address {address}", what) as from_address,
-            self._attempts.attempt(key, what) as for_name,
+            self._by_address.attempt(address, what) as from_address,
+            self._by_name.attempt(key, what) as for_name,
         ):
             user = await self.users.check(name, password)
             from_address.fine = for_name.fine = user is not None
@@ -58,7 +59,7 @@ class Access:
 
     async def change_password(self, identity: Identity, old: str, new: str) -> None:
         """A user's own change: needs the old password, ends the user's other logins. Raises BadInput or Throttled."""
-        async with self._attempts.attempt(f"name {identity.name.casefold()}", "wrong passwords") as attempt:
+        async with self._by_name.attempt(identity.name.casefold(), "wrong passwords") as attempt:
             attempt.fine = await self.users.check(identity.name, old) is not None
         if not attempt.fine:
             raise BadInput("The current password is not right.")
@@ -94,7 +95,8 @@ def open_access(settings: Settings, db: Database, tasks: Tasks) -> Access:
         authenticator=Authenticator(db, logins, tokens, cache, tasks),
         passwords=hashing,
         cache=cache,
-        _attempts=Throttle(settings.login_attempts, settings.login_window_s),
+        _by_address=Throttle(settings.login_address_attempts, settings.login_window_s),
+        _by_name=Throttle(settings.login_attempts, settings.login_window_s),
     )
 
 

@@ -47,13 +47,14 @@ async def create_user(call: Call) -> BaseModel:
 
 
 async def change_user(call: Call) -> BaseModel:
-    """Make or unmake an administrator, disable or enable; a disabled user's session ends."""
+    """Make or unmake an administrator, disable or enable; a disabled user's session and jobs end."""
     change, user_id = call.given(UserChange), call.id("id")
     if user_id == call.who.user_id and (change.disabled or change.is_admin is False):
         raise Conflict("You cannot take your own access away. Let another administrator do it.")
     user = await call.deps.access.users.change(user_id, is_admin=change.is_admin, disabled=change.disabled)
     log.info("user changed", user=user.name, by=call.who.name, disabled=user.disabled, is_admin=user.is_admin)
     if change.disabled:
+        await call.deps.jobs.cancel(user_id, None)
         await call.deps.sessions.stop(user_id)
     return user_info(user)
 

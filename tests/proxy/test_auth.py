@@ -190,7 +190,7 @@ async def test_the_use_of_a_token_is_noted(tmp_path: Path) -> None:
 
 
 async def test_wrong_passwords_are_throttled_by_name_and_address(tmp_path: Path) -> None:
-    async with opened(tmp_path, login_attempts=3) as (access, _):
+    async with opened(tmp_path, login_attempts=3, login_address_attempts=3) as (access, _):
         await access.users.add("Ann", PASSWORD)
         await access.users.add("Bob", PASSWORD)
         for number in range(3):
@@ -215,7 +215,7 @@ async def test_good_logins_are_never_throttled(tmp_path: Path) -> None:
 
 
 async def test_a_class_may_sign_in_at_once_from_one_address(tmp_path: Path) -> None:
-    async with opened(tmp_path, login_attempts=3) as (access, _):
+    async with opened(tmp_path, login_attempts=3, login_address_attempts=3) as (access, _):
         for number in range(12):
             await access.users.add(f"student{number}", PASSWORD)
         cookies = await asyncio.gather(*(sign_in(access, f"student{number}") for number in range(12)))
