@@ -79,7 +79,7 @@ class JobRecord:
 
     def tell_end(self) -> None:
         """The end marker: API clients read the history once they see it."""
-        self.tell(Message("executing", {"node": None, "display_node": None, "prompt_id": self.job.prompt_id}))
+        self.tell(Message("executing", {"node": None, "prompt_id": self.job.prompt_id}))
 
     async def requeue(self, why: str, *, counts: bool, files: list[JsonDict]) -> None:
         """Back to its old place in the queue."""
