@@ -18,11 +18,12 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from proxy.base.errors import ClusterError
+from proxy.base.errors import ClusterError, ConfigError
 from proxy.base.settings import ENV_PREFIX, Settings
 from proxy.doctor_network import ask
 from proxy.finding import Finding, bad, note
 from user_sessions.run_dir import fits
+from user_sessions.runtimes import readable_paths
 from user_sessions.sandbox import Confinement, layers
 
 GIB = 1 << 30
@@ -144,6 +145,10 @@ def _sessions(settings: Settings) -> Iterator[Finding]:
         yield bad("sessions", f"{sys.platform} cannot fork sessions: use Linux, WSL2 or a container")
     if settings.run_dir is not None and not fits(settings.run_dir.absolute()):
         yield bad("sessions", f"run_dir {settings.run_dir} is too long for Unix sockets: choose a shorter one")
+    try:
+        readable_paths(settings.runtime, {})
+    except ConfigError as error:
+        yield bad("sessions", error.message)
     if settings.runtime == "comfyui":
         main = (settings.comfyui or Path("missing")) / "main.py"
         python = settings.comfyui_python

@@ -1,0 +1,79 @@
+"""Nothing merges undocumented: settings, command line, metrics, API, and links between the pages."""
+
+import re
+from pathlib import Path
+
+import pytest
+import typer.main
+from typer.core import TyperCommand, TyperGroup
+
+from proxy import cli
+from proxy.api import OPERATIONS
+from proxy.base.settings import Settings
+from proxy.base.settings_doc import page
+from proxy.health import METRICS
+
+ROOT = Path(__file__).parent.parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md"])
+
+
+def verbs() -> dict[str, TyperCommand]:
+    """Every verb in full, such as `user add`."""
+    found: dict[str, TyperCommand] = {}
+    top = typer.main.get_command(cli.app)
+    assert isinstance(top, TyperGroup)
+    for name, command in top.commands.items():
+        if isinstance(command, TyperGroup):
+            found |= {f"{name} {verb}": sub for verb, sub in command.commands.items() if isinstance(sub, TyperCommand)}
+        elif isinstance(command, TyperCommand):
+            found[name] = command
+    return found
+
+
+def test_the_page_of_settings_is_the_settings() -> None:
+    """When this fails: python -m proxy.base.settings_doc > docs/settings.md"""
+    assert (DOCS / "settings.md").read_text() == page()
+    for name in Settings.model_fields:
+        assert f"| `{name}` |" in page()
+
+
+def test_every_verb_and_flag_is_documented() -> None:
+    text = (DOCS / "operations.md").read_text()
+    known = verbs()
+    assert {"up", "demo", "user add", "doctor"} <= known.keys()
+    for verb, command in known.items():
+        assert re.search(rf"^\| `{verb}[` ]", text, re.MULTILINE), verb
+        for parameter in command.params:
+            for flag in (name for name in parameter.opts if name.startswith("--") and name != "--help"):
+                assert f"`{flag}" in text or f" {flag} " in text, f"{verb} {flag}"
+
+
+def test_every_documented_flag_exists() -> None:
+    flags = {name for command in verbs().values() for p in command.params for name in (*p.opts, *p.secondary_opts)}
+    text = (DOCS / "operations.md").read_text()
+    assert set(re.findall(r"`(--[a-z-]+)`", text)) <= flags | {"--help"}
+
+
+def test_the_metrics_are_the_documented_ones() -> None:
+    text = (DOCS / "metrics.md").read_text()
+    assert set(re.findall(r"^\| `(comfy_cluster_\w+)` \|", text, re.MULTILINE)) == set(METRICS)
+
+
+def test_the_operations_of_the_api_are_the_documented_ones() -> None:
+    text = (DOCS / "api.md").read_text()
+    documented = set(re.findall(r"^\| `((?:GET|POST|PATCH|PUT|DELETE) /[^`]*)` \|", text, re.MULTILINE))
+    assert documented == {f"{operation.method} {operation.path}" for operation in OPERATIONS}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
+        if "://" not in target:
+            assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_settings_named_in_the_docs_exist(path: Path) -> None:
+    for name in re.findall(r"COMFY_CLUSTER_([A-Z_]+)", path.read_text()):
+        assert name.lower() in Settings.model_fields or name == "TOKEN", name
