@@ -27,6 +27,7 @@ from proxy.edge import Edge
 from proxy.health import HealthRoutes
 from proxy.job_control import Jobs
 from proxy.job_views import JobViews
+from proxy.open_sockets import OpenSockets
 from proxy.secret_key import load_or_create
 from proxy.starter import Starter, read_workflow
 from proxy.upstreams import Upstreams
@@ -97,7 +98,7 @@ def build(settings: Settings, db: Database) -> Cluster:
         prompt=PromptRoute(store, queries, dispatcher, pool, events, folders, settings),
         queue=QueueRoutes(queries, store, jobs, settings),
         jobs=JobsRoutes(queries, jobs, settings),
-        info=InfoRoutes(pool, folders),
+        info=InfoRoutes(pool, folders, settings.max_upload_mb),
     )
     deps = Deps(settings, access, sessions, jobs, JobViews(db), registry, pool)
     starter = Starter(pool, settings)
@@ -108,6 +109,7 @@ def build(settings: Settings, db: Database) -> Cluster:
         authenticator=access.authenticator,
         sessions=sessions,
         events=events,
+        sockets=OpenSockets(access.authenticator, access.cache, tasks),
         webui=WebUi(upstreams, starter),
         starter=starter,
         upstreams=upstreams,

@@ -22,6 +22,7 @@ from backend_pool.user_files import listing
 from proxy.base.clock import monotonic_s
 from proxy.comfy_request import identity
 from proxy.user_folders import UserFolders
+from proxy.user_socket import server_features
 
 KEPT_S = 10.0
 TIMEOUT_S = 10.0
@@ -34,6 +35,7 @@ class InfoRoutes:
 
     pool: Pool
     folders: UserFolders
+    max_upload_mb: int
     _answers: dict[str, tuple[float, Any]] = field(default_factory=dict)
 
     async def object_info(self, request: Request) -> Response:
@@ -119,6 +121,10 @@ class InfoRoutes:
 
     def _up(self) -> list[Member]:
         return [member for member in self.pool.members.values() if member.health is Health.UP]
+
+    async def features(self, request: Request) -> Response:
+        """GET /features: what holds from the browser to the pool, as announced on /ws."""
+        return JSONResponse(server_features(self.max_upload_mb))
 
     async def _union(self, path: str) -> list[Any]:
         merged: dict[str, Any] = {}

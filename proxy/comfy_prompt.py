@@ -24,6 +24,7 @@ from proxy.base.errors import BadInput, ClusterError, Unavailable
 from proxy.base.names import new_id
 from proxy.base.settings import Settings
 from proxy.comfy_request import identity, read_json
+from proxy.comfy_shapes import shown_number
 from proxy.user_events import UserEvents
 from proxy.user_folders import UserFolders
 
@@ -79,7 +80,11 @@ class PromptRoute:
         with self.dispatcher.hold(user.user_id, new.prompt_id):
             job = await self.store.submit(new)
             self.dispatcher.keep_secrets(job.key, secrets)
-            answer = {"prompt_id": job.prompt_id, "number": job.number, "node_errors": verdict.node_errors}
+            answer = {
+                "prompt_id": job.prompt_id,
+                "number": shown_number(job.number) if order.number is None else order.number,
+                "node_errors": verdict.node_errors,
+            }
             try:
                 await JSONResponse(answer)(request.scope, request.receive, send)
             finally:

@@ -12,6 +12,9 @@ from proxy import auth
 from proxy.access_cache import Identity
 from proxy.base.errors import BadInput, TooLarge
 
+DEPTH_LIMIT = 100
+"""Levels of nesting a body may have; workflows with subgraphs need about 20."""
+
 
 def identity(request: Request) -> Identity:
     """The sender; the edge lets nobody unknown through."""
@@ -28,7 +31,7 @@ async def read_json(request: Request, limit_mb: int, *, empty: Any = None) -> An
             return empty
         raise BadInput("The request has no body. Send JSON.")
     try:
-        return json.loads(body, parse_constant=_refuse_constant)
+        return _shallow(json.loads(body, parse_constant=_refuse_constant))
     except RecursionError as error:
         raise BadInput("The JSON is nested too deeply.") from error
     except ValueError as error:
@@ -63,6 +66,17 @@ def ids(body: dict[str, Any], key: str) -> list[str]:
     """A list of ids in a command such as `{"delete": [...]}`."""
     listed = body.get(key)
     return [str(item) for item in listed] if isinstance(listed, list) else []
+
+
+def _shallow(value: Any) -> Any:
+    """The value; raises RecursionError for one that copying or writing it as JSON would overflow a stack with."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(DEPTH_LIMIT):
+        if not level:
+            return value
+        children = (child for node in level for child in (node.values() if isinstance(node, dict) else node))
+        level = [child for child in children if isinstance(child, dict | list)]
+    raise RecursionError
 
 
 def _refuse_constant(name: str) -> None:

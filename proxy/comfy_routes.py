@@ -24,7 +24,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 OWNED = frozenset(
     {
         "prompt", "queue", "history", "history_v2", "interrupt", "free", "object_info", "models", "embeddings",
-        "system_stats", "view_metadata",
+        "system_stats", "view_metadata", "features",
     }
 )  # fmt: skip
 """First path segments that never reach a session, with or without `/api` before them."""
@@ -74,6 +74,7 @@ class ComfyRoutes:
             ("/experiment/models/{folder}", info.experiment_models_in, ["GET"]),
             ("/view_metadata/{folder}", info.view_metadata, ["GET"]),
             ("/system_stats", info.system_stats, ["GET"]),
+            ("/features", info.features, ["GET"]),
         ]
         routes: list[BaseRoute] = [
             Route("/api/jobs", jobs.listing, methods=["GET"]),

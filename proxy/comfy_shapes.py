@@ -23,7 +23,12 @@ MODELS_3D = (".obj", ".fbx", ".gltf", ".glb")
 
 def queue_item(job: Job, document: JobDocument) -> list[Any]:
     """The 5-tuple of /queue and of a history entry's `prompt`."""
-    return [job.number, job.prompt_id, document.prompt, document.extra_data, document.targets]
+    return [shown_number(job.number), job.prompt_id, document.prompt, document.extra_data, document.targets]
+
+
+def shown_number(number: float) -> float:
+    """A place in the queue as ComfyUI writes it: whole numbers without a fraction."""
+    return int(number) if number.is_integer() else number
 
 
 def history_entry(job: Job, document: JobDocument) -> JsonDict:
@@ -43,14 +48,14 @@ def history_entry(job: Job, document: JobDocument) -> JsonDict:
 
 def job_item(job: Job, document: JobDocument) -> JsonDict:
     """One entry of /api/jobs; absent values are left out."""
-    told: dict[str, JsonDict] = {message[0]: message[1] for message in document.messages if len(message) == 2}
+    told = {message[0]: message[1] for message in document.messages if isinstance(message[1], dict)}
     ends = ("execution_success", "execution_error", "execution_interrupted")
     end = next((told[kind] for kind in ends if kind in told), {})
     count, preview = outputs_summary(document.outputs)
     item = {
         "id": job.prompt_id,
         "status": STATUS[job.state],
-        "priority": job.number,
+        "priority": shown_number(job.number),
         "create_time": document.extra_data.get("create_time"),
         "execution_start_time": told.get("execution_start", {}).get("timestamp", job.started_ms),
         "execution_end_time": end.get("timestamp", job.ended_ms),

@@ -4,6 +4,7 @@ Paths under /cluster/ belong to the control pages, ComfyUI's queue routes to the
 """
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
@@ -12,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from proxy.access_cache import Identity
-from proxy.api_errors import error_response
+from proxy.api_errors import error_response, unexpected
 from proxy.auth import Authenticator, identity, no_referrer
 from proxy.base.errors import ClusterError, Forbidden, NotAuthenticated, Unavailable
 from proxy.base.names import new_id
@@ -22,6 +23,7 @@ from proxy.comfy_routes import owns
 from proxy.forward_http import forward_http
 from proxy.forward_ws import forward_ws
 from proxy.headers import SAFE_METHODS, same_origin
+from proxy.open_sockets import AccessEnded, OpenSockets
 from proxy.pages_login import login_redirect
 from proxy.session_leg import SessionLeg
 from proxy.starter import Starter
@@ -33,9 +35,12 @@ from user_sessions.controller import Address, Sessions
 from user_sessions.runtime import SECRET_HEADER
 
 CONTROL = "/cluster"
+ASSETS = "/assets/"
+"""The frontend's own files, named after their content and the same for everybody: any cache may keep them."""
 PAGE_WAIT_S = 2.0
 """How long opening the canvas waits for a session before the starting page is shown."""
 SID_LENGTH = 200
+ACCESS_ENDED = 1008
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Edge:
     authenticator: Authenticator
     sessions: Sessions
     events: UserEvents
+    sockets: OpenSockets
     webui: WebUi
     starter: Starter
     upstreams: Upstreams
@@ -58,7 +64,7 @@ class Edge:
             await self.control(scope, receive, send)
             return
         try:
-            scope = await self.authenticator.authenticate(scope)
+            given, scope = scope, await self.authenticator.authenticate(scope)
             send = no_referrer(scope, send)
             user = identity(scope)
             if user is None:
@@ -67,11 +73,19 @@ class Edge:
             if scope["path"] == CONTROL or scope["path"].startswith(f"{CONTROL}/"):  # behind a token in the path
                 await self.control(scope, receive, send)
             elif scope["type"] == "websocket":
-                await self._websocket(scope, receive, send, user)
+                async with self.sockets.watched(given, user.user_id):
+                    await self._websocket(scope, receive, send, user)
             else:
                 await self._http(scope, receive, send, user)
         except ClusterError as error:
             await self._refuse(scope, receive, send, error)
+        except AccessEnded:
+            with contextlib.suppress(OSError, RuntimeError):  # the browser has left already
+                await send({"type": "websocket.close", "code": ACCESS_ENDED, "reason": "signed out"})
+        except Exception as error:
+            if scope["type"] != "http":
+                raise
+            await unexpected(scope, error)(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send, user: Identity) -> None:
         path: str = scope["path"]
@@ -83,11 +97,12 @@ class Edge:
         if path == "/" and (redirect := await self._page(scope, user)):
             await redirect(scope, receive, send)
             return
-        upstream = session_upstream(await self.sessions.ensure(user.user_id, user.slug))
-        if self.webui.answers(path):
+        upstream = await self._session(user)
+        if self.webui.answers(path) and scope["method"] in SAFE_METHODS:
             await (await self.webui.answer(path, upstream))(scope, receive, send)
             return
-        await forward_http(scope, receive, send, upstream, self.upstreams, self.settings)
+        private = not path.startswith(ASSETS)
+        await forward_http(scope, receive, send, upstream, self.upstreams, self.settings, private=private)
 
     async def _page(self, scope: Scope, user: Identity) -> Response | None:
         """The canvas waits a moment for its session, then the starting page takes over and shows what happens."""
@@ -103,11 +118,10 @@ class Edge:
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send, user: Identity) -> None:
         if scope["path"] not in ("/ws", "/api/ws"):
-            address = await self.sessions.ensure(user.user_id, user.slug)
-            await forward_ws(scope, receive, send, session_upstream(address), self.upstreams, self.settings)
+            upstream = await self._session(user)
+            await forward_ws(scope, receive, send, upstream, self.upstreams, self.settings)
             return
         socket = WebSocket(scope, receive, send)
-        await socket.accept()
         sid = socket.query_params.get("clientId", "")
         if not sid or len(sid) > SID_LENGTH or not sid.isprintable():
             sid = new_id().replace("-", "")
@@ -118,12 +132,23 @@ class Edge:
             limit=self.settings.replay_buffer,
             max_upload_mb=self.settings.max_upload_mb,
         )
-        await self.events.join(tab)
         leg = SessionLeg(lambda: self._leg(user), self.upstreams, self.settings, tab)
+        await self.events.join(tab)  # before the handshake is answered: what fails here still gets its status
         try:
+            await socket.accept()
             await tab.serve(beside=leg.run())
         finally:
             self.events.leave(tab)
+
+    async def _session(self, user: Identity) -> Upstream:
+        """The user's session, started if need be; one that was killed a moment ago is noticed and replaced."""
+        upstream = session_upstream(await self.sessions.ensure(user.user_id, user.slug))
+        try:
+            await self.upstreams.http(upstream).ready()
+        except (OSError, TimeoutError):
+            if await self.sessions.recheck(user.user_id) is None:
+                return session_upstream(await self.sessions.ensure(user.user_id, user.slug))
+        return upstream
 
     def _leg(self, user: Identity) -> Upstream | None:
         address = self.sessions.address(user.user_id)

@@ -39,6 +39,9 @@ class Jobs:
     async def _end(self, user_id: int, prompt_ids: Collection[str] | None, states: frozenset[JobState]) -> list[Job]:
         jobs = await self.store.cancel(user_id, None if prompt_ids is None else list(prompt_ids), states)
         self.dispatcher.cancel(jobs)
+        for job in jobs:
+            if job.state is JobState.CANCELLED:
+                self.events.forget(job)
         if jobs:
             self.events.queue_changed(user_id)
         return jobs

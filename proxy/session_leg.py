@@ -66,4 +66,4 @@ class SessionLeg:
                 if frame.type is aiohttp.WSMsgType.TEXT:
                     message = decode(frame.data)
                     if message is not None and message.type not in OURS:
-                        self._tab.push(frame.data)
+                        await self._tab.relay(frame.data)

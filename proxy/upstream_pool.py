@@ -49,6 +49,13 @@ class Pool:
         self._busy.add(connection)
         return connection
 
+    async def ready(self) -> None:
+        """Have a live connection at hand. Raises UpstreamBroken or TimeoutError when nobody is at the other end."""
+        while self._idle and self._idle[-1].closed:
+            self._idle.pop()
+        if not self._idle and not self._slots.locked():
+            self._rest(await self._open())
+
     def give(self, connection: Connection) -> None:
         """Back to the pool, or closed when it cannot serve again."""
         if connection not in self._busy:
@@ -58,11 +65,7 @@ class Pool:
         if self._closed or not connection.reusable:
             connection.close()
             return
-        connection.rest()
-        connection.idle_since = self._loop.time()
-        self._idle.append(connection)
-        if self._sweeper is None:
-            self._sweeper = self._loop.call_later(KEEPALIVE_S, self._sweep)
+        self._rest(connection)
 
     async def ask(self, method: str, head: bytes, *, repeatable: bool) -> Connection:
         """Send a whole request and wait for the head of its answer."""
@@ -100,6 +103,13 @@ class Pool:
             self.give(connection)
             raise
         return connection
+
+    def _rest(self, connection: Connection) -> None:
+        connection.rest()
+        connection.idle_since = self._loop.time()
+        self._idle.append(connection)
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(KEEPALIVE_S, self._sweep)
 
     def _pooled(self) -> Connection | None:
         while self._idle:

@@ -31,6 +31,8 @@ class UserEvents:
         self._sockets: dict[int, list[UserSocket]] = defaultdict(list)
         self._replays: dict[int, tuple[Job, Replay]] = {}
         self._status_due: set[int] = set()
+        self._telling: set[int] = set()
+        self._changes = 0
 
     def frame(self, job: Job, frame: Frame) -> None:
         """A frame for the tab that submitted `job`; without one ComfyUI broadcasts, here to the user's own tabs."""
@@ -41,10 +43,18 @@ class UserEvents:
                 socket.push(frame)
 
     def queue_changed(self, user_id: int) -> None:
-        """Send `status` soon; changes in between are told once."""
-        if user_id in self._sockets and user_id not in self._status_due:
-            self._status_due.add(user_id)
+        """Send `status` soon; changes in between are told once, and an older count never after a newer one."""
+        self._changes += 1
+        if user_id not in self._sockets:
+            return
+        self._status_due.add(user_id)
+        if user_id not in self._telling:
+            self._telling.add(user_id)
             self._tasks.start(f"status {user_id}", self._tell_status(user_id))
+
+    def forget(self, job: Job) -> None:
+        """A job ended without an end marker, as one that is cancelled while it waits: nothing of it is replayed."""
+        self._replays.pop(job.key, None)
 
     def progress(self, user_id: int, prompt_id: str) -> float | None:
         """Progress of the node that runs now, 0 to 1; None when nothing is known."""
@@ -55,6 +65,7 @@ class UserEvents:
 
     async def join(self, socket: UserSocket) -> None:
         """Connect a tab: its status with sid at once, then what its running job has told (CLIENT_DEMANDS B2)."""
+        changes = self._changes
         remaining = await self._jobs.remaining(socket.user_id)
         socket.push(encode("status", {**_status(remaining), "sid": socket.sid}))
         for job, replay in self._replays.values():
@@ -63,6 +74,8 @@ class UserEvents:
                     socket.push(frame)
                 self._tasks.start(f"preview for {socket.sid}", self._show_preview(job, socket))
         self._sockets[socket.user_id].append(socket)
+        if changes != self._changes:  # while we counted; a client that waits for 0 must not miss it
+            self.queue_changed(socket.user_id)
 
     def leave(self, socket: UserSocket) -> None:
         """A tab is gone; another tab with the same clientId keeps its frames."""
@@ -84,14 +97,16 @@ class UserEvents:
             socket.push(preview)
 
     async def _tell_status(self, user_id: int) -> None:
-        self._status_due.discard(user_id)
         try:
-            remaining = await self._jobs.remaining(user_id)
+            while user_id in self._status_due:
+                self._status_due.discard(user_id)
+                remaining = await self._jobs.remaining(user_id)
+                for socket in self._sockets.get(user_id, ()):
+                    socket.push(encode("status", _status(remaining)))
         except ClusterError as error:
             log.warning("status not told", user=user_id, error=error.message)
-            return
-        for socket in self._sockets.get(user_id, ()):
-            socket.push(encode("status", _status(remaining)))
+        finally:
+            self._telling.discard(user_id)
 
 
 def _status(remaining: int) -> dict[str, object]:

@@ -1,10 +1,11 @@
 """One browser's `/ws`: a bounded queue of frames towards it, its feature flags, and the reading of what it sends.
 
 A slow browser never holds a runner up. Overflow policy: the oldest preview goes first, then the oldest progress; when
-neither is left the socket is closed, and the client comes back and is replayed.
+neither is left the socket is closed, and the client comes back and is replayed. The session's own frames wait instead.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Coroutine
 from typing import Any
@@ -17,7 +18,14 @@ from proxy.base.logs import events
 log = events(__name__)
 
 DROPPABLE = ('{"type": "progress_state"', '{"type": "progress"')
+BYTES_LIMIT = 32 * 1024 * 1024
+"""What may wait for one browser in all; characters of text frames count as bytes."""
 OVERLOADED = 1013
+CLOSE_TIMEOUT_S = 5.0
+
+
+class TooSlow(Exception):
+    """The browser does not read what it must not miss."""
 
 
 class UserSocket:
@@ -30,45 +38,66 @@ class UserSocket:
         self._limit = limit
         self._max_upload_mb = max_upload_mb
         self._frames: deque[Frame] = deque()
+        self._bytes = 0
         self._ready = asyncio.Event()
-        self._overflowed = False
+        self._room = asyncio.Event()
+        self._room.set()
+        self._overflow = asyncio.Event()
         self.features: dict[str, Any] = {}
         """The flags the client announced."""
 
     def push(self, frame: Frame) -> None:
         """Queue a frame; returns at once."""
-        if len(self._frames) >= self._limit and not self._make_room():
-            self._overflowed = True
-        else:
-            self._frames.append(frame)
+        while self._full(frame):
+            if not self._drop_one():
+                self._overflow.set()
+                return
+        self._frames.append(frame)
+        self._bytes += len(frame)
         self._ready.set()
+        if self._half_full():
+            self._room.clear()
+
+    async def relay(self, frame: Frame) -> None:
+        """Queue a frame of somebody who can wait until there is room."""
+        await self._room.wait()
+        self.push(frame)
 
     async def serve(self, beside: Coroutine[Any, Any, None]) -> None:
         """Send and receive until either side ends; `beside` runs as long."""
         try:
             async with asyncio.TaskGroup() as group:
-                sender = group.create_task(self._send(), name=f"tab {self.sid}")
-                leg = group.create_task(beside, name=f"leg {self.sid}")
+                others = [
+                    group.create_task(self._send(), name=f"tab {self.sid}"),
+                    group.create_task(self._give_up(), name=f"limit {self.sid}"),
+                    group.create_task(beside, name=f"leg {self.sid}"),
+                ]
                 await self._receive()
-                sender.cancel()
-                leg.cancel()
+                for task in others:
+                    task.cancel()
         except* (WebSocketDisconnect, OSError) as gone:
             log.debug("browser gone", user=self.user_id, error=gone.exceptions[0])
+        except* TooSlow:
+            log.warning("browser too slow, socket closed", user=self.user_id)
+            self._frames.clear()
+            with contextlib.suppress(OSError, RuntimeError, TimeoutError, WebSocketDisconnect):
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await self._socket.close(OVERLOADED, "too slow")
+
+    async def _give_up(self) -> None:
+        await self._overflow.wait()
+        raise TooSlow
 
     async def _send(self) -> None:
         while True:
             await self._ready.wait()
             self._ready.clear()
             while self._frames:
-                frame = self._frames.popleft()
+                frame = self._take(0)
                 if isinstance(frame, str):
                     await self._socket.send_text(frame)
                 else:
                     await self._socket.send_bytes(self._fitting(frame))
-            if self._overflowed:
-                log.warning("browser too slow, socket closed", user=self.user_id)
-                await self._socket.close(OVERLOADED, "too slow")
-                return
 
     async def _receive(self) -> None:
         """The first message may be feature flags; ComfyUI ignores everything else (server.py websocket_handler)."""
@@ -95,19 +124,43 @@ class UserSocket:
             return without_metadata(frame)
         return frame
 
-    def _make_room(self) -> bool:
-        previews = (at for at, frame in enumerate(self._frames) if isinstance(frame, bytes))
-        progress = (
-            at for at, frame in enumerate(self._frames) if isinstance(frame, str) and frame.startswith(DROPPABLE)
-        )
-        victim = next(previews, None)
-        if victim is None:
-            victim = next(progress, None)
-        if victim is not None:
-            del self._frames[victim]
-        return victim is not None
+    def _full(self, frame: Frame) -> bool:
+        waiting = len(self._frames)
+        return waiting >= self._limit or (waiting > 0 and self._bytes + len(frame) > BYTES_LIMIT)
+
+    def _half_full(self) -> bool:
+        return 2 * len(self._frames) > self._limit or 2 * self._bytes > BYTES_LIMIT
+
+    def _take(self, at: int) -> Frame:
+        frame = self._frames[at]
+        del self._frames[at]
+        self._bytes -= len(frame)
+        if not self._half_full():
+            self._room.set()
+        return frame
+
+    def _drop_one(self) -> bool:
+        """Give up a frame that a later one makes good; False when there is none."""
+        for droppable in (_is_preview, _is_progress):
+            victim = next((at for at, frame in enumerate(self._frames) if droppable(frame)), None)
+            if victim is not None:
+                self._take(victim)
+                return True
+        return False
+
+
+def _is_preview(frame: Frame) -> bool:
+    return isinstance(frame, bytes)
+
+
+def _is_progress(frame: Frame) -> bool:
+    return isinstance(frame, str) and frame.startswith(DROPPABLE)
 
 
 def server_features(max_upload_mb: int) -> dict[str, object]:
     """What the proxy tells a client that announces its flags: previews are ours, so their flag is too."""
-    return {"supports_preview_metadata": True, "max_upload_size": max_upload_mb * 1024 * 1024, "extension": {}}
+    return {
+        "supports_preview_metadata": True,
+        "max_upload_size": max_upload_mb * 1024 * 1024,
+        "extension": {"manager": {"supports_v4": True}},
+    }

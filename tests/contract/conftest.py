@@ -9,11 +9,11 @@ from tests.contract.servers import Server
 from tests.contract.wire import Comfy
 from tests.real_comfyui import configured
 
-KINDS = {"engine": servers.engine, "comfyui": servers.comfyui}
+KINDS = {"engine": servers.engine, "proxy": servers.proxy, "comfyui": servers.comfyui}
 
 
 # Without a real ComfyUI its half is not collected at all: test_servers.py says so once instead of 150 times.
-PARAMS = ["engine", *([pytest.param("comfyui", marks=pytest.mark.comfyui)] if configured() else [])]
+PARAMS = ["engine", "proxy", *([pytest.param("comfyui", marks=pytest.mark.comfyui)] if configured() else [])]
 
 
 @pytest.fixture(scope="session", params=PARAMS)

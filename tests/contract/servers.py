@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.cluster import start_cluster
 from tests.contract import graphs
 from tests.contract.graphs import Prompt, node
 from tests.engines import start_engine
@@ -63,6 +64,14 @@ def comfyui(base_dir: Path) -> Iterator[Server]:
         yield Server("comfyui", running.url, base_dir, _probing)
     finally:
         running.stop()
+
+
+@contextmanager
+def proxy(base_dir: Path) -> Iterator[Server]:
+    """What one user sees of a whole cluster over an embedded engine; the token in the path signs every request in."""
+    with start_cluster(base_dir, "--engines", "1") as running:
+        person = running.user("contract")
+        yield Server("proxy", f"{running.url}/t/{person.token}", base_dir, _sampling)
 
 
 def _probing(seed: int) -> Prompt:
