@@ -116,7 +116,7 @@ class Dispatcher:
 
     async def recover(self) -> None:
         """Take up jobs that are on a backend and have no runner: after a restart, or when a runner died."""
-        for job in await self._store.on_backends():
+        for job in await self._store.on_backends() if self._pool.listed else ():
             if job.key in self._carried:
                 continue
             member = self._pool.member(job.backend_id)

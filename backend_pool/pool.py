@@ -82,6 +82,8 @@ class Pool:
         self.members: dict[int, Member] = {}
         self.info = PoolInfo([])
         self.generation = 0
+        self.listed = False
+        """Whether the rows have been read: before that, a backend without a member is not a removed one."""
         self.on_change: list[Callable[[], None]] = []
         self._seen: dict[int, ObjectInfo] = {}
         self._merging = asyncio.Lock()
@@ -115,6 +117,7 @@ class Pool:
                 log.info("backend mode changed", backend=row.name, mode=row.mode)
                 member.row = row
                 self._changed()
+        self.listed = True
 
     async def close(self) -> None:
         """Close every client; probes end with their task group."""

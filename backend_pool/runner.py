@@ -30,6 +30,9 @@ from proxy.base.settings import Settings
 log = events(__name__)
 T = TypeVar("T")
 
+TRANSFER_PAUSES_S = (0.2, 1.0)
+"""Between the tries to fetch a file."""
+
 
 class Unheeded(Exception):
     """The user cancelled, and the backend goes on all the same."""
@@ -234,16 +237,19 @@ class Runner:
         await self._record.finish(state_of(messages), final, "ended at the backend", last)
 
     async def _fetch(self, ui: Any) -> None:
-        """The files of one output. A broken transfer is repeated; a file that is really missing fails the job."""
-        for left in reversed(range(self._settings.job_attempts)):
+        """The files of one output. A broken transfer is repeated; what the backend cannot give fails the job."""
+        for pause_s in TRANSFER_PAUSES_S:
             try:
                 await self._collector.localize(ui)
                 return
             except (FileGone, BackendGone) as error:
                 log.warning("file not fetched", job=self._prompt_id, backend=self._member.row.name, error=str(error))
-                if left == 0:
-                    raise
+            await asyncio.sleep(pause_s)
             await self.upstream.patiently(self.upstream.where)
+        try:
+            await self._collector.localize(ui)
+        except BackendGone as error:  # it answers otherwise: rendering again would end the same
+            raise FileGone(f"A file could not be fetched from the backend: {error}") from error
 
     async def _end_cancelled(self, why: str) -> None:
         message = interrupted(self._prompt_id)

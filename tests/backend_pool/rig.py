@@ -217,16 +217,23 @@ async def rig(root: Path, *urls: str, **settings: Any) -> AsyncIterator[Rig]:
     db = open_database(root)
     store = JobStore(db, chosen.queue_limit, chosen.history_limit)
     made = assemble(root, listener=Heard(), store=store, db=db, settings=chosen)
-    made.tasks.start("backends", made.pool.watch(), vital=True)
-    made.tasks.start("dispatcher", made.dispatcher.watch(), vital=True)
-    try:
+    async with running(made):
         await made.join(*urls)
         yield made
         assert made.tasks.dead == {}
+
+
+@contextlib.asynccontextmanager
+async def running(made: Rig) -> AsyncIterator[None]:
+    """Its loops, while inside."""
+    made.tasks.start("backends", made.pool.watch(), vital=True)
+    made.tasks.start("dispatcher", made.dispatcher.watch(), vital=True)
+    try:
+        yield
     finally:
         await made.tasks.stop()
         await made.pool.close()
-        await asyncio.to_thread(db.close)
+        await asyncio.to_thread(made.db.close)
 
 
 async def engine_get(url: str, path: str) -> Any:

@@ -1,0 +1,145 @@
+"""kill -9 of the process that carries jobs, at every labelled point; another one finishes what it left."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from backend_pool.job_queries import JobQueries
+from backend_pool.job_state import JobState
+from backend_pool.job_store import JobStore
+from backend_pool.model import JsonDict
+from backend_pool.registry import Registry
+from tests.backend_pool.conftest import Start
+from tests.backend_pool.graphs import sampled, saved
+from tests.backend_pool.pool_process import LABELS
+from tests.backend_pool.rig import WAIT_S, arm, engine_get, open_database, submission
+from tests.engine.client import connect
+from tests.engines import Engine
+
+
+@asynccontextmanager
+async def process(root: Path, label: str = "") -> AsyncIterator[asyncio.subprocess.Process]:
+    """A pool process, killed in the end if it still runs."""
+    command = [sys.executable, "-m", "tests.backend_pool.pool_process", str(root), label]
+    with (root / "process.log").open("ab") as log:
+        child = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
+    try:
+        yield child
+    finally:
+        if child.returncode is None:
+            child.kill()
+        await child.wait()
+
+
+async def status(child: asyncio.subprocess.Process) -> int:
+    """How it ended."""
+    async with asyncio.timeout(WAIT_S):
+        return await child.wait()
+
+
+async def queue(root: Path, engine: Engine, prompt: JsonDict) -> str:
+    """A job in a database of its own, and a backend for it."""
+    db = open_database(root)
+    order = submission(prompt)
+    await Registry(db).add(engine.url)
+    await JobStore(db, 10, 10).submit(order)
+    await asyncio.to_thread(db.close)
+    return order.prompt_id
+
+
+async def outcome(root: Path, prompt_id: str) -> tuple[JobState, JsonDict, list[str]]:
+    """State, outputs, and the states the job went through."""
+    db = open_database(root)
+    found = await JobQueries(db).one(1, prompt_id)
+    await asyncio.to_thread(db.close)
+    assert found is not None
+    return found[0].state, found[1].outputs, [entry[1] for entry in found[0].trail]
+
+
+def pictures(root: Path) -> list[str]:
+    """Everything below the user's directories, partial files too."""
+    return sorted(str(path.relative_to(root / "users/1")) for path in root.glob("users/1/**/*") if path.is_file())
+
+
+@pytest.mark.parametrize("label", LABELS)
+async def test_a_second_process_finishes_the_job(tmp_path: Path, start: Start, label: str) -> None:
+    """One final state, the file once, rendered once: the engine lives on, so what it has is taken up."""
+    engine = start()
+    prompt_id = await queue(tmp_path, engine, sampled(steps=80))
+    if label == "collecting":  # the file comes at the end only when its event was missed
+        await arm(engine.url, fault="drop_ws", node="SaveImage")
+    async with process(tmp_path, label) as first:
+        assert await status(first) == -signal.SIGKILL, (tmp_path / "process.log").read_text()
+    async with process(tmp_path) as second:
+        assert await status(second) == 0, (tmp_path / "process.log").read_text()
+    state, outputs, trail = await outcome(tmp_path, prompt_id)
+    assert state is JobState.SUCCEEDED
+    assert trail.count("succeeded") == 1 and trail.count("assigned") == 1
+    assert outputs["9"]["images"] == [{"filename": "ComfyUI_00001_.png", "subfolder": "", "type": "output"}]
+    assert pictures(tmp_path) == ["output/ComfyUI_00001_.png"]
+    assert (await engine_get(engine.url, "/engine"))["counters"]["jobs_run"] == 1
+
+
+async def test_a_submitted_job_that_has_not_begun_is_found_again(tmp_path: Path, start: Start) -> None:
+    """Killed while the prompt waits in the backend's own queue behind somebody else's."""
+    engine = start()
+    async with connect(engine.url) as other:
+        await arm(engine.url, fault="hang_job", node="KSampler")
+        foreign = await other.submit(sampled())
+        await other.until("execution_start")
+        prompt_id = await queue(tmp_path, engine, saved())
+        async with process(tmp_path) as first:
+            async with asyncio.timeout(WAIT_S):
+                while not (await engine_get(engine.url, "/queue"))["queue_pending"]:
+                    await asyncio.sleep(0.02)
+            first.kill()
+        async with process(tmp_path) as second:
+            await other.post("/interrupt", {"prompt_id": foreign})
+            async with other.http.delete(f"{engine.url}/engine/faults"):
+                pass
+            assert await status(second) == 0
+    state, _, trail = await outcome(tmp_path, prompt_id)
+    assert state is JobState.SUCCEEDED and trail.count("assigned") == 1
+    assert pictures(tmp_path) == ["output/ComfyUI_00001_.png"]
+
+
+@pytest.mark.parametrize(("label", "attempts"), [("started", 1), ("noted", 2), ("executed", 2)])
+async def test_process_and_engine_die_together(tmp_path: Path, start: Start, label: str, attempts: int) -> None:
+    """The engine comes back empty: the job is rendered again, and the first attempt's files are gone.
+
+    A job that was never written as running is simply submitted again.
+    """
+    engine = start()
+    port = engine.url.rsplit(":", 1)[1]
+    prompt_id = await queue(tmp_path, engine, sampled(steps=80))
+    async with process(tmp_path, label) as first:
+        assert await status(first) == -signal.SIGKILL
+    engine.kill()
+    start("--port", port, name="engine-0")
+    async with process(tmp_path) as second:
+        assert await status(second) == 0
+    state, outputs, trail = await outcome(tmp_path, prompt_id)
+    assert state is JobState.SUCCEEDED and trail.count("assigned") == attempts
+    assert len(outputs["9"]["images"]) == 1
+    assert pictures(tmp_path) == [f"output/{outputs['9']['images'][0]['filename']}"]
+
+
+@pytest.mark.parametrize("label", ["before finish", "after finish"])
+async def test_what_is_home_is_never_rendered_again(tmp_path: Path, start: Start, label: str) -> None:
+    """Its files came, the process died, and so did the backend for good."""
+    engine = start()
+    prompt_id = await queue(tmp_path, engine, saved())
+    await arm(engine.url, fault="drop_ws", node="SaveImage")  # so that it goes through collecting
+    async with process(tmp_path, label) as first:
+        assert await status(first) == -signal.SIGKILL
+    engine.kill()
+    async with process(tmp_path) as second:
+        assert await status(second) == 0
+    state, _, trail = await outcome(tmp_path, prompt_id)
+    assert state is JobState.SUCCEEDED and trail.count("assigned") == 1
+    assert pictures(tmp_path) == ["output/ComfyUI_00001_.png"]
