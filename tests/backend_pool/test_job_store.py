@@ -1,0 +1,272 @@
+"""The job table on real databases: limits, order, compare-and-set, fencing, history windows, pruning."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlmodel import SQLModel, select
+
+from backend_pool.job_queries import JobOrder, JobQueries, Window
+from backend_pool.job_state import ACTIVE, FINAL, ON_BACKEND, IllegalTransition, JobState
+from backend_pool.job_store import Fenced, JobStore, Result
+from backend_pool.model import Job, JobDocument, JsonDict
+from proxy.base.database import Database, sqlite_url
+from proxy.base.errors import Conflict, TooManyRequests
+from tests.backend_pool.graphs import saved
+from tests.backend_pool.rig import submission
+
+PICTURE = Result({"2": {"images": [{"filename": "a.png", "subfolder": "", "type": "output"}]}})
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def db(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    """An empty database of each kind."""
+    url = sqlite_url(tmp_path / "jobs.db") if request.param == "sqlite" else request.getfixturevalue("postgres")
+    database = Database(url)
+    SQLModel.metadata.drop_all(database.writer)
+    SQLModel.metadata.create_all(database.writer)
+    yield database
+    await asyncio.to_thread(database.close)
+
+
+@pytest.fixture
+def store(db: Database) -> JobStore:
+    """At most five waiting jobs and three finished ones per user."""
+    return JobStore(db, queue_limit=5, history_limit=3)
+
+
+@pytest.fixture
+def queries(db: Database) -> JobQueries:
+    """Reads."""
+    return JobQueries(db)
+
+
+async def ended(store: JobStore, prompt_id: str, user_id: int = 1, state: JobState = JobState.SUCCEEDED) -> Job:
+    """A job with a result."""
+    job = await store.submit(submission(saved(), user_id, prompt_id=prompt_id))
+    held = await store.assign(job.key, 1)
+    assert held is not None
+    return await store.finish(held, state, PICTURE, "test")
+
+
+async def test_numbers_count_per_user(store: JobStore) -> None:
+    """As ComfyUI's counter, but nobody's activity shows in another's; `front` is negative, a given number verbatim."""
+    numbers = [(await store.submit(submission(saved(), user_id))).number for user_id in (1, 2, 1, 2, 2)]
+    assert numbers == [1.0, 1.0, 2.0, 2.0, 3.0]
+    assert (await store.submit(submission(saved(), 1, front=True))).number == -3.0
+    assert (await store.submit(submission(saved(), 1, number=0.5))).number == 0.5
+
+
+async def test_the_queue_has_a_limit_per_user(store: JobStore) -> None:
+    """What is cancelled or finished makes room; others are not concerned."""
+    jobs = [await store.submit(submission(saved())) for _ in range(5)]
+    with pytest.raises(TooManyRequests, match="5 jobs waiting"):
+        await store.submit(submission(saved()))
+    await store.submit(submission(saved(), 2))
+    await store.cancel(1, [jobs[2].prompt_id], ACTIVE)
+    await store.submit(submission(saved()))
+
+
+async def test_an_active_prompt_id_is_refused_and_a_finished_one_gives_way(
+    store: JobStore, queries: JobQueries
+) -> None:
+    """ComfyUI's history is overwritten too; another user may have the same id."""
+    first = await store.submit(submission(saved(), prompt_id="p"))
+    with pytest.raises(Conflict):
+        await store.submit(submission(saved(), prompt_id="p"))
+    await store.submit(submission(saved(), 2, prompt_id="p"))
+    held = await store.assign(first.key, 1)
+    assert held is not None
+    await store.finish(held, JobState.SUCCEEDED, PICTURE, "test")
+    again = await store.submit(submission(saved(), prompt_id="p"))
+    assert again.key > first.key
+    found = await queries.one(1, "p")
+    assert found is not None and found[0].state is JobState.QUEUED and found[1].outputs == {}
+
+
+async def test_a_job_is_assigned_once(store: JobStore) -> None:
+    """Whoever comes second gets nothing."""
+    job = await store.submit(submission(saved()))
+    results = await asyncio.gather(*(store.assign(job.key, backend) for backend in range(1, 9)))
+    assert sum(result is not None for result in results) == 1
+    held = next(result for result in results if result is not None)
+    assert held.upstream_id and held.upstream_client and held.attempt == held.epoch == 1
+
+
+async def test_an_old_owner_is_fenced(store: JobStore) -> None:
+    """After a requeue nothing it writes counts."""
+    job = await store.submit(submission(saved()))
+    old = await store.assign(job.key, 1)
+    assert old is not None
+    await store.requeue(old, "lost")
+    new = await store.assign(job.key, 2)
+    assert new is not None and new.attempt == 2 and new.upstream_id != old.upstream_id
+    for write in (
+        store.running(old),
+        store.collecting(old, PICTURE),
+        store.finish(old, JobState.SUCCEEDED, PICTURE, "late"),
+        store.requeue(old, "late"),
+        store.note_files(old, [{}]),
+        store.check_held(old),
+    ):
+        with pytest.raises(Fenced):
+            await write
+    assert (await store.finish(new, JobState.SUCCEEDED, PICTURE, "ok")).state is JobState.SUCCEEDED
+    with pytest.raises(Fenced):
+        await store.finish(new, JobState.FAILED, PICTURE, "twice")
+
+
+async def test_an_illegal_change_shows_the_job_s_recent_history(store: JobStore) -> None:
+    """A bug is found by what led to it."""
+    job = await store.submit(submission(saved()))
+    held = await store.assign(job.key, 1)
+    assert held is not None
+    await store.collecting(held, PICTURE)
+    with pytest.raises(IllegalTransition, match="backend done"):
+        await store.running(held)
+
+
+async def test_a_requeue_keeps_the_place(store: JobStore) -> None:
+    """It stands before what came later, as if it had never left; an attempt no backend had is taken back."""
+    first, second = [await store.submit(submission(saved())) for _ in range(2)]
+    held = await store.assign(first.key, 1)
+    assert held is not None
+    assert await store.heads() == []  # one job of a user at a time
+    back = await store.requeue(await store.running(held), "lost", counts=False)
+    assert (back.number, back.attempt, back.started_ms, back.upstream_id) == (first.number, 0, None, None)
+    assert [job.key for job in await store.heads()] == [first.key] != [second.key]
+
+
+async def test_heads_are_each_idle_user_s_next_job(store: JobStore) -> None:
+    """By number, then by arrival; in the order of arrival over users."""
+    order: list[tuple[int, JsonDict]] = [
+        (1, {}),
+        (2, {}),
+        (2, {"front": True}),
+        (3, {"number": 7.0}),
+        (3, {"number": 7.0}),
+    ]
+    jobs = [await store.submit(submission(saved(), user_id, **more)) for user_id, more in order]
+    assert [job.key for job in await store.heads()] == [jobs[0].key, jobs[2].key, jobs[3].key]
+    await store.assign(jobs[2].key, 1)
+    assert [job.key for job in await store.heads()] == [jobs[0].key, jobs[3].key]
+    assert await store.users_with_jobs() == {1, 2, 3}
+    assert [job.key for job in await store.on_backends()] == [jobs[2].key]
+
+
+@pytest.mark.parametrize("state", [JobState.QUEUED, JobState.ASSIGNED, JobState.RUNNING, JobState.COLLECTING])
+async def test_cancel_in_each_state(store: JobStore, queries: JobQueries, state: JobState) -> None:
+    """A waiting job ends now; one on a backend carries the flag, its runner ends it."""
+    job = await store.submit(submission(saved(), prompt_id="p"))
+    if state in ON_BACKEND:
+        held = await store.assign(job.key, 1)
+        assert held is not None
+        if state is JobState.RUNNING:
+            await store.running(held)
+        elif state is JobState.COLLECTING:
+            await store.collecting(held, PICTURE)
+    assert await store.cancel(2, ["p"], ACTIVE) == [] == await store.cancel(1, ["q"], ACTIVE)
+    assert await store.cancel(1, ["p"], ACTIVE - {state}) == []
+    (touched,) = await store.cancel(1, None, ACTIVE)
+    assert touched.cancel_requested
+    assert touched.state is (JobState.CANCELLED if state is JobState.QUEUED else state)
+    assert await queries.remaining(1) == (0 if state is JobState.QUEUED else 1)
+    assert (await queries.one(1, "p") is None) == (state is JobState.QUEUED)
+
+
+async def test_a_finished_job_is_not_cancelled(store: JobStore) -> None:
+    """It has ended."""
+    await ended(store, "p")
+    assert await store.cancel(1, ["p"], frozenset(JobState)) == []
+
+
+async def test_history_windows_are_comfyui_s(store: JobStore, queries: JobQueries) -> None:
+    """`max_items` alone gives the last ones, `offset` counts from the oldest (execution.py get_history)."""
+    for number in range(5):
+        await ended(store, f"p{number}")
+    await store.submit(submission(saved(), prompt_id="waiting"))
+    await ended(store, "theirs", 2)
+
+    async def ids(limit: int | None, skip: int | None) -> list[str]:
+        return [job.prompt_id for job, _ in await queries.history(1, Window(limit, skip))]
+
+    assert await ids(None, 0) == ["p0", "p1", "p2", "p3", "p4"]
+    assert await ids(2, None) == ["p3", "p4"]
+    assert await ids(None, None) == ["p0", "p1", "p2", "p3", "p4"]
+    assert await ids(2, 1) == ["p1", "p2"]
+    assert await ids(2, 4) == ["p4"]
+    assert await ids(2, 9) == []
+
+
+async def test_pages(store: JobStore, queries: JobQueries) -> None:
+    """Newest first, a total over all pages, filtered by state and workflow."""
+    for number in range(3):
+        await ended(store, f"p{number}", state=JobState.FAILED if number == 1 else JobState.SUCCEEDED)
+    extra = {"extra_pnginfo": {"workflow": {"id": "w"}}}
+    await store.submit(submission(saved(), prompt_id="q", extra_data=extra))
+
+    async def ids(
+        order: JobOrder, window: Window, states: frozenset[JobState] = ACTIVE | FINAL
+    ) -> tuple[list[str], int]:
+        page = await queries.page(1, states, order, window)
+        return [job.prompt_id for job, _ in page.jobs], page.total
+
+    assert await ids(JobOrder(), Window(2, 0)) == (["q", "p2"], 4)
+    assert await ids(JobOrder(), Window(2, 2)) == (["p1", "p0"], 4)
+    assert await ids(JobOrder(descending=False), Window(1, 1)) == (["p1"], 4)
+    assert await ids(JobOrder(workflow_id="w"), Window()) == (["q"], 1)
+    assert await ids(JobOrder(), Window(), frozenset({JobState.FAILED})) == (["p1"], 1)
+    assert (await ids(JobOrder(by_duration=True), Window()))[1] == 4
+    assert [job.prompt_id for job, _ in await queries.active(1)] == ["q"]
+
+
+async def test_forget_and_prune_touch_one_user_s_finished_jobs(
+    store: JobStore, queries: JobQueries, db: Database
+) -> None:
+    """Documents go with their jobs."""
+    for number in range(5):
+        await ended(store, f"p{number}")
+    await store.submit(submission(saved(), prompt_id="waiting"))
+    await ended(store, "p1", 2)
+    await store.prune(1)
+    kept = [job.prompt_id for job, _ in await queries.history(1, Window())]
+    assert kept == ["p2", "p3", "p4"]
+    await store.forget(1, ["p2", "waiting", "p1"])
+    assert [job.prompt_id for job, _ in await queries.history(1, Window())] == ["p3", "p4"]
+    await store.forget(1, None)
+    assert await queries.history(1, Window()) == [] and await queries.remaining(1) == 1
+    assert len(await queries.history(2, Window())) == 1
+    left = await db.read(lambda s: (s.exec(select(Job.seq)).all(), s.exec(select(JobDocument.seq)).all()))
+    assert sorted(map(int, filter(None, left[0]))) == sorted(left[1]) and len(left[1]) == 2
+
+
+async def test_a_deleted_job_is_fenced(store: JobStore) -> None:
+    """Its user, or an administrator, removed it meanwhile."""
+    with pytest.raises(Fenced):
+        await store.document(12345)
+    assert await store.assign(12345, 1) is None
+
+
+async def test_the_trail_is_bounded(store: JobStore) -> None:
+    """However often a job goes to and fro."""
+    job = await store.submit(submission(saved()))
+    for _ in range(40):
+        held = await store.assign(job.key, 1)
+        assert held is not None
+        await store.requeue(held, "lost")
+    held = await store.assign(job.key, 1)
+    assert held is not None and len(held.trail) <= 25
+
+
+async def test_looking_for_work_does_not_read_every_job(db: Database) -> None:
+    """With ten thousand jobs the queries of each round use the indexes."""
+    if not db.is_sqlite:
+        pytest.skip("query plans are compared for SQLite")
+    from backend_pool.job_store import HEADS
+
+    with db.reader.connect() as connection:
+        sql = str(HEADS.compile(db.reader, compile_kwargs={"literal_binds": True}))
+        plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}")]
+    scans = [step for step in plan if step.startswith("SCAN") and "jobs" in step and "INDEX" not in step]
+    assert scans == [], plan
