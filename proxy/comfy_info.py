@@ -13,13 +13,14 @@ from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from backend_pool.errors import BackendError
 from backend_pool.health import Health
 from backend_pool.pool import Member, Pool
 from backend_pool.user_files import listing
 from proxy.base.clock import monotonic_s
+from proxy.comfy_json import ComfyJson
 from proxy.comfy_request import identity
 from proxy.user_folders import UserFolders
 from proxy.user_socket import server_features
@@ -48,35 +49,35 @@ class InfoRoutes:
         name, slug = request.path_params["node_class"], identity(request).slug
         dirs = await run_in_threadpool(self.folders.prepared, slug)
         node = await run_in_threadpool(self.pool.info.node, name, lambda where, kind: listing(dirs, where, kind))
-        return JSONResponse(node)
+        return ComfyJson(node)
 
     async def embeddings(self, request: Request) -> Response:
         """GET /embeddings: names over all backends."""
-        return JSONResponse(await self._union("/embeddings"))
+        return ComfyJson(await self._union("/embeddings"))
 
     async def models(self, request: Request) -> Response:
         """GET /models: folder names over all backends."""
-        return JSONResponse(await self._union("/models"))
+        return ComfyJson(await self._union("/models"))
 
     async def models_in(self, request: Request) -> Response:
         """GET /models/{folder}: file names over all backends, 404 for a folder none of them has."""
         folder = request.path_params["folder"]
         if folder not in await self._union("/models"):
             return Response(status_code=404)
-        return JSONResponse(await self._union(f"/models/{quote(folder, safe='')}"))
+        return ComfyJson(await self._union(f"/models/{quote(folder, safe='')}"))
 
     async def experiment_models(self, request: Request) -> Response:
         """GET /experiment/models: folders, without the machines' paths."""
         found = await self._union("/experiment/models")
         names = dict.fromkeys(entry["name"] for entry in found if isinstance(entry, dict) and "name" in entry)
-        return JSONResponse([{"name": name, "folders": [f"models/{name}"]} for name in names])
+        return ComfyJson([{"name": name, "folders": [f"models/{name}"]} for name in names])
 
     async def experiment_models_in(self, request: Request) -> Response:
         """GET /experiment/models/{folder}: entries over all backends, each name once."""
         folder = request.path_params["folder"]
         found = await self._union(f"/experiment/models/{quote(folder, safe='')}")
         entries = {entry["name"]: entry for entry in found if isinstance(entry, dict) and "name" in entry}
-        return JSONResponse(list(entries.values()))
+        return ComfyJson(list(entries.values()))
 
     async def view_metadata(self, request: Request) -> Response:
         """GET /view_metadata/{folder}?filename=: from the first backend that has the file."""
@@ -85,7 +86,7 @@ class InfoRoutes:
         for member in self._up():
             found = await self._ask(member, path)
             if found is not None:
-                return JSONResponse(found)
+                return ComfyJson(found)
         return Response(status_code=404)
 
     async def system_stats(self, request: Request) -> Response:
@@ -113,7 +114,7 @@ class InfoRoutes:
             for device in member.stats.get("devices", [])
             if isinstance(device, dict)
         ]
-        return JSONResponse({"system": system, "devices": devices})
+        return ComfyJson({"system": system, "devices": devices})
 
     def _document(self, slug: str) -> bytes:
         dirs = self.folders.prepared(slug)
@@ -124,7 +125,7 @@ class InfoRoutes:
 
     async def features(self, request: Request) -> Response:
         """GET /features: what holds from the browser to the pool, as announced on /ws."""
-        return JSONResponse(server_features(self.max_upload_mb))
+        return ComfyJson(server_features(self.max_upload_mb))
 
     async def _union(self, path: str) -> list[Any]:
         merged: dict[str, Any] = {}

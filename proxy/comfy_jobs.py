@@ -6,11 +6,12 @@ Parameters and errors as in ComfyUI 0.8.0's server.py; `cancelled` and the cance
 from dataclasses import dataclass
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from backend_pool.job_queries import JobOrder, JobQueries, Window
 from backend_pool.job_state import JobState
 from proxy.base.settings import Settings
+from proxy.comfy_json import ComfyJson
 from proxy.comfy_request import identity, read_object
 from proxy.comfy_shapes import STATUS, job_detail, job_item
 from proxy.job_control import Jobs
@@ -37,9 +38,9 @@ class JobsRoutes:
             states, order = _states(request), _order(request)
             limit, offset = _limit(request), max(0, _integer(request, "offset") or 0)
         except _Invalid as error:
-            return JSONResponse({"error": str(error)}, 400)
+            return ComfyJson({"error": str(error)}, 400)
         page = await self.queries.page(identity(request).user_id, states, order, Window(limit, offset))
-        return JSONResponse(
+        return ComfyJson(
             {
                 "jobs": [job_item(job, document) for job, document in page.jobs],
                 "pagination": {
@@ -55,22 +56,22 @@ class JobsRoutes:
         """GET /api/jobs/{id}."""
         found = await self.queries.one(identity(request).user_id, request.path_params["job_id"])
         if found is None:
-            return JSONResponse({"error": "Job not found"}, 404)
-        return JSONResponse(job_detail(*found))
+            return ComfyJson({"error": "Job not found"}, 404)
+        return ComfyJson(job_detail(*found))
 
     async def cancel_one(self, request: Request) -> Response:
         """POST /api/jobs/{id}/cancel: true when there was something to cancel."""
         ended = await self.jobs.cancel(identity(request).user_id, [request.path_params["job_id"]])
-        return JSONResponse({"cancelled": bool(ended)})
+        return ComfyJson({"cancelled": bool(ended)})
 
     async def cancel_many(self, request: Request) -> Response:
         """POST /api/jobs/cancel with `{"job_ids": [...]}`."""
         body = await read_object(request, self.settings.max_upload_mb)
         job_ids = body.get("job_ids")
         if not isinstance(job_ids, list) or not all(isinstance(item, str) for item in job_ids):
-            return JSONResponse({"error": "job_ids must be a list of job ids", "invalid_ids": []}, 400)
+            return ComfyJson({"error": "job_ids must be a list of job ids", "invalid_ids": []}, 400)
         ended = await self.jobs.cancel(identity(request).user_id, job_ids)
-        return JSONResponse({"cancelled": bool(ended)})
+        return ComfyJson({"cancelled": bool(ended)})
 
 
 def _states(request: Request) -> frozenset[JobState]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from backend_pool.dispatcher import Dispatcher
@@ -23,6 +23,7 @@ from proxy.api_errors import error_response
 from proxy.base.errors import BadInput, ClusterError, Unavailable
 from proxy.base.names import new_id
 from proxy.base.settings import Settings
+from proxy.comfy_json import ComfyJson
 from proxy.comfy_request import identity, read_json
 from proxy.comfy_shapes import shown_number
 from proxy.user_events import UserEvents
@@ -48,7 +49,7 @@ class PromptRoute:
         request = Request(scope, receive)
         if request.method != "POST":
             remaining = await self.queries.remaining(identity(request).user_id)
-            response: Response = JSONResponse({"exec_info": {"queue_remaining": remaining}})
+            response: Response = ComfyJson({"exec_info": {"queue_remaining": remaining}})
             await response(scope, receive, send)
             return
         try:
@@ -64,7 +65,7 @@ class PromptRoute:
         verdict = await run_in_threadpool(self._judge, body, dirs)
         if verdict is None or not verdict.ok:
             refusal = NO_PROMPT if verdict is None else verdict.body()
-            await JSONResponse(refusal, 400)(request.scope, request.receive, send)
+            await ComfyJson(refusal, 400)(request.scope, request.receive, send)
             return
         extra, secrets = _extra_data(body)
         new = Submission(
@@ -86,7 +87,7 @@ class PromptRoute:
                 "node_errors": verdict.node_errors,
             }
             try:
-                await JSONResponse(answer)(request.scope, request.receive, send)
+                await ComfyJson(answer)(request.scope, request.receive, send)
             finally:
                 self.events.queue_changed(user.user_id)
 

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from backend_pool.job_queries import JobQueries, Window
 from backend_pool.job_state import FINAL, JobState
 from backend_pool.job_store import JobStore
 from proxy.base.errors import BadInput
 from proxy.base.settings import Settings
+from proxy.comfy_json import ComfyJson
 from proxy.comfy_request import identity, ids, read_object
 from proxy.comfy_shapes import history_entry, queue_item
 from proxy.job_control import Jobs
@@ -27,7 +28,7 @@ class QueueRoutes:
     async def queue(self, request: Request) -> Response:
         """GET: what runs (at most one, CLIENT_DEMANDS B4) and what waits."""
         active = await self.queries.active(identity(request).user_id)
-        return JSONResponse(
+        return ComfyJson(
             {
                 "queue_running": [queue_item(j, d) for j, d in active if j.state is not JobState.QUEUED],
                 "queue_pending": [queue_item(j, d) for j, d in active if j.state is JobState.QUEUED],
@@ -49,14 +50,14 @@ class QueueRoutes:
         limit, skip = _number(request, "max_items"), _number(request, "offset")
         window = Window(limit, skip if skip is not None and skip >= 0 else (None if limit is not None else 0))
         rows = await self.queries.history(identity(request).user_id, window)
-        return JSONResponse({job.prompt_id: history_entry(job, document) for job, document in rows})
+        return ComfyJson({job.prompt_id: history_entry(job, document) for job, document in rows})
 
     async def history_one(self, request: Request) -> Response:
         """GET /history/{id}: `{}` for an unknown one."""
         found = await self.queries.one(identity(request).user_id, request.path_params["prompt_id"])
         if found is None or found[0].state not in FINAL:
-            return JSONResponse({})
-        return JSONResponse({found[0].prompt_id: history_entry(*found)})
+            return ComfyJson({})
+        return ComfyJson({found[0].prompt_id: history_entry(*found)})
 
     async def change_history(self, request: Request) -> Response:
         """POST: `{"clear": true}` or `{"delete": [ids]}`. Files stay."""

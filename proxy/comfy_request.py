@@ -4,6 +4,7 @@ Errors leave as ComfyUI-shaped JSON (CLIENT_DEMANDS E1, B1).
 """
 
 import json
+import math
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -31,7 +32,7 @@ async def read_json(request: Request, limit_mb: int, *, empty: Any = None) -> An
             return empty
         raise BadInput("The request has no body. Send JSON.")
     try:
-        return _shallow(json.loads(body, parse_constant=_refuse_constant))
+        return _shallow(json.loads(body, parse_constant=_refuse_constant, parse_float=_finite))
     except RecursionError as error:
         raise BadInput("The JSON is nested too deeply.") from error
     except ValueError as error:
@@ -77,6 +78,13 @@ def _shallow(value: Any) -> Any:
         children = (child for node in level for child in (node.values() if isinstance(node, dict) else node))
         level = [child for child in children if isinstance(child, dict | list)]
     raise RecursionError
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits[:20]} is too large")
+    return number
 
 
 def _refuse_constant(name: str) -> None:

@@ -170,7 +170,8 @@ def error_of(messages: object) -> str:
 
 
 def _cut(text: str, length: int = TITLE_LENGTH) -> str:
-    line = " ".join(text[: 20 * length].split())
+    # Half a surrogate pair is valid JSON and no valid UTF-8: a page with it could not be sent.
+    line = " ".join(text[: 20 * length].encode("utf-8", "replace").decode().split())
     return line if len(line) <= length else line[: length - 1].rstrip() + "…"
 
 
