@@ -72,11 +72,11 @@ class Registry:
 def clean_url(url: str) -> str:
     """`http://host:port/base` without a trailing slash; raises BadInput for anything else."""
     text = url.strip()
-    parts = urlsplit(text if "://" in text else f"http://{text}")
     try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
         usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
-    except ValueError:
-        usable = False
+    except ValueError:  # such as a port that is no number
+        parts, usable = urlsplit(""), False
     if not usable or parts.query or parts.fragment:
         raise BadInput(f"{url!r} is not the URL of a ComfyUI. Give one such as http://10.0.0.5:8188.")
     return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))

@@ -53,7 +53,7 @@ def annotated(value: str, default: str = "input") -> tuple[str, str]:
 def resolve(dirs: UserDirs, value: str, default: str = "input") -> Path | None:
     """The file a prompt's value names, such as `a.png`, `sub/a.png [output]`; None unless it is the user's to read."""
     name, folder = annotated(value, default)
-    if "\0" in value or folder not in FOLDERS:
+    if not _speakable(value) or folder not in FOLDERS:
         return None
     roots = [dirs.root(folder)]
     if folder == "input" and dirs.shared is not None:
@@ -78,7 +78,12 @@ def listing(dirs: UserDirs, folder: str, kind: str) -> list[str]:
                 names.update(entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
         except OSError:
             continue
-    return sorted(name for name in names if not kind or (mimetypes.guess_type(name)[0] or "").startswith(kind))
+    return sorted(name for name in names if not kind or _media_type(name).startswith(kind))
+
+
+def _media_type(name: str) -> str:
+    """By the suffix alone: the standard library takes a name for a URL and stumbles over `[`."""
+    return mimetypes.guess_type(f"x{PurePosixPath(name).suffix}")[0] or ""
 
 
 def digest(path: Path) -> str:
@@ -93,15 +98,23 @@ def digest(path: Path) -> str:
 def safe_subfolder(subfolder: str) -> str | None:
     """A relative subfolder in normal form, None when it would leave the directory."""
     path = PurePosixPath(subfolder.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or "\0" in subfolder:
+    if path.is_absolute() or ".." in path.parts or not _speakable(subfolder):
         return None
     return "" if str(path) == "." else str(path)
 
 
 def safe_filename(filename: str) -> str | None:
     """A plain file name, None for anything that is a path."""
-    bad = filename in ("", ".", "..") or "/" in filename or "\\" in filename or "\0" in filename
+    bad = filename in ("", ".", "..") or "/" in filename or "\\" in filename or not _speakable(filename)
     return None if bad or len(filename.encode()) > 255 else filename
+
+
+def _speakable(name: str) -> bool:
+    """Whether a disk can be asked for it: JSON may hold null characters and halves of surrogate pairs."""
+    try:
+        return b"\0" not in name.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def landing(root: Path, subfolder: str) -> Path:
