@@ -18,8 +18,8 @@ from typing import IO
 from proxy.base.errors import BadInput, DiskFull
 
 FOLDERS = ("input", "output", "temp")
-_ANNOTATED = re.compile(r"^(?P<name>.*?)(?: \[(?P<folder>input|output|temp)\])?$", re.DOTALL)
-_COUNTED = re.compile(r"^(?P<prefix>.*)_(?P<number>\d{5,})(?P<tail>_?\.[^./]*)$", re.DOTALL)
+_ANNOTATED = re.compile(r"^(?P<name>.*?)(?: \[(?P<folder>input|output|temp)\])?\Z", re.DOTALL)
+_COUNTED = re.compile(r"^(?P<prefix>.*)_(?P<number>\d{5,})(?P<tail>_?\.[^./]*)\Z", re.DOTALL)
 HASH_CHUNK = 1024 * 1024
 ATTEMPTS = 1000
 INCOMING = ".incoming"
@@ -75,10 +75,17 @@ def listing(dirs: UserDirs, folder: str, kind: str) -> list[str]:
     for root in roots:
         try:
             with os.scandir(root) as entries:
-                names.update(entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
+                names.update(entry.name for entry in entries if not entry.name.startswith(".") and _is_file(entry))
         except OSError:
             continue
     return sorted(name for name in names if not kind or _media_type(name).startswith(kind))
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a symlink loop
+        return False
 
 
 def _media_type(name: str) -> str:
