@@ -1,0 +1,69 @@
+"""What only the machine's owner sees of a running cluster: processes, sockets, memory, open files, engines' faults."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from proxy.base.settings import Settings
+from tests.cluster import Cluster, processes_of
+from user_sessions.run_dir import run_dir, session_socket
+
+WAIT_S = 60.0
+LOOK_S = 0.05
+
+
+def engine_urls(cluster: Cluster) -> list[str]:
+    """Addresses of the engines that `up` started."""
+    return [path.read_text().strip() for path in sorted(_run(cluster).glob("engine-*.url"))]
+
+
+@asynccontextmanager
+async def fault(cluster: Cluster, **order: Any) -> AsyncIterator[None]:
+    """Arm a fault in every engine; at the end all are disarmed and hung jobs let go."""
+    async with aiohttp.ClientSession() as http:
+        engines = engine_urls(cluster)
+        try:
+            for engine in engines:
+                async with http.post(f"{engine}/engine/faults", json=order) as armed:
+                    assert armed.status == 200, await armed.text()
+            yield
+        finally:
+            for engine in engines:
+                async with http.delete(f"{engine}/engine/faults"):
+                    pass
+
+
+def socket_of(cluster: Cluster, slug: str) -> Path:
+    """The Unix socket of a user's session."""
+    return session_socket(_run(cluster), slug)
+
+
+def pids(data_dir: Path, word: str) -> set[int]:
+    """Processes of that data directory whose command holds `word`."""
+    return {pid for pid, command in processes_of(data_dir).items() if word in command}
+
+
+def memory_kb(pid: int) -> int:
+    """Resident memory of a process."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+
+def open_files(pid: int) -> int:
+    """How many files and sockets a process holds."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+async def becomes(holds: Callable[[], bool]) -> None:
+    """Wait for something of the machine that no event tells; fails after WAIT_S."""
+    async with asyncio.timeout(WAIT_S):
+        while not holds():
+            await asyncio.sleep(LOOK_S)
+
+
+def _run(cluster: Cluster) -> Path:
+    return run_dir(Settings(data_dir=cluster.data_dir))
