@@ -247,7 +247,7 @@ class Dispatcher:
         member.failed = member.failed + 1 if runner.lost else 0
         if runner.lost:
             self._pool.doubt(member, "it lost a job")
-        if runner.upstream.may_run and state in FINAL | {JobState.QUEUED}:
+        if runner.upstream.may_run:
             member.leftovers.add(runner.upstream.prompt_id)
         if state in FINAL:
             self._forget(job)

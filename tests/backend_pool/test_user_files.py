@@ -66,6 +66,7 @@ def dirs(tmp_path: Path) -> UserDirs:
         ("out/secret.txt", None),
         ("loop", None),
         ("/etc/passwd", None),
+        ("a.png\n", None),
         ("a\0.png", None),
         ("x" * 300, None),
         ("\ud800.png", None),
@@ -115,7 +116,7 @@ def test_subfolders(subfolder: str, safe: str | None) -> None:
     assert safe_subfolder(subfolder) == safe
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "a\0b", "x" * 256, "é" * 128])
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "a\0b", "x" * 256, "\udcff", "é" * 128])
 def test_bad_filenames(name: str) -> None:
     """Nothing that is a path, nothing a disk refuses."""
     assert safe_filename(name) is None

@@ -1,0 +1,127 @@
+"""A stranger's server that speaks just enough of ComfyUI's protocol, and answers what custom nodes make it answer.
+
+The embedded engine is too well-behaved for this: ui outputs of odd shapes, NaN, megabytes, a password in front.
+"""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+INFO: dict[str, Any] = {
+    "EmptyImage": {"input": {"required": {}}},
+    "SaveImage": {"input": {"required": {"filename_prefix": ["STRING", {}]}}, "output_node": True},
+}
+
+
+@dataclass
+class Strange:
+    """What it says. `ui` is the history's outputs as JSON text, so that it may hold what Python would not write."""
+
+    ui: str = "{}"
+    files: dict[str, bytes] = field(default_factory=dict)
+    info: Any = field(default_factory=lambda: INFO)
+    login: str = ""
+    """`name:password`, or nothing for no login."""
+    url: str = ""
+    history: dict[str, str] = field(default_factory=dict)
+    sockets: dict[str, web.WebSocketResponse] = field(default_factory=dict)
+    prompts: list[Any] = field(default_factory=list)
+
+    @web.middleware
+    async def gate(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        """401 for everybody without the password."""
+        wanted = f"Basic {base64.b64encode(self.login.encode()).decode()}"
+        if self.login and request.headers.get("Authorization") != wanted:
+            return web.Response(status=401, text="no")
+        answer: web.StreamResponse = await handler(request)
+        return answer
+
+    async def stats(self, _request: web.Request) -> web.Response:
+        """GET /system_stats."""
+        return web.json_response({"system": {}, "devices": []})
+
+    async def object_info(self, _request: web.Request) -> web.Response:
+        """GET /object_info."""
+        return web.json_response(self.info)
+
+    async def queue(self, _request: web.Request) -> web.Response:
+        """GET /queue: nothing ever waits here."""
+        return web.json_response({"queue_running": [], "queue_pending": []})
+
+    async def one(self, request: web.Request) -> web.Response:
+        """GET /history/{id}."""
+        prompt_id = request.match_info["id"]
+        entry = self.history.get(prompt_id)
+        text = "{}" if entry is None else f"{{{json.dumps(prompt_id)}: {entry}}}"
+        return web.Response(text=text, content_type="application/json")
+
+    async def view(self, request: web.Request) -> web.Response:
+        """GET /view."""
+        content = self.files.get(request.query["filename"])
+        return web.Response(status=404) if content is None else web.Response(body=content)
+
+    async def prompt(self, request: web.Request) -> web.Response:
+        """POST /prompt: ends at once."""
+        body = await request.json()
+        self.prompts.append(body)
+        prompt_id = body["prompt_id"]
+        told = ["execution_success", {"prompt_id": prompt_id, "timestamp": 1}]
+        status = {"status_str": "success", "completed": True, "messages": [told]}
+        self.history[prompt_id] = f'{{"outputs": {self.ui}, "status": {json.dumps(status)}, "meta": {{}}}}'
+        frames = [{"type": "execution_start", "data": {"prompt_id": prompt_id}}]
+        frames += [{"type": "executing", "data": {"node": None, "prompt_id": prompt_id}}]
+        for frame in frames:
+            await self.sockets[body["client_id"]].send_json(frame)
+        return web.json_response({"prompt_id": prompt_id, "number": 1, "node_errors": {}})
+
+    async def socket(self, request: web.Request) -> web.WebSocketResponse:
+        """GET /ws."""
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        self.sockets[request.query["clientId"]] = socket
+        async for _ in socket:
+            pass
+        return socket
+
+    async def done(self, _request: web.Request) -> web.Response:
+        """POST /history, /interrupt."""
+        return web.Response()
+
+
+@asynccontextmanager
+async def strange_backend(**says: Any) -> AsyncIterator[Strange]:
+    """A running one, on a free port."""
+    strange = Strange(**says)
+    app = web.Application(middlewares=[strange.gate])
+    app.add_routes(
+        [
+            web.get("/system_stats", strange.stats),
+            web.get("/object_info", strange.object_info),
+            web.get("/queue", strange.queue),
+            web.get("/history/{id}", strange.one),
+            web.get("/view", strange.view),
+            web.get("/ws", strange.socket),
+            web.post("/prompt", strange.prompt),
+            web.post("/history", strange.done),
+            web.post("/queue", strange.done),
+            web.post("/interrupt", strange.done),
+        ]
+    )
+    runner = web.AppRunner(app, shutdown_timeout=1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    assert site._server is not None  # aiohttp has no public way to the port
+    host, port = site._server.sockets[0].getsockname()[:2]  # type: ignore[attr-defined]
+    strange.url = f"http://{strange.login}{'@' if strange.login else ''}{host}:{port}"
+    try:
+        yield strange
+    finally:
+        async with asyncio.timeout(10):
+            await runner.cleanup()
