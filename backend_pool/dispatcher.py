@@ -111,7 +111,7 @@ class Dispatcher:
         self.ring()
 
     def busy_users(self) -> set[int]:
-        """Users with a job on a backend or waiting for one, as of the last round."""
+        """Users with a job on a backend or waiting for one, as of at most `job_poll_s` ago."""
         return self._busy
 
     async def recover(self) -> None:
@@ -137,9 +137,9 @@ class Dispatcher:
                 if monotonic_s() >= look_again:
                     await self.recover()
                     self._clear_backends()
+                    self._busy = await self._store.users_with_jobs()
                     look_again = monotonic_s() + self._settings.job_poll_s
                 await self._place()
-                self._busy = await self._store.users_with_jobs()
                 if quiet or len(self._to_prune) > PRUNE_FROM:
                     await self._prune()
             except ClusterError as error:

@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 RETRY_S = 0.5
 SUBMIT_TRIES = 3
+LAST_FRAMES_S = 0.5
+"""How long the frames of a prompt that is in the history already may take to arrive."""
 
 Hear = Callable[[str | bytes], Awaitable[bool]]
 """Takes a frame; True for the end marker."""
@@ -73,13 +75,14 @@ class Upstream:
 
     async def take_up(self, *, begun: bool) -> None:
         """Look for a prompt that an earlier process may have submitted. Raises Lost when it has begun and is gone."""
-        self.submitted = await self.patiently(self.where) != "absent"
+        where = await self.patiently(self.where)
+        self.submitted, self.ended = where != "absent", where == "history"
         if begun and not self.submitted:
             raise Lost("the backend does not know the job any more")
 
     async def follow(self, staged: Staged, order: Mapping[str, Any], hear: Hear, began: Callable[[], None]) -> None:
         """Submit if that is still to do, then pass on frames until the backend has the prompt in its history."""
-        while True:
+        while not self.ended:
             try:
                 async with self._client.events(self._client_id) as socket:
                     if not self.submitted:
@@ -151,12 +154,14 @@ class Upstream:
 
     async def _pump(self, socket: ClientWebSocketResponse, hear: Hear, began: Callable[[], None]) -> bool:
         """True when the prompt has ended, False when the socket did."""
+        ended = False
         while True:
             try:
-                frame = await socket.receive(timeout=self._settings.job_poll_s)
+                frame = await socket.receive(timeout=LAST_FRAMES_S if ended else self._settings.job_poll_s)
             except TimeoutError:
-                if await self._in_history(began):
+                if ended:
                     return True
+                ended = await self._in_history(began)  # it may have ended just now, its frames still on their way
                 continue
             if frame.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
                 return False
