@@ -55,7 +55,10 @@ async def test_the_cookie_is_for_https_only_when_asked_for(tmp_path: Path) -> No
 
 
 async def test_wrong_passwords_show_the_form_again_and_then_429(tmp_path: Path) -> None:
-    async with serving(tmp_path, login_attempts=2) as server, server.browser(**HTML) as client:
+    async with (
+        serving(tmp_path, login_attempts=2, login_address_attempts=2) as server,
+        server.browser(**HTML) as client,
+    ):
         await server.user("Ann")
         for form in (FORM | {"password": "wrong"}, {"username": HOSTILE, "password": ""}):
             answer = await client.post("/cluster/login", data=form)
