@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 
+from backend_pool.health import Health
 from proxy.app import Cluster
 from proxy.base.errors import ClusterError
 from proxy.base.logs import events
@@ -13,6 +14,7 @@ from user_sessions.directories import prepare_public
 log = events(__name__)
 
 STEP_TIMEOUT_S = 60.0
+LOOK_EVERY_S = 0.02
 
 
 async def start(cluster: Cluster) -> None:
@@ -28,6 +30,7 @@ async def start(cluster: Cluster) -> None:
     await cluster.pool.refresh()
     start_loop = cluster.tasks.start
     start_loop("backends", cluster.pool.watch(), vital=True)
+    await _first_answers(cluster)
     start_loop("dispatcher", cluster.dispatcher.watch(), vital=True)
     start_loop("sessions", cluster.sessions.watch(cluster.dispatcher.busy_users), vital=True)
 
@@ -45,6 +48,16 @@ async def stop(cluster: Cluster, *, keep: bool = False) -> None:
         with contextlib.suppress(ClusterError):
             await close
     await asyncio.to_thread(cluster.db.close)
+
+
+async def _first_answers(cluster: Cluster) -> None:
+    """Until a backend has answered or each has failed to once, so that a ready server can judge prompts."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(cluster.settings.probe_timeout_s):
+            while not any(member.health is Health.UP for member in cluster.pool.members.values()):
+                if all(member.error is not None for member in cluster.pool.members.values()):
+                    return
+                await asyncio.sleep(LOOK_EVERY_S)
 
 
 async def _register_backends(cluster: Cluster) -> None:
