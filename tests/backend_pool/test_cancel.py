@@ -8,6 +8,7 @@ from tests.backend_pool.conftest import Start
 from tests.backend_pool.graphs import sampled, saved
 from tests.backend_pool.rig import Rig, arm, disarm, engine_get, rig
 from tests.engine.client import connect
+from tests.engine.graphs import node
 
 
 async def interrupted(r: Rig, prompt_id: str, user_id: int = 1) -> None:
@@ -107,16 +108,19 @@ async def test_cancel_while_files_are_fetched(tmp_path: Path, start: Start) -> N
 
 
 async def test_a_job_given_back_and_then_cancelled_ends_its_tab_s_view(tmp_path: Path, start: Start) -> None:
-    """The tab saw the first attempt begin: it is told the end though the job was waiting again."""
+    """The tab saw the first attempt begin: it is told the end though the job was waiting again; its files are gone."""
     engine = start()
     async with rig(tmp_path, engine.url) as r:
-        await arm(engine.url, fault="crash", node="KSampler")
-        prompt_id = await r.submit(sampled())
-        await r.heard.until(prompt_id, "execution_start")
-        assert engine.wait() == 70
+        await arm(engine.url, fault="hang_job", node="KSampler")
+        prompt = sampled() | {"20": saved()["1"], "21": node("SaveImage", images=["20", 0], filename_prefix="early")}
+        prompt_id = await r.submit(prompt)
+        await r.heard.until(prompt_id, "executed")
+        assert r.files() == ["output/early_00001_.png"]
+        engine.kill()
         async with asyncio.timeout(30):
             while (await r.entry(prompt_id))[0].state is not JobState.QUEUED:
                 await asyncio.sleep(0.02)
+        assert r.files() == []
         await r.cancel(prompt_id)
         assert r.heard.kinds(prompt_id)[-2:] == ["execution_interrupted", "executing"]
         assert await r.queries.remaining(1) == 0
