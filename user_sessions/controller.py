@@ -148,7 +148,11 @@ class Sessions:
         live = self._live.get(user_id)
         if live is None:
             return None
-        poll = await self._spawner.poll(live.address.session_id)
+        try:
+            poll = await self._reconciler.look(live.address.session_id)
+        except ClusterError as error:
+            log.warning("session cannot be looked at", session=live.address.session_id, error=error.message)
+            return self.address(user_id)
         if poll.state == "exited":
             async with self.lock(user_id):
                 row = await self._db.read(lambda s: store.get(s, user_id))

@@ -92,7 +92,7 @@ class HostApi:
     async def poll(self, request: web.Request) -> web.Response:
         """running, exited or unknown."""
         session_id = request.match_info["id"]
-        entry = self.roster.get(session_id)
+        entry = await self.roster.look(session_id)
         found = entry.view() if entry else {"session_id": session_id, "state": "unknown"}
         return web.json_response({"host": self.host_id} | found)
 

@@ -103,13 +103,17 @@ class Reconciler:
         if state is SessionState.STOPPING:
             await self._sessions.finish_stop(row)
         elif state is SessionState.RUNNING:
-            poll = await self._spawner.poll(row.session_id)
-            if poll.state == "unknown":
-                poll = await self._listed(row.session_id)
+            poll = await self.look(row.session_id)
             if poll.state == "running":
                 return self._sessions.went_live(row)
             await self._sessions.ended(row, poll)
         return None
+
+    async def look(self, session_id: str) -> Poll:
+        """Running or exited; a session that nobody remembers has ended when a complete listing lacks it.
+        Raises Unavailable while that cannot be said."""
+        poll = await self._spawner.poll(session_id)
+        return await self._listed(session_id) if poll.state == "unknown" else poll
 
     async def _judge(self, row: SessionRow, poll: Poll | None, *, starting_up: bool) -> None:
         fresh = await self._db.read(lambda s: store.get(s, row.user_id))

@@ -7,6 +7,7 @@ every running session, and the last `EXITS_KEPT` ended ones (older ones are forg
 import asyncio
 import contextlib
 import os
+import select
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from user_sessions.zygotes import ZygoteProcess, Zygotes
 
 EXITS_KEPT = 500
 KILL_TIMEOUT_S = 5.0
+TELL_TIMEOUT_S = 2.0
 FORK_ATTEMPTS = 3
 
 log = events(__name__)
@@ -75,9 +77,15 @@ class Roster:
         self.zygotes: Zygotes | None = None
         self.closing = False
 
-    def get(self, session_id: str) -> Entry | None:
-        """The entry of that id, running or remembered."""
-        return self._entries.get(session_id)
+    async def look(self, session_id: str) -> Entry | None:
+        """The entry of that id, running or remembered. The kernel knows of an end before the zygote has told its
+        code: whoever asks in between gets the answer that follows, not a `running` that is no longer true."""
+        entry = self._entries.get(session_id)
+        if entry is not None and entry.pidfd is not None and _ended(entry.pidfd):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TELL_TIMEOUT_S):
+                    await entry.gone.wait()
+        return entry
 
     def running(self) -> list[Entry]:
         """All that have not ended, in the order of their start."""
@@ -218,3 +226,9 @@ class Roster:
             await self.stop(session_id)
         except Unavailable as error:
             log.error("session would not end", session=session_id, error=error.message)
+
+
+def _ended(pidfd: int) -> bool:
+    poll = select.poll()  # select.select() would refuse descriptors above 1023
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))

@@ -13,8 +13,9 @@ import pytest
 from tests.cluster import Cluster, start_cluster
 from tests.contract import graphs
 from tests.contract.wire import FLAGS
-from tests.system.inside import becomes, pids
+from tests.system.inside import becomes, pids, socket_of
 from tests.system.people import Someone, painting, until_idle
+from tests.user_sessions.studio import gone
 
 LISTENING = "00010000"
 QUICK_JUDGEMENT = {"COMFY_CLUSTER_PROBE_INTERVAL_S": "0.5", "COMFY_CLUSTER_BACKEND_DOWN_AFTER_S": "1.5"}
@@ -48,7 +49,7 @@ async def kill_session(someone: Someone) -> int:
     """SIGKILL to it; returns its pid once it is dead."""
     pid = await session_pid(someone)
     os.kill(pid, signal.SIGKILL)
-    await becomes(lambda: pid not in someone.cluster.processes())
+    await gone(pid)  # the kernel's word: a command line vanishes before the sockets close
     return pid
 
 
@@ -156,8 +157,9 @@ async def test_a_killed_session_host_is_back_too(eve: Someone, mortal: Cluster) 
         prompt_id = await eve.comfy.submit(painting(2, steps=300), "tab")
         await socket.until(lambda frame: frame.kind == "progress")
         (host,) = pids(mortal.data_dir, "user_sessions.host")
+        session = await session_pid(eve)
         os.kill(host, signal.SIGKILL)
-        await becomes(lambda: host not in mortal.processes())
+        await gone(session)
         answer = await eve.comfy.get("/settings/Mark")
         assert (answer.status, answer.json()) == (200, "kept")
         assert (await socket.job(prompt_id))[-2].kind == "execution_success"
@@ -169,12 +171,12 @@ async def test_a_killed_session_host_is_back_too(eve: Someone, mortal: Cluster) 
 
 def _socket_inode(someone: Someone) -> int:
     """The listening Unix socket's inode, out of the kernel's table."""
-    name = f"/{someone.person.slug}/session.sock"
+    path = str(socket_of(someone.cluster, someone.person.slug))
     for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
-        parts = line.split()
-        if parts[-1].endswith(name) and parts[3] == LISTENING:
+        parts = line.split(maxsplit=7)
+        if parts[-1] == path and parts[3] == LISTENING:
             return int(parts[6])
-    raise AssertionError(f"nobody listens on {name}")
+    raise AssertionError(f"nobody listens on {path}")
 
 
 def _links(pid: int) -> list[str]:

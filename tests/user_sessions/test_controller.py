@@ -137,12 +137,35 @@ async def test_a_refused_connection_can_be_rechecked_at_once(studio: Studio) -> 
     os.kill(pid, signal.SIGKILL)
     await gone(pid)
 
-    async def rechecked() -> bool:
-        return await studio.sessions.recheck(ANN) is None
-
-    await until(rechecked)
+    assert await studio.sessions.recheck(ANN) is None
     assert (await studio.row(ANN)).state == "failed"
     assert await studio.sessions.recheck(BOB) is None
+
+
+async def test_a_recheck_waits_for_an_end_that_the_zygote_has_not_told_yet(studio: Studio) -> None:
+    first = await studio.sessions.ensure(ANN, "ann")
+    pid = await pid_of(first)
+    zygote = (await studio.health())["zygote"]["pid"]
+    os.kill(zygote, signal.SIGSTOP)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        await gone(pid)
+        rechecking = asyncio.gather(studio.sessions.recheck(ANN))
+        await studio.health()  # a way to the host and back: the question has arrived there
+    finally:
+        os.kill(zygote, signal.SIGCONT)
+    assert await rechecking == [None]
+    assert "-9" in (await studio.row(ANN)).error
+
+
+async def test_a_recheck_notices_sessions_that_died_with_their_host(studio: Studio) -> None:
+    first = await studio.sessions.ensure(ANN, "ann")
+    pid = await pid_of(first)
+    os.kill((await studio.health())["pid"], signal.SIGKILL)
+    await gone(pid)
+    assert await studio.sessions.recheck(ANN) is None  # starts a host again, which knows of no session
+    assert (await studio.row(ANN)).state == "failed"
+    assert await pid_of(await studio.sessions.ensure(ANN, "ann")) != pid
 
 
 async def test_a_restarted_proxy_adopts_what_runs(studio: Studio) -> None:
