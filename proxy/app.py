@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from starlette.routing import Route, Router
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend_pool.dispatcher import Dispatcher
 from backend_pool.engine_process import Engines
@@ -13,7 +13,7 @@ from backend_pool.pool import Pool
 from backend_pool.registry import Registry
 from proxy import api, pages
 from proxy.access import Access, open_access
-from proxy.api_errors import error_response
+from proxy.api_errors import error_response, unexpected
 from proxy.base.database import Database
 from proxy.base.errors import ClusterError
 from proxy.base.settings import Settings
@@ -47,10 +47,20 @@ class Control:
         self._router = Router(routes, redirect_slashes=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
         try:
-            await self._router({**scope, "app": self}, receive, send)
-        except ClusterError as error:
-            await error_response(scope, error)(scope, receive, send)
+            await self._router({**scope, "app": self}, receive, noted)
+        except Exception as error:
+            if started or scope["type"] != "http":
+                raise
+            answer = error_response(scope, error) if isinstance(error, ClusterError) else unexpected(scope, error)
+            await answer(scope, receive, send)
 
 
 @dataclass(frozen=True)

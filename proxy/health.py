@@ -73,12 +73,19 @@ class HealthRoutes:
             raise Forbidden("Metrics are for administrators.")
         counted = await self.db.read(lambda s: s.exec(select(Job.state, func.count()).group_by(Job.state)).all())
         jobs = {JobState(state): count for state, count in counted}
-        sessions = await self.spawner.listing()
         registry = CollectorRegistry()
-        registry.register(_Figures(self._figures(jobs, len(sessions))))
+        registry.register(_Figures([*self._figures(jobs), *await self._sessions()]))
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
-    def _figures(self, jobs: dict[JobState, int], sessions: int) -> list[Metric]:
+    async def _sessions(self) -> list[Metric]:
+        """Nothing while the session host does not answer: no number is better than a wrong one."""
+        try:
+            running = len(await self.spawner.listing())
+        except Unavailable:
+            return []
+        return [GaugeMetricFamily("comfy_cluster_sessions", "Running user sessions", running)]
+
+    def _figures(self, jobs: dict[JobState, int]) -> list[Metric]:
         by_state = GaugeMetricFamily("comfy_cluster_jobs", "Jobs in the database by state", labels=["state"])
         for state in JobState:
             by_state.add_metric([state.value], jobs.get(state, 0))
@@ -90,14 +97,13 @@ class HealthRoutes:
             by_state,
             backends,
             GaugeMetricFamily("comfy_cluster_backends_busy", "Backends that carry a job", busy),
-            GaugeMetricFamily("comfy_cluster_sessions", "Running user sessions", sessions),
             GaugeMetricFamily("comfy_cluster_tabs", "Connected browser tabs", self.events.connected()),
         ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Figures:
-    """What prometheus_client calls a collector."""
+    """What prometheus_client calls a collector; it keeps collectors in a dict, so they are told apart by identity."""
 
     figures: list[Metric]
 
