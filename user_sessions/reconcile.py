@@ -40,7 +40,7 @@ class Reconciler:
         self._blind = False
 
     async def watch(self, busy: Callable[[], set[int]]) -> None:
-        """Until cancelled. A spawner or database that cannot be asked costs a turn, never the loop."""
+        """Until cancelled. A spawner that cannot be asked, or a defect, costs a turn, never the loop."""
         while True:
             await asyncio.sleep(INTERVAL_S * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
             try:
@@ -50,6 +50,8 @@ class Reconciler:
                 if not self._blind:
                     log.warning("sessions cannot be looked at", error=error.message)
                 self._blind = True
+            except Exception as error:  # a defect met with one row must not end the care for all others
+                log.error("a look at the sessions failed", exc_info=error)
 
     async def turn(self, busy: Callable[[], set[int]]) -> None:
         """One look at everything. Raises Unavailable."""

@@ -154,7 +154,7 @@ async def test_a_recheck_waits_for_an_end_that_the_zygote_has_not_told_yet(studi
         await studio.health()  # a way to the host and back: the question has arrived there
     finally:
         os.kill(zygote, signal.SIGCONT)
-    assert await rechecking == [None]
+    assert (await rechecking)[0] is None
     assert "-9" in (await studio.row(ANN)).error
 
 
@@ -349,6 +349,25 @@ async def test_the_loop_survives_a_spawner_that_cannot_be_asked(
 
     await until(looked)
     assert studio.tasks.dead == {}
+
+
+async def test_the_loop_survives_a_defect(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("user_sessions.reconcile.INTERVAL_S", 0.01)
+    looks: list[int] = []
+
+    def busy() -> set[int]:
+        looks.append(1)
+        if len(looks) < 3:
+            raise ValueError("a row that makes no sense")
+        return set()
+
+    watching = studio.tasks.start("watch", studio.sessions.watch(busy), vital=True)
+
+    async def went_on() -> bool:
+        return len(looks) > 3 or watching.done()
+
+    await until(went_on)
+    assert not watching.done() and studio.tasks.dead == {}
 
 
 async def _set(studio: Studio, user_id: int, **values: object) -> None:
