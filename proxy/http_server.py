@@ -1,14 +1,16 @@
-"""The HTTP side of the browser's connection: uvicorn's httptools protocol with limits it does not have.
+"""The browser's connection: uvicorn's protocols with what they lack. Pass them as uvicorn's `http=` and `ws=`.
 
-Owns the size of a request's head (431), the time a head may take (408), `abort`, an ASGI extension that resets a
-connection, and writing head and body at once. Pass the class as uvicorn's `http=`. Knows nothing of routes.
+HTTP: the size of a request's head (431), the time a head may take (408), `abort`, an ASGI extension that resets a
+connection, and writing head and body at once. WebSocket: a refused handshake counts as finished. Knows no routes.
 """
 
 import asyncio
 from typing import Any, ClassVar
 
+from uvicorn._types import ASGISendEvent
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
 from proxy.forward_http import ABORT
@@ -150,3 +152,13 @@ class ClientProtocol(HttpToolsProtocol):
 
     def _abort(self) -> None:
         self.transport.abort()
+
+
+class ClientWebSocket(WebSocketsSansIOProtocol):
+    """One browser's WebSocket."""
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            # uvicorn forgets this when an HTTP response refuses the handshake, and logs each refusal as our error.
+            self.handshake_complete = True

@@ -12,7 +12,7 @@ from proxy import lifespan
 from proxy.app import Cluster
 from proxy.base.errors import ConfigError
 from proxy.base.settings import Settings
-from proxy.http_server import ClientProtocol
+from proxy.http_server import ClientProtocol, ClientWebSocket
 
 BACKLOG = 1024
 
@@ -45,7 +45,7 @@ async def serve(cluster: Cluster, bound: socket.socket, ready: Callable[[str], N
             cluster.asgi,
             interface="asgi3",
             http=ClientProtocol,
-            ws="websockets-sansio",
+            ws=ClientWebSocket,
             ws_per_message_deflate=False,  # most bytes are previews, which are compressed already
             ws_max_size=settings.max_frame_mb * 1024 * 1024,
             ws_ping_interval=settings.ping_interval_s,
