@@ -128,10 +128,8 @@ async def revoke_login(call: Call) -> BaseModel:
 
 async def session_of(deps: Deps, user_id: int) -> SessionInfo:
     """A user's session; `stopped` for one who never had any."""
-    for view in await deps.sessions.listing():
-        if view.user_id == user_id:
-            return session_info(view)
-    return SessionInfo(user_id=user_id, state="stopped")
+    view = await deps.sessions.view_of(user_id)
+    return SessionInfo(user_id=user_id, state="stopped") if view is None else session_info(view)
 
 
 def session_info(view: SessionView) -> SessionInfo:

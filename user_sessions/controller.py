@@ -160,6 +160,11 @@ class Sessions:
                     await self.ended(row, poll)
         return self.address(user_id)
 
+    async def view_of(self, user_id: int) -> SessionView | None:
+        """That user's session; None for one who never had any."""
+        row = await self._db.read(lambda s: store.get(s, user_id))
+        return None if row is None else view(row)
+
     async def listing(self) -> list[SessionView]:
         """All sessions that ever were, by user."""
         return [view(row) for row in await self._db.read(store.every)]

@@ -53,6 +53,8 @@ async def test_a_session_starts_stops_and_starts_again(studio: Studio) -> None:
     third = await sessions.restart(ANN, "ann")
     assert await pid_of(third) != pid
     assert [entry.state for entry in await sessions.listing()] == ["running"]
+    assert await sessions.view_of(ANN) == (await sessions.listing())[0]
+    assert await sessions.view_of(BOB) is None
     assert (await studio.row(ANN)).generation == 3
 
 
