@@ -39,7 +39,7 @@ async def stop(cluster: Cluster, *, keep: bool = False) -> None:
     """Take everything down in reverse; `keep` leaves sessions and engines to the next server."""
     await cluster.tasks.stop()
     if not keep:
-        for name, step in (("session host", cluster.host.stop()), ("engines", cluster.engines.stop())):
+        for name, step in (("session host", _end_sessions(cluster)), ("engines", cluster.engines.stop())):
             try:
                 await asyncio.wait_for(step, STEP_TIMEOUT_S)
             except (ClusterError, TimeoutError) as error:
@@ -48,6 +48,11 @@ async def stop(cluster: Cluster, *, keep: bool = False) -> None:
         with contextlib.suppress(ClusterError):
             await close
     await asyncio.to_thread(cluster.db.close)
+
+
+async def _end_sessions(cluster: Cluster) -> None:
+    if await cluster.host.stop():
+        await cluster.sessions.host_ended()
 
 
 async def _first_answers(cluster: Cluster) -> None:

@@ -143,6 +143,14 @@ class Sessions:
         await self.stop(user_id, "restart asked for")
         return await self.ensure(user_id, slug)
 
+    async def host_ended(self) -> None:
+        """At the server's own clean stop, once its session host has ended: what ran was stopped, nothing failed."""
+        self._live.clear()
+        for row in await self._db.read(store.with_process):
+            alive = frozenset({SessionState.STARTING, SessionState.RUNNING})
+            await self.change(row, alive, SessionState.STOPPING, "the server stops", desired="stopped")
+            await self.change(row, frozenset({SessionState.STOPPING}), SessionState.STOPPED, "ended", pid=None)
+
     async def recheck(self, user_id: int) -> Address | None:
         """Ask the spawner at once, for a caller whose connection was refused: None when the session is gone."""
         live = self._live.get(user_id)

@@ -67,15 +67,20 @@ class HostProcess:
             finally:
                 await probe.close()
 
-    async def stop(self) -> None:
-        """End the host we started, and with it its sessions. One started by others goes on."""
+    async def stop(self) -> bool:
+        """End the host we started, and with it its sessions. One started by others goes on. Whether none is left."""
         daemon = recorded(self.record)
-        if daemon is None:
-            return
+        if daemon is None:  # a service manager may have ended it together with us
+            probe = HostSpawner(self.run, HEALTH_TIMEOUT_S, HEALTH_TIMEOUT_S, call_timeout_s=HEALTH_TIMEOUT_S)
+            try:
+                return not await self._answers(probe)
+            finally:
+                await probe.close()
         limit_s = self._settings.session_stop_timeout_s + END_MARGIN_S
         if not await asyncio.to_thread(daemon.stop, limit_s):
             raise Unavailable(f"The session host (process {daemon.pid}) did not end even when killed.")
         self.record.unlink(missing_ok=True)
+        return True
 
     def command(self) -> list[str]:
         """How it is started; no secret is in there."""

@@ -169,6 +169,19 @@ async def test_a_killed_session_host_is_back_too(eve: Someone, mortal: Cluster) 
     await newcomer.leave()
 
 
+async def test_a_restarted_server_shows_sessions_as_stopped_not_failed(tmp_path: Path) -> None:
+    with await asyncio.to_thread(start_cluster, tmp_path, "--engines", "1") as first:
+        person = await asyncio.to_thread(first.user, "ann")
+        ann = Someone(first, person)
+        assert (await ann.comfy.get("/settings")).status == 200
+        await ann.comfy.close()
+    with await asyncio.to_thread(start_cluster, tmp_path, "--engines", "1") as second:
+        ann = Someone(second, person)
+        session = (await ann.comfy.get("/cluster/api/v1/session")).json()
+        assert (session["state"], session["error"]) == ("stopped", None)
+        await ann.comfy.close()
+
+
 def _socket_inode(someone: Someone) -> int:
     """The listening Unix socket's inode, out of the kernel's table."""
     path = str(socket_of(someone.cluster, someone.person.slug))

@@ -249,6 +249,30 @@ async def test_the_host_dying_costs_the_sessions_and_nothing_else(studio: Studio
     assert await pid_of(await studio.sessions.ensure(ANN, "ann")) != pid
 
 
+async def test_a_clean_stop_of_the_server_fails_no_session(studio: Studio) -> None:
+    await asyncio.gather(*(studio.sessions.ensure(user, f"user-{user}") for user in (1, 2, 3)))
+    await _set_state(studio, 2, "starting")
+    await _set_state(studio, 3, "stopping")
+    assert await studio.host.stop()
+    await studio.sessions.host_ended()
+    assert [view.state for view in await studio.sessions.listing()] == ["stopped"] * 3
+    assert studio.sessions.address(1) is None
+    await studio.host.ensure()
+    after = await studio.another_proxy()
+    await after.adopt()
+    assert {(view.state, view.error) for view in await after.listing()} == {("stopped", "")}
+    assert await pid_of(await after.ensure(1, "user-1"))
+
+
+async def test_a_host_of_others_keeps_its_sessions(studio: Studio) -> None:
+    address = await studio.sessions.ensure(ANN, "ann")
+    record = studio.host.record.read_text()
+    studio.host.record.unlink()
+    assert not await studio.host.stop()
+    assert await pid_of(address)
+    studio.host.record.write_text(record)
+
+
 async def test_idle_sessions_are_stopped_but_not_busy_or_touched_ones(place: Path) -> None:
     async with open_studio(place, session_idle_timeout_s=3600.0) as studio:
         sessions = studio.sessions
