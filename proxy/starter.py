@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from backend_pool.node_info import Needs, input_specs, lacks, options
+from backend_pool.node_info import Needs, input_specs, options
 from backend_pool.pool import Pool
 from proxy.base.errors import ConfigError
 from proxy.base.logs import events
@@ -88,7 +88,7 @@ def read_workflow(path: Path) -> dict[str, Any]:
 
 def fitting(union: dict[str, Any]) -> dict[str, Any] | None:
     """A workflow the pool can run; None when it can run the frontend's own default, or nothing is known of it yet."""
-    if not union or lacks(FRONTEND_DEFAULT, union) is None:
+    if not union or _offers(union, FRONTEND_DEFAULT):
         return None
     listed = options(dict(input_specs(union.get("CheckpointLoaderSimple", {}))).get("ckpt_name"))
     if listed and union.keys() >= CHECKPOINT:
@@ -97,6 +97,14 @@ def fitting(union: dict[str, Any]) -> dict[str, Any] | None:
         loader["widgets_values"] = [listed[0]]
         return workflow
     return read_workflow(STARTERS / "model_free.json")
+
+
+def _offers(union: dict[str, Any], wanted: Needs) -> bool:
+    """Whether each class and choice is there. Stricter than `lacks`, which lets a backend judge what is not listed:
+    a pool without any model of a kind lists none, and the default graph could not run on it."""
+    return wanted.classes <= union.keys() and all(
+        value in (options(dict(input_specs(union[name])).get(key)) or ()) for name, key, value in wanted.choices
+    )
 
 
 def _place(dirs: Directories, workflow: dict[str, Any]) -> str | None:

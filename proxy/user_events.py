@@ -18,8 +18,9 @@ from proxy.user_socket import UserSocket
 
 log = events(__name__)
 
-PREVIEW_AFTER_S = 2.0
-"""When a tab that came back has loaded its graph; a preview before that is lost (seen with frontend 1.58.1)."""
+PREVIEW_AFTER_S = (2.0, 3.0, 5.0)
+"""Pauses before the last preview is sent again: a tab that came back shows none before it has loaded its graph, which
+takes some seconds (seen with frontend 1.58.1), and a slow step may bring no newer one for minutes."""
 
 
 class UserEvents:
@@ -90,10 +91,14 @@ class UserEvents:
         return sum(map(len, self._sockets.values()))
 
     async def _show_preview(self, job: Job, socket: UserSocket) -> None:
-        await asyncio.sleep(PREVIEW_AFTER_S)
         _, replay = self._replays.get(job.key, (job, None))
-        preview = replay.preview() if replay is not None else None
-        if preview is not None and socket in self._sockets.get(job.user_id, ()):
+        before = replay.preview() if replay is not None else None
+        for pause_s in PREVIEW_AFTER_S:
+            await asyncio.sleep(pause_s)
+            _, replay = self._replays.get(job.key, (job, None))
+            preview = replay.preview() if replay is not None else None
+            if preview is not before or preview is None or socket not in self._sockets.get(job.user_id, ()):
+                return  # the tab has been sent a newer one, or nothing is left to show
             socket.push(preview)
 
     async def _tell_status(self, user_id: int) -> None:

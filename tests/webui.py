@@ -98,6 +98,19 @@ class WebUi:
         prompt: dict[str, Any] = await self.page.evaluate("async () => (await window.app.graphToPrompt()).output")
         return prompt
 
+    async def press_widget(self, node_type: str, name: str) -> None:
+        """Press a button widget, such as LoadImage's upload."""
+        script = f"([type, name]) => {{ {NODE} node.widgets.find((each) => each.name === name).callback() }}"
+        await self.page.evaluate(script, [node_type, name])
+
+    async def save_as(self, name: str) -> None:
+        """Save the open workflow under a new name, as Ctrl+S does."""
+        async with self.page.expect_response("**/api/userdata/workflows*", timeout=WAIT_MS):
+            await self.page.evaluate("() => void window.app.extensionManager.command.execute('Comfy.SaveWorkflow')")
+            box = self.page.get_by_role("dialog").get_by_role("textbox")
+            await box.fill(name)
+            await box.press("Enter")
+
     # Running
 
     async def run(self) -> str:
@@ -114,8 +127,16 @@ class WebUi:
 
     async def picture(self, node_type: str = "SaveImage", before: str | None = None) -> str:
         """Wait for a saved picture on a node, another one than `before`; its address."""
+        await self.fit()  # pictures of nodes that are out of sight are not loaded
         shown = await self.page.wait_for_function(PICTURE, arg=[node_type, before], timeout=WAIT_MS)
         return str(await shown.json_value())
+
+    async def fit(self) -> None:
+        """Bring the whole workflow into sight, as the key "." does."""
+        await self.page.evaluate("""() => {
+          window.app.canvas.deselectAll()  // else what is selected would be fitted
+          return window.app.extensionManager.command.execute('Comfy.Canvas.FitView')
+        }""")
 
     async def picture_bytes(self, address: str) -> bytes:
         """The file behind an address, as this person's browser gets it."""
@@ -137,10 +158,10 @@ class WebUi:
 
     async def open_queue(self) -> None:
         """Show the job list, whether or not it was left open."""
-        rows = self.page.get_by_test_id("queue-progress-overlay").get_by_label("Clear queued")
-        if not await rows.is_visible():
+        tools = self.page.get_by_test_id("queue-progress-overlay").get_by_label("Filter jobs")  # not in its small form
+        if not await tools.is_visible():
             await self.page.get_by_test_id("queue-overlay-toggle").click()
-            await rows.wait_for(timeout=WAIT_MS)
+            await tools.wait_for(timeout=WAIT_MS)
 
     async def rows(self) -> list[Row]:
         """The rows of the open job list, top first."""

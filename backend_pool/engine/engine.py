@@ -43,7 +43,7 @@ def build(options: Options) -> Engine:
     """Wire an engine together; call on the running event loop. The worker is not started."""
     loop = asyncio.get_running_loop()
     directories = Directories(options.base_dir)
-    models = Models(directories.models, options.checkpoints, options.vram_mb, options.model_load_ms)
+    models = Models(directories.models, options.checkpoints, options.vram_mb, options.model_load_ms, options.without)
     faults = Faults()
     sockets = Sockets(loop)
     queue = PromptQueue(lambda: sockets.send("status", {"status": engine.queue_info()}))

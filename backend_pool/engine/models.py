@@ -36,9 +36,16 @@ FOLDERS = (
 class Models:
     """Thread-safe. `use` is called by the worker thread, the rest by routes."""
 
-    def __init__(self, root: Path, checkpoints: tuple[str, ...], vram_mb: int, load_ms_per_gib: float) -> None:
+    def __init__(
+        self,
+        root: Path,
+        checkpoints: tuple[str, ...],
+        vram_mb: int,
+        load_ms_per_gib: float,
+        without: tuple[str, ...] = (),
+    ) -> None:
         self._root = root
-        self._built_in = {folder: dict(BUILT_IN.get(folder, {})) for folder in FOLDERS}
+        self._built_in = {name: {} if name in without else dict(BUILT_IN.get(name, {})) for name in FOLDERS}
         if checkpoints:
             known = BUILT_IN["checkpoints"]
             self._built_in["checkpoints"] = {name: known.get(name, DEFAULT_SIZE_MB) for name in checkpoints}

@@ -19,6 +19,7 @@ class Options:
     model_load_ms: float = 25.0
     vram_mb: int = 24576
     checkpoints: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     seed: int = 0
     previews: bool = True
     faults: bool = False
@@ -41,6 +42,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     add("--model-load-ms", type=_duration, default=25.0, help="time to load one GiB of a model")
     add("--vram-mb", type=_positive, default=24576, help="memory for loaded models; the least used are evicted")
     add("--checkpoints", default="", help="checkpoints to offer, comma-separated, instead of the built-in ones")
+    add("--without", default="", help="model folders whose built-in names are not offered, comma-separated")
     add("--seed", type=int, default=0, help="varies all pictures of this engine")
     add("--preview-method", choices=("auto", "none"), default="auto", help="previews of jobs that do not ask")
     add("--faults", action="store_true", help="allow POST /engine/faults from this machine")
@@ -55,12 +57,17 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         step_ms=given.step_ms,
         model_load_ms=given.model_load_ms,
         vram_mb=given.vram_mb,
-        checkpoints=tuple(name.strip() for name in given.checkpoints.split(",") if name.strip()),
+        checkpoints=_names(given.checkpoints),
+        without=_names(given.without),
         seed=given.seed,
         previews=given.preview_method == "auto",
         faults=given.faults,
         max_upload_mb=given.max_upload_size,
     )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _duration(text: str) -> float:

@@ -27,6 +27,7 @@ const TEXT = {
 };
 const BASE = "/cluster/api/v1";
 const EVERY_MS = 3000;
+const SOON_MS = 150;
 const ACTIVE = new Set(["queued", "assigned", "running", "collecting"]);
 
 const STARTER = "/extensions/comfyui-cluster/starter.json";
@@ -52,6 +53,9 @@ let jobs = [];
 let user = null;
 let panel = null;
 let timer = null;
+let hurried = false; // a look is due within SOON_MS
+let asking = false;
+let again = false; // something happened while we asked
 let problem = "";
 
 async function call(method, path) {
@@ -63,25 +67,35 @@ async function call(method, path) {
   return response.json();
 }
 
-// One look at the queue; while something is active another one follows.
+// One look at the queue at a time; while something is active another one follows.
 async function refresh() {
   clearTimeout(timer);
   timer = null;
+  hurried = false;
+  if (asking) {
+    again = true;
+    return;
+  }
+  asking = true;
   try {
     jobs = (await call("GET", "/jobs?limit=30")).jobs.filter((job) => ACTIVE.has(job.state));
     problem = "";
   } catch (error) {
     problem = error.message;
   }
+  asking = false;
   show();
-  if (jobs.length && !document.hidden) timer = setTimeout(refresh, EVERY_MS);
+  if (again) soon();
+  else if (!hurried && jobs.length && !document.hidden) timer = setTimeout(refresh, EVERY_MS);
+  again = false;
 }
 
+// Look again shortly: many reasons at once make one look, and a look that was due later comes now.
 function soon() {
-  if (timer === null || jobs.length === 0) {
-    clearTimeout(timer);
-    timer = setTimeout(refresh, 150);
-  }
+  if (hurried) return;
+  hurried = true;
+  clearTimeout(timer);
+  timer = setTimeout(refresh, SOON_MS);
 }
 
 function element(tag, className, text) {
