@@ -6,8 +6,8 @@ a backend without a runner, before anything new is placed.
 
 import asyncio
 import contextlib
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from backend_pool.errors import BackendError
@@ -17,8 +17,8 @@ from backend_pool.job_state import FINAL, JobState
 from backend_pool.job_store import Fenced, JobStore, Result
 from backend_pool.known_files import KnownFiles
 from backend_pool.listener import JobListener
+from backend_pool.matching import Matching
 from backend_pool.model import Job, JobDocument
-from backend_pool.node_info import Needs, lacks, needs
 from backend_pool.placement import Waiting, order
 from backend_pool.pool import Member, Pool
 from backend_pool.runner import Owner, Runner
@@ -36,7 +36,6 @@ log = events(__name__)
 OwnerOf = Callable[[int, Mapping[str, Any]], Awaitable[Owner]]
 """(user_id, secrets of the job) -> the user's directories and tag."""
 
-NEEDS_KEPT = 10_000
 TIDY_TIMEOUT_S = 10.0
 PRUNE_FROM = 100
 """Users whose history is pruned at once; fewer wait until nothing else is to do."""
@@ -68,7 +67,7 @@ class Dispatcher:
         self._runners: dict[int, Runner] = {}
         self._held: set[tuple[int, str]] = set()
         self._secrets: dict[int, Mapping[str, Any]] = {}
-        self._needs: OrderedDict[int, tuple[int, Needs]] = OrderedDict()
+        self._matching = Matching(store, pool)
         self._served: dict[int, int] = {}
         self._busy: set[int] = set()
         self._to_prune: set[int] = set()
@@ -157,7 +156,7 @@ class Dispatcher:
             if not idle:
                 return
             try:
-                member, document = await self._choose(heads[head.seq], idle)
+                member, document = await self._matching.choose(heads[head.seq], idle)
                 job = await self._store.assign(head.seq, member.key) if member is not None else None
             except Fenced:  # removed meanwhile
                 continue
@@ -191,20 +190,6 @@ class Dispatcher:
         self._carried.add(job.key)
         self._tasks.start(f"job {job.key}", self._run(job, member, document, resume=resume))
 
-    async def _choose(self, job: Job, idle: list[Member]) -> tuple[Member | None, JobDocument | None]:
-        """The idle backend that can run the job and has run the fewest, so that work spreads."""
-        generation, wanted = self._needs.get(job.key, (-1, None))
-        document = None
-        if wanted is None or generation != self._pool.generation:
-            generation, union = self._pool.generation, self._pool.info.union
-            document = await self._store.document(job.key)
-            wanted = needs(document.prompt, union)
-            self._needs[job.key] = (generation, wanted)
-            while len(self._needs) > NEEDS_KEPT:
-                self._needs.popitem(last=False)
-        able = [member for member in idle if lacks(wanted, member.info) is None]
-        return min(able, key=lambda member: (member.failed, member.done, member.key), default=None), document
-
     async def _run(self, job: Job, member: Member, document: JobDocument | None, *, resume: bool) -> None:
         try:
             await self._carry(job, member, document or await self._store.document(job.key), resume=resume)
@@ -223,7 +208,7 @@ class Dispatcher:
             runner = self._runners.pop(job.key, None)
             self._carried.discard(job.key)
             self._cancelled.discard(job.key)
-            self._needs.pop(job.key, None)
+            self._matching.forget(job.key)
             member.job = None
             member.done += 1
             self._tasks.start(f"tidy {job.key}", self._tidy(member, runner.upstream if runner else None))
@@ -238,6 +223,7 @@ class Dispatcher:
             store=self._store,
             listener=self._listener,
             known=self._known,
+            elsewhere=partial(self._matching.elsewhere, member),
             settings=self._settings,
         )
         self._runners[job.key] = runner

@@ -23,7 +23,7 @@ class BackendBroken(BackendGone):
 
 
 class BackendRefused(BackendError):
-    """The backend judged the request and refused; trying elsewhere would end the same."""
+    """The backend judged the request and refused; `body` is its JSON or the beginning of its text."""
 
     def __init__(self, message: str, body: Any) -> None:
         super().__init__(message)

@@ -20,6 +20,17 @@ UPLOADS = {
 """Upload flags and the kind of file each input takes (a prefix of the media type)."""
 
 
+WORDS = {
+    "ckpt_name": "checkpoint",
+    "unet_name": "diffusion model",
+    "lora_name": "LoRA",
+    "vae_name": "VAE",
+    "clip_name": "text encoder",
+    "control_net_name": "ControlNet",
+}
+"""What people call the models that ComfyUI's own loaders list."""
+
+
 @dataclass(frozen=True)
 class Needs:
     """What a prompt asks of a backend: node classes, and (class, input, value) choices from lists."""
@@ -134,8 +145,32 @@ def lacks(wanted: Needs, info: ObjectInfo) -> str | None:
     if missing:
         return f"node {missing[0]}"
     for name, key, value in sorted(wanted.choices):
-        listed = options(dict(input_specs(info[name])).get(key))
-        # An empty or absent list is filled at run time (remote combos); the backend itself will judge.
-        if listed and value not in listed:
-            return f"{key} {value}"
+        spec = dict(input_specs(info[name])).get(key)
+        if "remote" in config(spec):  # filled at run time; the backend itself will judge
+            continue
+        listed = options(spec) if spec is not None else []
+        if listed is not None and value not in listed:
+            return f"{WORDS.get(key, key)} {value}"
     return None
+
+
+def refused_needs(body: Any, prompt: Mapping[str, Any]) -> Needs | None:
+    """The choices and classes that a 400 of /prompt says a backend lacks; None when it names any other mistake."""
+    body = body if isinstance(body, Mapping) else {}
+    error, node_errors = body.get("error"), body.get("node_errors")
+    if isinstance(error, Mapping) and error.get("type") == "missing_node_type":
+        missing = (error.get("extra_info") or {}).get("class_type")
+        return Needs(frozenset({missing}), frozenset()) if isinstance(missing, str) else None
+    choices: set[tuple[str, str, str]] = set()
+    for node_id, entry in node_errors.items() if isinstance(node_errors, Mapping) else ():
+        name = (prompt.get(node_id) or {}).get("class_type")
+        for reason in entry.get("errors") or () if isinstance(entry, Mapping) else ():
+            extra = reason.get("extra_info") if isinstance(reason, Mapping) else None
+            key = extra.get("input_name") if isinstance(extra, Mapping) else None
+            value = extra.get("received_value") if isinstance(extra, Mapping) else None
+            if not (isinstance(name, str) and isinstance(key, str) and isinstance(value, str)):
+                return None
+            if reason.get("type") != "value_not_in_list":
+                return None
+            choices.add((name, key, value))
+    return Needs(frozenset(name for name, _, _ in choices), frozenset(choices)) if choices else None

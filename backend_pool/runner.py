@@ -4,7 +4,7 @@ Decides what becomes of the job; `upstream` talks to the backend, `collector` br
 """
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -62,6 +62,7 @@ class Runner:
         listener: JobListener,
         known: KnownFiles,
         settings: Settings,
+        elsewhere: Callable[[BackendRefused, JsonDict], bool],
     ) -> None:
         assert job.upstream_id and job.upstream_client
         self.upstream = Upstream(member, job.upstream_id, job.upstream_client, settings)
@@ -72,6 +73,7 @@ class Runner:
         self._owner = owner
         self._settings = settings
         self._known = known
+        self._elsewhere = elsewhere
         self._cancel = asyncio.Event()
         self._told: JsonDict = {}
         """Outputs by node that the user has been told of: they stay whatever becomes of the job."""
@@ -104,7 +106,7 @@ class Runner:
         except BackendGone as error:
             await self._give_back(str(error), counts=True)
         except BackendRefused as error:
-            await self._fail(refusal(self._prompt_id, self._document.prompt, error))
+            await self._refused(error)
         except UnsafePrefix as error:
             node = (error.node_id, str(self._document.prompt[error.node_id].get("class_type")))
             await self._fail(failed(self._prompt_id, "ValueError", str(error), node))
@@ -261,6 +263,14 @@ class Runner:
         await asyncio.to_thread(self._collector.discard, self._told)
         result = Result(self._told, messages=[as_history(message)])
         await self._record.finish(JobState.FAILED, result, message.data["exception_message"], message)
+
+    async def _refused(self, error: BackendRefused) -> None:
+        """The user's error, unless the backend lost what another still has: the job goes there, and it is looked at."""
+        tried_enough = self._record.job.attempt >= self._settings.job_attempts
+        if not tried_enough and self._elsewhere(error, self._document.prompt):
+            await self._give_back("the backend does not have what it listed", counts=True)
+        else:
+            await self._fail(refusal(self._prompt_id, self._document.prompt, error))
 
     async def _give_back(self, why: str, *, counts: bool) -> None:
         """Queue it again at its old place, or fail it when it has been tried often enough."""

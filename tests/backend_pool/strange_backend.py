@@ -29,6 +29,8 @@ class Strange:
     login: str = ""
     """`name:password`, or nothing for no login."""
     url: str = ""
+    refusal: Any = None
+    """The 400 that answers every prompt, if any."""
     history: dict[str, str] = field(default_factory=dict)
     sockets: dict[str, web.WebSocketResponse] = field(default_factory=dict)
     prompts: list[Any] = field(default_factory=list)
@@ -70,6 +72,8 @@ class Strange:
         """POST /prompt: ends at once."""
         body = await request.json()
         self.prompts.append(body)
+        if self.refusal is not None:
+            return web.json_response(self.refusal, status=400)
         prompt_id = body["prompt_id"]
         told = ["execution_success", {"prompt_id": prompt_id, "timestamp": 1}]
         status = {"status_str": "success", "completed": True, "messages": [told]}

@@ -10,12 +10,13 @@ import pytest
 
 from backend_pool.health import Health
 from backend_pool.job_state import JobState
+from backend_pool.node_info import input_specs, options
 from backend_pool.runner import Owner
 from backend_pool.user_files import digest
 from proxy.base.errors import DiskFull, NotFound
 from tests.backend_pool.conftest import Start
 from tests.backend_pool.graphs import loaded, sampled, saved
-from tests.backend_pool.rig import rig, submission
+from tests.backend_pool.rig import engine_get, rig, submission
 from tests.backend_pool.strange_backend import INFO, strange_backend
 from tests.backend_pool.test_way import picture
 from tests.engine.graphs import node
@@ -40,6 +41,47 @@ async def test_a_job_goes_where_its_model_is(tmp_path: Path, start: Start) -> No
         r.pool.wake()
         job, document = await r.final(waits)
         assert job.state is JobState.FAILED
+        assert "mine.safetensors" in document.messages[-1][1]["exception_message"]
+
+
+def not_listed(value: str) -> dict[str, Any]:
+    """ComfyUI's 400 for a checkpoint it does not have."""
+    reason = {
+        "type": "value_not_in_list",
+        "message": "Value not in list",
+        "details": f"ckpt_name: '{value}' not in []",
+        "extra_info": {"input_name": "ckpt_name", "received_value": value},
+    }
+    whole = {"type": "prompt_outputs_failed_validation", "message": "Prompt outputs failed validation", "details": ""}
+    return {"error": whole, "node_errors": {"4": {"errors": [reason], "class_type": "CheckpointLoaderSimple"}}}
+
+
+async def test_a_backend_that_lost_its_model_passes_the_job_on(tmp_path: Path, start: Start) -> None:
+    """Its list was a minute old: the user is not to blame, and the list is read again at once."""
+    right = start("--checkpoints", "mine.safetensors")
+    prompt = sampled()
+    prompt["4"]["inputs"]["ckpt_name"] = "mine.safetensors"
+    listed = await engine_get(right.url, "/object_info")
+    refusal = not_listed("mine.safetensors")
+    async with strange_backend(info=listed, refusal=refusal) as strange, rig(tmp_path, strange.url, right.url) as r:
+        emptied = listed["CheckpointLoaderSimple"] | {"input": {"required": {"ckpt_name": [[], {}]}}}
+        strange.info = listed | {"CheckpointLoaderSimple": emptied}
+        job, _ = await r.run(prompt)
+        assert (job.state, job.backend_id, job.attempt) == (JobState.SUCCEEDED, 2, 2)
+        assert len(strange.prompts) == 1
+        await r.eventually(lambda: r.pool.members[1].idle)
+        assert options(dict(input_specs(r.pool.members[1].info["CheckpointLoaderSimple"]))["ckpt_name"]) == []
+        assert (await r.run(prompt))[0].backend_id == 2 and len(strange.prompts) == 1
+
+
+async def test_a_choice_that_no_other_backend_has_is_the_user_s_error(tmp_path: Path) -> None:
+    """Asking again would end the same."""
+    info = INFO | {"CheckpointLoaderSimple": {"input": {"required": {"ckpt_name": [["mine.safetensors"], {}]}}}}
+    refusal = not_listed("mine.safetensors")
+    async with strange_backend(info=info, refusal=refusal) as strange, rig(tmp_path, strange.url) as r:
+        loader = node("CheckpointLoaderSimple", ckpt_name="mine.safetensors")
+        job, document = await r.run(saved() | {"4": loader})
+        assert (job.state, len(strange.prompts)) == (JobState.FAILED, 1)
         assert "mine.safetensors" in document.messages[-1][1]["exception_message"]
 
 

@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from backend_pool.comfy_client import FileRef
 from backend_pool.frames import Message, with_metadata
-from backend_pool.node_info import Needs, lacks, merge, needs, options, upload_kind, usable
+from backend_pool.node_info import Needs, lacks, merge, needs, options, refused_needs, upload_kind, usable
 from backend_pool.png_text import replace_prompt
 from backend_pool.pool_info import PoolInfo
 from backend_pool.staging import SALT_INPUT, Staged, UnsafePrefix, stage
@@ -95,9 +95,61 @@ def test_a_backend_lacks_what_it_does_not_list() -> None:
     wanted = needs(prompt, union)
     assert wanted == Needs(frozenset({"Loader", "LoadImage", "Only"}), frozenset({("Loader", "ckpt_name", "b")}))
     assert lacks(wanted, info("a")) == "node Only"
-    assert lacks(wanted, info("a", Only={"input": {}})) == "ckpt_name b"
+    assert lacks(wanted, info("a", Only={"input": {}})) == "checkpoint b"
     assert lacks(wanted, info("b", Only={"input": {}})) is None
     assert lacks(needs({"1": node("Loader", ckpt_name=["2", 0])}, union), info()) is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "missing"),
+    [
+        ([[], {}], "checkpoint b"),
+        (["COMBO", {}], "checkpoint b"),
+        (["COMBO", {"options": ["a"]}], "checkpoint b"),
+        (["COMBO", {"options": ["a", "b"]}], None),
+        (["COMBO", {"remote": {"route": "/x"}}], None),
+        ([["a"], {"remote": {"route": "/x"}}], None),
+        (["STRING", {}], None),
+    ],
+)
+def test_an_empty_list_offers_nothing(spec: Any, missing: str | None) -> None:
+    """A backend without any checkpoint got the jobs and failed them; lists filled at run time are its own affair."""
+    wanted = Needs(frozenset({"Loader"}), frozenset({("Loader", "ckpt_name", "b")}))
+    assert lacks(wanted, {"Loader": {"input": {"required": {"ckpt_name": spec}}}}) == missing
+
+
+def test_a_list_that_is_not_there_offers_nothing() -> None:
+    wanted = Needs(frozenset({"Loader"}), frozenset({("Loader", "ckpt_name", "b")}))
+    assert lacks(wanted, {"Loader": {}}) == "checkpoint b"
+
+
+NOT_LISTED = {"type": "value_not_in_list", "extra_info": {"input_name": "ckpt_name", "received_value": "b"}}
+REFUSED_B = Needs(frozenset({"Loader"}), frozenset({("Loader", "ckpt_name", "b")}))
+
+
+@pytest.mark.parametrize(
+    ("body", "wanted"),
+    [
+        ({"error": {"type": "x"}, "node_errors": {"1": {"errors": [NOT_LISTED]}}}, REFUSED_B),
+        (
+            {"error": {"type": "missing_node_type", "extra_info": {"class_type": "N"}}},
+            Needs(frozenset("N"), frozenset()),
+        ),
+        ({"error": {"type": "missing_node_type"}}, None),
+        ({"node_errors": {"1": {"errors": [NOT_LISTED, {"type": "required_input_missing"}]}}}, None),
+        ({"node_errors": {"1": {"errors": [{**NOT_LISTED, "type": "value_bigger_than_max"}]}}}, None),
+        ({"node_errors": {"1": {"errors": [{"type": "value_not_in_list"}]}}}, None),
+        ({"node_errors": {"1": {"errors": ["text"]}}}, None),
+        ({"node_errors": {"1": None, "7": {"errors": [NOT_LISTED]}}}, None),
+        ({"node_errors": []}, None),
+        ({}, None),
+        ("text", None),
+        (None, None),
+    ],
+)
+def test_what_a_refusal_says_is_missing(body: Any, wanted: Needs | None) -> None:
+    """Only when nothing else is wrong with the prompt."""
+    assert refused_needs(body, {"1": node("Loader", ckpt_name="b")}) == wanted
 
 
 def test_each_user_s_own_files_are_shown() -> None:

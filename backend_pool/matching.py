@@ -1,0 +1,53 @@
+"""Which backends can run a waiting job, and in words why none does.
+
+Reads the pool and the jobs' prompts, keeps what it learns in memory only, and leaves what to do to the dispatcher.
+"""
+
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from backend_pool.errors import BackendRefused
+from backend_pool.job_store import JobStore
+from backend_pool.model import Job, JobDocument
+from backend_pool.node_info import Needs, lacks, needs, refused_needs
+from backend_pool.pool import Member, Pool
+
+NEEDS_KEPT = 10_000
+
+
+class Matching:
+    """What jobs need, read once per job and state of the pool; at most NEEDS_KEPT are kept, the oldest goes."""
+
+    def __init__(self, store: JobStore, pool: Pool) -> None:
+        self._store = store
+        self._pool = pool
+        self._needs: OrderedDict[int, tuple[int, Needs]] = OrderedDict()
+
+    async def choose(self, job: Job, idle: Collection[Member]) -> tuple[Member | None, JobDocument | None]:
+        """The idle backend that can run the job and has run the fewest, so that work spreads. Raises Fenced."""
+        wanted, document = await self._wanted(job)
+        able = [member for member in idle if lacks(wanted, member.info) is None]
+        return min(able, key=lambda member: (member.failed, member.done, member.key), default=None), document
+
+    def elsewhere(self, member: Member, refused: BackendRefused, prompt: Mapping[str, Any]) -> bool:
+        """Whether a backend refused a prompt only for what another one offers: its node list was out of date."""
+        wanted = refused_needs(refused.body, prompt)
+        others = [other for other in self._pool.members.values() if other is not member and other.info]
+        return wanted is not None and any(lacks(wanted, other.info) is None for other in others)
+
+    def forget(self, seq: int) -> None:
+        """The job is placed or over."""
+        self._needs.pop(seq, None)
+
+    async def _wanted(self, job: Job) -> tuple[Needs, JobDocument | None]:
+        generation, wanted = self._needs.get(job.key, (-1, None))
+        if wanted is not None and generation == self._pool.generation:
+            return wanted, None
+        generation, union = self._pool.generation, self._pool.info.union
+        document = await self._store.document(job.key)
+        wanted = needs(document.prompt, union)
+        self._needs[job.key] = (generation, wanted)
+        while len(self._needs) > NEEDS_KEPT:
+            self._needs.popitem(last=False)
+        return wanted, document
