@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+
+from proxy.base.pictures import open_picture
 
 BLOCK = 1024 * 1024
 
@@ -38,7 +39,7 @@ def merge_mask(upload: Upload, original: Path) -> str:
     path, taken = _free_path(upload)
     if taken:
         return path.relative_to(upload.folder).as_posix()
-    with Image.open(original) as source, Image.open(upload.file) as mask:
+    with open_picture(original) as source, open_picture(upload.file) as mask:
         metadata = PngInfo()
         for key, value in getattr(source, "text", {}).items():
             metadata.add_text(key, value)

@@ -208,3 +208,27 @@ def test_temp_is_emptied_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "temp" / "old.png").touch()
     (tmp_path / "output" / "kept.png").touch()
     assert Directories(tmp_path).listing("temp") == [] and (tmp_path / "output" / "kept.png").exists()
+
+
+async def test_a_small_file_of_too_many_pixels_is_not_unfolded(client: Client) -> None:
+    await upload(client, png(1, "1", (8001, 8000)), "wide.png")
+    for more in ({"preview": "webp;90"}, {"preview": "jpeg"}, {"channel": "rgb"}, {"channel": "a"}):
+        status, _, body = await view(client, filename="wide.png", type="input", **more)
+        assert (status, json.loads(body)["error"]["type"]) == (413, "too_large")
+    image = {"1": node("LoadImage", image="wide.png"), "3": node("PreviewImage", images=["1", 0])}
+    mask = {
+        "1": node("LoadImageMask", image="wide.png", channel="red"),
+        "2": node("MaskToImage", mask=["1", 0]),
+        "3": node("PreviewImage", images=["2", 0]),
+    }
+    for prompt in (image, mask):
+        entry, _ = await client.run(prompt)
+        event, data = entry["status"]["messages"][-1]
+        assert event == "execution_error" and "64 million pixels" in data["exception_message"]
+
+
+async def test_large_pictures_have_a_smaller_preview(client: Client) -> None:
+    await upload(client, png(1, "L", (16400, 1100)), "long.png")
+    _, _, body = await view(client, filename="long.png", type="input", preview="jpeg;90")
+    with Image.open(io.BytesIO(body)) as picture:
+        assert picture.size == (15804, 1060)

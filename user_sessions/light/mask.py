@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxy.base.errors import BadInput, NotFound
+from proxy.base.pictures import open_picture, shrink_to_preview
 from user_sessions.light.files import Areas, annotated
 
 if TYPE_CHECKING:
@@ -42,10 +43,9 @@ def original_of(reference: str | None, areas: Areas) -> Path:
 
 def apply_mask(original: Path, mask: Path) -> bytes:
     """PNG of `original` with the alpha channel of `mask`, keeping the original's text chunks (the workflow)."""
-    from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
-    with _readable(), Image.open(original) as source, Image.open(mask) as drawn:
+    with _readable(), open_picture(original) as source, open_picture(mask) as drawn:
         kept = PngInfo()
         for key, value in getattr(source, "text", {}).items():
             kept.add_text(key, value)
@@ -57,14 +57,17 @@ def apply_mask(original: Path, mask: Path) -> bytes:
 
 
 def preview(path: Path, wish: str, channel: str) -> tuple[bytes, str]:
-    """Re-encoded for `preview=webp;90` or `jpeg;q`; returns bytes and content type."""
-    from PIL import Image
+    """Re-encoded for `preview=webp;90` or `jpeg;q`; returns bytes and content type.
 
+    Only a preview without `channel` may be smaller than its picture: the mask editor measures by the others.
+    """
     form, _, quality = wish.partition(";")
     if form not in {"webp", "jpeg"} or "a" in channel:
         form = "webp"
     value = int(quality[-4:]) if quality.isascii() and quality.isdigit() else PREVIEW_QUALITY
-    with _readable(), Image.open(path) as source:
+    with _readable(), open_picture(path) as source:
+        if not channel:
+            shrink_to_preview(source)
         picture = _plain(source, "RGB" if form == "jpeg" or channel == "rgb" else None)
         buffer = BytesIO()
         picture.save(buffer, form, quality=min(max(value, 1), 100))
@@ -75,7 +78,7 @@ def one_channel(path: Path, channel: str) -> tuple[bytes, str]:
     """PNG of `rgb` (colours without alpha) or `a` (alpha alone, on black)."""
     from PIL import Image
 
-    with _readable(), Image.open(path) as source:
+    with _readable(), open_picture(path) as source:
         if channel == "rgb":
             picture = source.convert("RGB")
         else:
@@ -103,12 +106,10 @@ def _plain(source: "Image.Image", mode: str | None) -> "Image.Image":
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """Map what Pillow raises on files that are no pictures, or too large ones, to BadInput."""
-    from PIL import Image
-
+    """Map what Pillow raises on files that are no pictures to BadInput."""
     try:
         yield
-    except (ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except (ValueError, SyntaxError, EOFError) as error:
         raise BadInput("The picture cannot be read.", str(error)[:200]) from error
     except OSError as error:  # Pillow's own carry no errno, the file system's do
         if error.errno is not None:

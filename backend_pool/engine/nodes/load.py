@@ -10,6 +10,7 @@ from PIL import Image, ImageOps, ImageSequence
 from backend_pool.engine.job import Job
 from backend_pool.engine.nodes.registry import Inputs, Node
 from backend_pool.engine.nodes.values import Images, Masks, room_for
+from proxy.base.pictures import open_picture
 
 CHANNELS = ["alpha", "red", "green", "blue"]
 NO_MASK = (64, 64)
@@ -18,7 +19,7 @@ NO_MASK = (64, 64)
 def _load(job: Job, image: str) -> tuple[Images, Masks]:
     images: list[Images] = []
     masks: list[Masks] = []
-    with Image.open(_path(job, image)) as file:
+    with open_picture(_path(job, image)) as file:
         for frame in ImageSequence.Iterator(file):
             upright = _upright(frame)
             if images and upright.size != images[0].shape[1::-1]:
@@ -32,7 +33,7 @@ def _load(job: Job, image: str) -> tuple[Images, Masks]:
 
 
 def _load_mask(job: Job, image: str, channel: str) -> tuple[Masks]:
-    with Image.open(_path(job, image)) as file:
+    with open_picture(_path(job, image)) as file:
         picture = _upright(file).convert("RGBA")
     values = _floats(picture.getchannel(channel[0].upper()))
     return ((1 - values if channel == "alpha" else values)[None],)

@@ -291,3 +291,14 @@ async def test_a_large_upload_is_whole(session: Running) -> None:
     assert (await send(session, content, "big.bin"))[0] == 200
     async with session.http.get("/view", params={"filename": "big.bin", "type": "input"}) as response:
         assert hashlib.sha256(await response.read()).digest() == hashlib.sha256(content).digest()
+
+
+async def test_a_mask_of_too_many_pixels_is_not_unfolded(session: Running) -> None:
+    await send(session, png((1, 2, 3)))
+    buffer = BytesIO()
+    Image.new("1", (8001, 8000)).save(buffer, "PNG")
+    reference = json.dumps({"filename": "a.png", "type": "input"})
+    content = buffer.getvalue()
+    status, answer = await send(session, content, "m.png", "/upload/mask", original_ref=reference)
+    assert (status, answer["error"]["type"]) == (413, "too_large")
+    assert files(session.spec.directories.input) == ["a.png"]

@@ -1,5 +1,6 @@
 """`/view`: whose file, which form of it, and what must never come out."""
 
+import struct
 from io import BytesIO
 from pathlib import Path
 
@@ -199,6 +200,32 @@ async def test_what_is_no_picture_has_no_preview(placed: Running, params: dict[s
     async with placed.http.get("/view", params={"filename": name, **params}) as response:
         assert response.status == 400
         assert (await response.json())["error"]["type"] == "bad_request"
+
+
+@pytest.mark.parametrize("params", [{"preview": "webp;90"}, {"preview": "jpeg"}, {"channel": "rgb"}, {"channel": "a"}])
+@pytest.mark.parametrize("name", ["wide.png", "icon.ico"])
+async def test_a_small_file_of_too_many_pixels_is_not_unfolded(
+    placed: Running, params: dict[str, str], name: str
+) -> None:
+    output = placed.spec.directories.output
+    Image.new("1", (8001, 8000)).save(output / "wide.png")
+    content = (output / "wide.png").read_bytes()
+    header = struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 1, len(content), 22)  # claims 16 by 16
+    (output / "icon.ico").write_bytes(header + content)
+    async with placed.http.get("/view", params={"filename": name, **params}) as response:
+        assert response.status == 413
+        error = (await response.json())["error"]
+        assert (error["type"], "64 million pixels" in error["message"]) == ("too_large", True)
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "L", "I;16"])
+async def test_large_pictures_have_a_smaller_preview_and_whole_channels(placed: Running, mode: str) -> None:
+    Image.new(mode, (16400, 1100)).save(placed.spec.directories.output / "long.png")
+    for params, size in (({"preview": "jpeg;90"}, (15804, 1060)), ({"channel": "rgb"}, (16400, 1100))):
+        async with placed.http.get("/view", params={"filename": "long.png", **params}) as response:
+            assert response.status == 200
+            with Image.open(BytesIO(await response.read())) as picture:
+                assert picture.size == size
 
 
 async def test_the_operators_links_lead_where_the_operator_wants(placed: Running, folder: Path) -> None:
