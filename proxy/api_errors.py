@@ -7,9 +7,13 @@ from starlette.types import Scope
 
 from proxy.base.errors import CallerError, ClusterError, NotAuthenticated, error_body
 from proxy.base.logs import events
+from proxy.base.seldom import Seldom
 from proxy.throttle import Throttled
 
 log = events(__name__)
+
+LOGGED_EVERY_S = 60.0
+_seldom = Seldom(LOGGED_EVERY_S)
 
 REQUEST_ID = "comfy_cluster.request_id"
 """Key of a scope that has been given an id already."""
@@ -34,6 +38,8 @@ def error_headers(error: ClusterError, scope: Scope) -> dict[str, str]:
     headers = {"X-Request-Id": request_id(scope), "Cache-Control": "no-store"}
     if isinstance(error, Throttled):
         headers["Retry-After"] = str(error.retry_after_s)
+    if error.status == 408:
+        headers["Connection"] = "close"  # the rest of that body may never come
     if isinstance(error, NotAuthenticated):
         # Bearer, not Basic: browsers would open their own password window over the WebUI.
         headers["WWW-Authenticate"] = 'Bearer realm="ComfyUI cluster"'
@@ -42,9 +48,29 @@ def error_headers(error: ClusterError, scope: Scope) -> dict[str, str]:
 
 def error_response(scope: Scope, error: ClusterError) -> JSONResponse:
     """The answer to a request that failed with `error`."""
+    log_failure(scope, error)
     body = error.body()
     body["error"]["extra_info"]["request_id"] = request_id(scope)
     return JSONResponse(body, error.status, error_headers(error, scope))
+
+
+def log_failure(scope: Scope, error: ClusterError) -> None:
+    """Note an error that is not the caller's, once per kind and minute: a full disk meets every request."""
+    if error.status < 500:
+        return
+    left_out = _seldom.once(error.kind)
+    if left_out is None:
+        return
+    write = log.warning if error.status == 503 else log.error
+    write(
+        "request could not be served",
+        kind=error.kind,
+        reason=error.message,
+        details=error.details,
+        path=scope["path"],
+        request=request_id(scope),
+        like_it_before=left_out,
+    )
 
 
 def unexpected(scope: Scope, error: Exception) -> JSONResponse:

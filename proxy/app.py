@@ -28,6 +28,7 @@ from proxy.health import HealthRoutes
 from proxy.job_control import Jobs
 from proxy.job_views import JobViews
 from proxy.open_sockets import OpenSockets
+from proxy.readiness import Readiness
 from proxy.secret_key import load_or_create
 from proxy.starter import Starter, read_workflow
 from proxy.upstreams import Upstreams
@@ -112,7 +113,8 @@ def build(settings: Settings, db: Database) -> Cluster:
     )
     deps = Deps(settings, access, sessions, jobs, JobViews(db), registry, pool)
     starter = Starter(pool, settings)
-    health = HealthRoutes(db, pool, tasks, events, spawner, access.authenticator)
+    readiness = Readiness(db, settings.data_dir, free_mb=settings.free_space_mb, spawner=spawner, tasks=tasks)
+    health = HealthRoutes(db, pool, readiness, events, spawner, access.authenticator)
     asgi = Edge(
         control=Control([*health.routes(), *api.routes(deps), *pages.routes(deps)]),
         comfy=comfy.app(),

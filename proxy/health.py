@@ -1,6 +1,6 @@
 """/cluster/livez and /cluster/readyz, open to everybody and telling nothing private; /cluster/metrics for admins.
 
-Live: the process answers. Ready: the database writes, no vital loop has died, the session host answers.
+Live: the process answers. Ready: `Readiness` finds no problem.
 """
 
 from collections.abc import Iterable
@@ -20,8 +20,8 @@ from backend_pool.model import Job
 from backend_pool.pool import Pool
 from proxy.auth import Authenticator, identity
 from proxy.base.database import Database
-from proxy.base.errors import ClusterError, Forbidden, NotAuthenticated, Unavailable
-from proxy.base.tasks import Tasks
+from proxy.base.errors import Forbidden, NotAuthenticated, Unavailable
+from proxy.readiness import Readiness
 from proxy.user_events import UserEvents
 from user_sessions.spawner import Spawner
 
@@ -32,7 +32,7 @@ class HealthRoutes:
 
     db: Database
     pool: Pool
-    tasks: Tasks
+    readiness: Readiness
     events: UserEvents
     spawner: Spawner
     authenticator: Authenticator
@@ -51,15 +51,7 @@ class HealthRoutes:
 
     async def ready(self, _request: Request) -> Response:
         """200 when users can be served, else 503 naming what is wrong."""
-        problems = [f"{name} has stopped" for name in self.tasks.dead]
-        try:
-            await self.db.write(lambda s: s.exec(select(1)).one())
-        except ClusterError as error:
-            problems.append(error.message)
-        try:
-            await self.spawner.listing()
-        except Unavailable:
-            problems.append("the session host does not answer")
+        problems = await self.readiness.problems()
         up = sum(member.health is Health.UP for member in self.pool.members.values())
         body = {"ready": not problems, "problems": problems, "backends_up": up}
         return JSONResponse(body, 503 if problems else 200, headers={"Cache-Control": "no-store"})

@@ -28,6 +28,9 @@ class Settings(BaseSettings):
         "temporary folder when that path would be too long for a Unix socket (107 bytes).",
     )
     database_url: str | None = Field(None, description="SQLAlchemy URL. Default: SQLite in the data directory.")
+    free_space_mb: int = Field(
+        64, ge=0, description="The server is not ready when the data directory's disk has less room than this."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much to log.")
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people or for machines.")
 
@@ -90,12 +93,24 @@ class Settings(BaseSettings):
     )
     queue_limit: int = Field(1000, ge=1, description="Waiting jobs one user may have.")
     history_limit: int = Field(10_000, ge=1, description="Finished jobs kept per user, as in ComfyUI.")
+    denied_nodes: list[str] = Field(
+        [
+            "LoadImageDataSetFromFolder",
+            "LoadImageTextDataSetFromFolder",
+            "LoadTrainingDataset",
+            "SaveImageDataSetToFolder",
+            "SaveImageTextDataSetToFolder",
+            "SaveTrainingDataset",
+        ],
+        description="Node classes nobody may use. The default ones read or write whole folders of a backend by name.",
+    )
     upstream_timeout_s: float = Field(30.0, gt=0, description="How long a backend or session may take to answer.")
     transfer_timeout_s: float = Field(
         120.0, gt=0, description="How long a file transfer or a forwarded request may stand still."
     )
 
     max_upload_mb: int = Field(100, ge=1, description="Largest request body, as ComfyUI's --max-upload-size.")
+    max_prompt_mb: int = Field(16, ge=1, description="Largest body of a `POST /prompt`, its workflow included.")
     max_frame_mb: int = Field(128, ge=1, description="Largest WebSocket message.")
     ping_interval_s: float = Field(20.0, gt=0, description="WebSocket pings on both legs, against idle time-outs.")
     replay_buffer: int = Field(256, ge=16, description="Frames kept for a slow browser before previews are dropped.")
