@@ -21,12 +21,11 @@ from pathlib import Path
 
 from proxy.base.errors import ClusterError, Unavailable
 from user_sessions.directories import make_private
+from user_sessions.log_file import open_log, trim_log
 from user_sessions.runtime import Runtime, SessionSpec
 from user_sessions.runtimes import make_runtime
 from user_sessions.sandbox import PR_SET_NAME, PR_SET_PDEATHSIG, Confinement, confine, limit, prctl
 
-LOG_BYTES = 4 * 1024 * 1024
-LOG_KEPT_BYTES = 1024 * 1024
 LOG_CHECK_S = 2.0
 LOCK_TIMEOUT_S = 10.0
 FAILED = 1
@@ -65,22 +64,6 @@ def enter(spec: SessionSpec, confinement: Confinement, parent: int | None, ready
     if parent is not None:
         _die_with(parent)  # again: a change of credentials clears it
     faulthandler.enable()
-
-
-def open_log(path: Path) -> int:
-    """Open a session's log for appending, 0600; a link in its place is refused."""
-    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-
-
-def trim_log(fd: int, limit_bytes: int = LOG_BYTES, kept_bytes: int = LOG_KEPT_BYTES) -> bool:
-    """Drop the oldest lines of an append-mode log that grew beyond its bound; whether it did."""
-    size = os.fstat(fd).st_size
-    if size <= limit_bytes:
-        return False
-    tail = os.pread(fd, kept_bytes, size - kept_bytes)
-    os.ftruncate(fd, 0)
-    os.write(fd, b"... older lines were dropped ...\n" + tail.partition(b"\n")[2])
-    return True
 
 
 async def _serve(spec: SessionSpec, runtime: Runtime, ready_fd: int | None) -> None:

@@ -25,7 +25,7 @@ from user_sessions.directories import (
     session_log,
     user_directories,
 )
-from user_sessions.log_tail import tail
+from user_sessions.log_file import tail
 from user_sessions.model import SessionRow
 from user_sessions.reconcile import Reconciler
 from user_sessions.run_dir import run_dir, session_socket

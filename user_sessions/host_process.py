@@ -4,21 +4,17 @@ A host that someone else started on the same socket (a service) is used and neve
 """
 
 import asyncio
-import json
-import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from proxy.base.clock import monotonic_s
 from proxy.base.errors import ConfigError, Unavailable
 from proxy.base.logs import events
-from proxy.base.processes import Daemon, recorded
+from proxy.base.processes import Daemon, launch, recorded
 from proxy.base.settings import Settings
 from user_sessions.directories import failures, make_private
-from user_sessions.log_tail import tail
+from user_sessions.log_file import tail, trim
 from user_sessions.run_dir import host_socket, run_dir
-from user_sessions.spawn import spawn
 from user_sessions.spawner import HostSpawner
 
 HEALTH_TIMEOUT_S = 2.0
@@ -120,11 +116,9 @@ class HostProcess:
         with failures(self.log):
             self._settings.data_dir.mkdir(parents=True, exist_ok=True)
             make_private(self.log.parent)
-            daemon = spawn(self.command(), self.log, os.environ)
-            # The host's lock keeps a second one out should we die before this line.
-            partial = self.record.with_suffix(".part")
-            partial.write_text(json.dumps(asdict(daemon)))
-            partial.replace(self.record)
+            trim(self.log)
+            # The host's lock keeps a second one out should we die before the record is written.
+            daemon = launch(self.command(), self.record, self.log)
         log.info("session host started", pid=daemon.pid, runtime=self._runtime)
         return daemon
 

@@ -19,7 +19,7 @@ from proxy.base.errors import Conflict, Unavailable
 from proxy.base.logs import events
 from proxy.base.processes import start_time
 from proxy.base.tasks import Tasks
-from user_sessions.log_tail import tail
+from user_sessions.log_file import tail
 from user_sessions.runtime import SessionSpec
 from user_sessions.zygotes import ZygoteProcess, Zygotes
 

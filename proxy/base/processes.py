@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from proxy.base.errors import Unavailable
+
 
 @dataclass(frozen=True)
 class Daemon:
@@ -40,18 +42,30 @@ class Daemon:
         return not self.alive()
 
 
-def launch(command: Sequence[str], record: Path, log: Path, env: Mapping[str, str] | None = None) -> Daemon:
-    """Start `command` in a session of its own (Ctrl-C in our terminal must not reach it) and record it.
+def spawn(command: Sequence[str], log: Path, env: Mapping[str, str], stdin: int | None = None) -> Daemon:
+    """Start `command` in a session of its own (Ctrl-C in our terminal must not reach it), its output appended to
+    `log`. Raises Unavailable.
 
     Through posix_spawn: a Popen object would complain when it is collected before its process ended.
     """
+    appending = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+    null = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
+    actions = [
+        null if stdin is None else (os.POSIX_SPAWN_DUP2, stdin, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(log), appending, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    try:
+        pid = os.posix_spawn(command[0], list(command), env, file_actions=actions, setsid=True)
+    except OSError as error:
+        raise Unavailable(f"No process could be started: {error.strerror}. Its log would be {log}.") from error
+    return Daemon(pid, start_time(pid) or 0)
+
+
+def launch(command: Sequence[str], record: Path, log: Path) -> Daemon:
+    """`spawn`, and record what was started. Raises Unavailable, and OSError when the record cannot be written."""
     record.unlink(missing_ok=True)
-    output = (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), output, (os.POSIX_SPAWN_DUP2, 1, 2)]
-    pid = os.posix_spawn(
-        command[0], list(command), os.environ if env is None else env, file_actions=actions, setsid=True
-    )
-    daemon = Daemon(pid, start_time(pid) or 0)
+    daemon = spawn(command, log, os.environ)
     partial = record.with_suffix(".part")
     partial.write_text(json.dumps(asdict(daemon)))
     partial.replace(record)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.base.errors import Unavailable
 from proxy.base.processes import Daemon, launch, recorded, start_time
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -90,3 +91,9 @@ def test_its_output_is_appended_to_its_log(tmp_path: Path, record: Path) -> None
     daemon = launch([sys.executable, "-c", "import sys; print('out'); print('err', file=sys.stderr)"], record, log)
     os.waitpid(daemon.pid, 0)
     assert sorted(log.read_text().split()) == ["before", "err", "out"]
+
+
+def test_what_cannot_be_started_says_so(tmp_path: Path, record: Path) -> None:
+    with pytest.raises(Unavailable, match="No such file"):
+        launch([str(tmp_path / "none")], record, tmp_path / "log")
+    assert not record.exists()

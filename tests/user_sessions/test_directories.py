@@ -12,9 +12,8 @@ import pytest
 from proxy.base.errors import BadInput, ConfigError, DiskFull, Unavailable
 from proxy.base.names import slug
 from tests.user_sessions.studio import make_settings, make_spec
-from user_sessions.child import open_log, trim_log
 from user_sessions.directories import failures, make_private, prepare_public, prepare_user, prune_temp
-from user_sessions.log_tail import tail
+from user_sessions.log_file import LOG_BYTES, open_log, tail, trim, trim_log
 from user_sessions.run_dir import SOCKET_BYTES, fits, run_dir, session_socket
 from user_sessions.runtime import SessionSpec
 
@@ -143,6 +142,16 @@ def test_a_log_keeps_its_newest_whole_lines(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
     assert tail(path, 20) == "line 0999\nafter"
     assert tail(tmp_path / "none") == ""
+
+
+def test_a_log_is_trimmed_before_its_writer_starts(tmp_path: Path) -> None:
+    path = tmp_path / "host.log"
+    trim(path)
+    assert path.read_bytes() == b""
+    path.write_bytes(b"a line\n" * (LOG_BYTES // 7 + 1))
+    trim(path)
+    assert path.stat().st_size < LOG_BYTES
+    assert path.read_text().startswith("... older lines") and path.read_text().endswith("a line\n")
 
 
 def test_a_log_that_is_a_link_is_refused(tmp_path: Path) -> None:

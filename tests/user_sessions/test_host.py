@@ -16,8 +16,8 @@ import pytest
 from proxy.base.errors import ConfigError, Unavailable
 from proxy.base.processes import recorded, start_time
 from tests.user_sessions.studio import DEAF, PROBE, Studio, ask, gone, make_settings, make_spec, until
-from user_sessions.child import LOG_BYTES
 from user_sessions.host_process import HostProcess
+from user_sessions.log_file import LOG_BYTES
 from user_sessions.run_dir import host_socket
 from user_sessions.spawner import HostSpawner
 
@@ -295,3 +295,12 @@ async def test_the_proxys_end_touches_no_session(studio: Studio, place: Path) ->
     assert start_time(int(pid)) is not None
     poll = await studio.spawner.poll(session_id)
     assert (poll.state, poll.pid) == ("running", int(pid))
+
+
+async def test_the_hosts_own_log_is_trimmed_when_it_starts(studio: Studio) -> None:
+    await studio.host.stop()
+    with studio.host.log.open("ab") as log:
+        log.write(b"an old line\n" * (LOG_BYTES // 12 + 1))
+    await studio.host.ensure()
+    assert studio.host.log.stat().st_size < LOG_BYTES
+    assert "session host ready" in studio.host.log.read_text()
