@@ -29,8 +29,12 @@ DOWNLOAD = {
 }
 """Types a browser would run in our origin: ComfyUI sends them as octet-stream."""
 
-ATTACHED = DOWNLOAD | {"image/svg+xml", "text/xml", "application/xml"}
-"""Run only when navigated to: `attachment` stops that, while `<img>` still shows the picture."""
+XML = ("+xml", "/xml")
+"""Ends of types that run scripts only when navigated to (SVG, XSLT, any XML that holds XHTML): `attachment` stops that,
+while `<img>` still shows the picture."""
+
+HARMLESS = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
+"""Of every answer with what a user sent: the second takes origin and scripts from whatever a browser opens anyway."""
 
 
 class Areas:
@@ -101,11 +105,11 @@ def disposition(kind: str, name: str) -> str:
 def file_headers(name: str, *, download: bool = False) -> dict[str, str]:
     """Headers of a user's file, which must never run as a page of this site."""
     content_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
-    attached = download or content_type in ATTACHED
+    attached = download or content_type in DOWNLOAD or content_type.lower().endswith(XML)
     return {
         hdrs.CONTENT_DISPOSITION: disposition("attachment" if attached else "", name),
         hdrs.CONTENT_TYPE: "application/octet-stream" if content_type in DOWNLOAD else content_type,
-        "X-Content-Type-Options": "nosniff",
+        **HARMLESS,
     }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from aiohttp import hdrs, web
 
 from proxy.base.errors import BadInput, NotFound
-from user_sessions.light.files import Areas, RangedFile, annotated, disposition, file_headers
+from user_sessions.light.files import HARMLESS, Areas, RangedFile, annotated, disposition, file_headers
 from user_sessions.light.mask import one_channel, preview
 
 
@@ -50,8 +50,5 @@ class View:
                 body, content_type = await asyncio.to_thread(preview, path, wish, channel)
             else:
                 body, content_type = await asyncio.to_thread(one_channel, path, channel)
-        headers = {
-            hdrs.CONTENT_DISPOSITION: disposition("", path.name),
-            "X-Content-Type-Options": "nosniff",
-        }
+        headers = {hdrs.CONTENT_DISPOSITION: disposition("", path.name), **HARMLESS}
         return web.Response(body=body, content_type=content_type, headers=headers)

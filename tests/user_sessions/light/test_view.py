@@ -128,7 +128,17 @@ async def test_nothing_runs_as_a_page_of_ours(placed: Running, name: str, conten
         assert response.status == 200
         assert response.content_type == content_type
         assert response.headers["Content-Disposition"].startswith("attachment") is attached
+        assert response.headers["Content-Security-Policy"] == "sandbox"
         assert f'filename="{name}"' in response.headers["Content-Disposition"]
+
+
+@pytest.mark.parametrize("suffix", ["rdf", "xsl", "wsdl", "mml", "x3d", "xul", "xml", "svg", "xpdl", "rss", "XSL"])
+async def test_no_xml_opens_in_a_tab(placed: Running, suffix: str) -> None:
+    name = f"page.{suffix}"
+    (placed.spec.directories.output / name).write_text("<x:script xmlns:x='http://www.w3.org/1999/xhtml'/>")
+    async with placed.http.get("/view", params={"filename": name}) as response:
+        inline = not response.headers["Content-Disposition"].startswith("attachment")
+        assert inline is (response.content_type == "application/octet-stream")
 
 
 async def test_ranges_for_seeking_videos(placed: Running) -> None:
@@ -174,6 +184,7 @@ async def test_previews_and_channels(placed: Running, params: dict[str, str], fo
         assert response.status == 200
         assert response.content_type == f"image/{form.lower()}"
         assert response.headers["Content-Disposition"] == 'filename="out.png"'
+        assert response.headers["Content-Security-Policy"] == "sandbox"
         with Image.open(BytesIO(await response.read())) as picture:
             assert (picture.format, picture.mode, picture.size) == (form, mode, (10, 6))
             if params == {"channel": "a"}:
