@@ -118,9 +118,10 @@ class Upload:
             raise BadInput("This is not a usable file name.")
         try:
             folder = inside(root, subfolder)
-            inside(root, subfolder, form.filename)
+            target = inside(root, subfolder, form.filename)
         except Forbidden as error:  # ComfyUI answers 400 here, 403 only to /view
             raise BadInput(error.message) from error
+        _refuse_working_names(target.relative_to(root), Path(form.filename))
         name = await asyncio.to_thread(_give_name, spool, folder, form.filename, form.overwrite)
         return web.json_response({"name": name, "subfolder": subfolder, "type": area})
 
@@ -129,6 +130,12 @@ def _file_of(form: Form) -> Spool:
     if form.spool is None:
         raise BadInput("The form has no file in the field `image`.")
     return form.spool
+
+
+def _refuse_working_names(*paths: Path) -> None:
+    """The proxy's own begin with a dot: uploads under way, results that arrive."""
+    if any(part.startswith(".") and part != ".." for path in paths for part in path.parts):
+        raise BadInput("Names of files and folders must not begin with a dot.")
 
 
 async def _text(part: BodyPartReader) -> str:

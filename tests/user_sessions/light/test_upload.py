@@ -131,6 +131,45 @@ async def test_names_that_lead_out_or_cannot_be_are_refused(
     assert files(folder) == before
 
 
+@pytest.mark.parametrize("route", ["/upload/image", "/upload/mask"])
+@pytest.mark.parametrize("area", ["input", "output", "temp"])
+@pytest.mark.parametrize(
+    ("filename", "subfolder"),
+    [
+        (".upload-0123", ""),
+        (".incoming", ""),
+        ("1-0.part", ".incoming"),
+        (".incoming/1-0.part", ""),
+        ("1-0.part", "sub/../.incoming"),
+        ("a.png", "./.incoming/"),
+        ("a.png", "sub/.hidden"),
+        (".upload-0123", "sub"),
+    ],
+)
+async def test_the_proxys_own_working_names_are_refused(
+    session: Running, route: str, area: str, filename: str, subfolder: str
+) -> None:
+    own = session.spec.directories
+    (own.input / "photo.png").write_bytes(png((1, 2, 3)))
+    fields = {
+        "type": area,
+        "subfolder": subfolder,
+        "overwrite": "1",
+        "original_ref": '{"filename": "photo.png [input]"}',
+    }
+    status, answer = await send(session, png((0, 0, 0, 9), "RGBA"), filename, route, **fields)
+    assert (status, answer["error"]["message"]) == (400, "Names of files and folders must not begin with a dot.")
+    assert [files(folder) for folder in (own.input, own.output, own.temp)] == [["photo.png"], [], []]
+
+
+async def test_a_link_to_a_working_folder_is_not_written_through(session: Running) -> None:
+    own = session.spec.directories.input
+    (own / ".incoming").mkdir()
+    (own / "door").symlink_to(own / ".incoming")
+    assert (await send(session, b"x", "1-0.part", subfolder="door"))[0] == 400
+    assert files(own) == []
+
+
 async def test_a_link_out_of_the_area_is_not_written_through(session: Running, folder: Path) -> None:
     victim = folder / "victim.png"
     victim.write_bytes(b"before")
