@@ -16,8 +16,9 @@ from starlette.types import Receive, Scope, Send
 from proxy.access_cache import Identity
 from proxy.api_errors import MethodNotAllowed, error_response, unexpected
 from proxy.auth import identity
-from proxy.base.errors import BadInput, ClusterError, Forbidden, NotAuthenticated, NotFound, TooLarge
+from proxy.base.errors import BadInput, ClusterError, Forbidden, NotAuthenticated, NotFound
 from proxy.csrf import require_same_origin
+from proxy.request_body import read_body
 from proxy.views import Deps
 
 BODY_LIMIT = 64 * 1024
@@ -107,7 +108,8 @@ class Endpoint:
         if operation.admin and not who.is_admin:
             raise Forbidden("This is for administrators.")
         request = Request(scope, receive)
-        body = _parsed(operation.body, await read_body(request, BODY_LIMIT)) if operation.body else None
+        total_s = self._deps.settings.transfer_timeout_s
+        body = _parsed(operation.body, await read_body(request, BODY_LIMIT, total_s)) if operation.body else None
         answer = await operation.run(Call(self._deps, who, request, body))
         return _json(answer, operation.status, request)
 
@@ -118,20 +120,6 @@ class Unknown:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = error_response(scope, NotFound("The API has no such address. See /cluster/api/v1/openapi.json."))
         await response(scope, receive, send)
-
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """The whole body. Raises TooLarge as soon as it is over `limit`."""
-    too_large = TooLarge(f"The request is larger than {limit} bytes.")
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and (len(declared) > 12 or int(declared) > limit):
-        raise too_large
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise too_large
-    return body
 
 
 def _parsed(model: type[BaseModel], body: bytes) -> BaseModel:

@@ -24,7 +24,7 @@ from proxy.base.errors import BadInput, ClusterError, Unavailable
 from proxy.base.names import new_id
 from proxy.base.settings import Settings
 from proxy.comfy_json import ComfyJson
-from proxy.comfy_request import identity, read_json
+from proxy.comfy_request import identity, read_prompt
 from proxy.comfy_shapes import shown_number
 from proxy.user_events import UserEvents
 from proxy.user_folders import UserFolders
@@ -53,7 +53,7 @@ class PromptRoute:
             await response(scope, receive, send)
             return
         try:
-            body = await read_json(request, self.settings.max_upload_mb)
+            body = await read_prompt(request, self.settings)
             await self._submit(request, body, send)
         except ClusterError as error:
             await error_response(scope, error)(scope, receive, send)

@@ -11,7 +11,7 @@ from backend_pool.job_store import JobStore
 from proxy.base.errors import BadInput
 from proxy.base.settings import Settings
 from proxy.comfy_json import ComfyJson
-from proxy.comfy_request import identity, ids, read_object
+from proxy.comfy_request import identity, ids, read_command
 from proxy.comfy_shapes import history_entry, queue_item
 from proxy.job_control import Jobs
 
@@ -37,7 +37,7 @@ class QueueRoutes:
 
     async def change_queue(self, request: Request) -> Response:
         """POST: `{"clear": true}` or `{"delete": [ids]}`, waiting jobs only."""
-        body = await read_object(request, self.settings.max_upload_mb)
+        body = await read_command(request, self.settings)
         user_id = identity(request).user_id
         if body.get("clear"):
             await self.jobs.remove_waiting(user_id, None)
@@ -61,7 +61,7 @@ class QueueRoutes:
 
     async def change_history(self, request: Request) -> Response:
         """POST: `{"clear": true}` or `{"delete": [ids]}`. Files stay."""
-        body = await read_object(request, self.settings.max_upload_mb)
+        body = await read_command(request, self.settings)
         user_id = identity(request).user_id
         if body.get("clear"):
             await self.store.forget(user_id, None)
@@ -71,14 +71,14 @@ class QueueRoutes:
 
     async def interrupt(self, request: Request) -> Response:
         """POST: the sender's running job, or only the one named; others' are never touched."""
-        body = await read_object(request, self.settings.max_upload_mb)
+        body = await read_command(request, self.settings)
         wanted = body.get("prompt_id")
         await self.jobs.interrupt(identity(request).user_id, [str(wanted)] if wanted else None)
         return Response()
 
     async def free(self, request: Request) -> Response:
         """POST: accepted and not passed on. It would unload everybody's models (protocol §8.21)."""
-        await read_object(request, self.settings.max_upload_mb)
+        await read_command(request, self.settings)
         return Response()
 
 

@@ -1,20 +1,33 @@
-"""Reading a request to ComfyUI's own routes: who sent it, its JSON whatever its Content-Type, its size limit.
+"""Reading a request to ComfyUI's own routes: who sent it, its JSON whatever its Content-Type, what it may cost.
 
 Errors leave as ComfyUI-shaped JSON (CLIENT_DEMANDS E1, B1).
 """
 
+import asyncio
 import json
 import math
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from starlette.requests import ClientDisconnect, Request
 
 from proxy import auth
 from proxy.access_cache import Identity
-from proxy.base.errors import BadInput, TooLarge
+from proxy.base.errors import BadInput
+from proxy.base.settings import Settings
+from proxy.request_body import read_body
 
 DEPTH_LIMIT = 100
 """Levels of nesting a body may have; workflows with subgraphs need about 20."""
+CONTAINER_LIMIT = 250_000
+"""Lists and objects a body may have; a workflow of a thousand nodes has about 20,000."""
+VALUE_LIMIT = 500_000
+COMMAND_MB = 1
+"""Largest body of a command: some 25,000 job ids."""
+INLINE_LIMIT = 256 * 1024
+PARSED_AT_ONCE = 2
+PARSING: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+"""Turns at parsing large bodies; a semaphore belongs to the loop that waits on it."""
 
 
 def identity(request: Request) -> Identity:
@@ -24,43 +37,49 @@ def identity(request: Request) -> Identity:
     return found
 
 
-async def read_json(request: Request, limit_mb: int, *, empty: Any = None) -> Any:
-    """The body as JSON, `empty` for an empty one. Raises BadInput or TooLarge."""
-    body = await read_body(request, limit_mb)
+async def read_prompt(request: Request, settings: Settings) -> Any:
+    """What a POST /prompt says. Raises BadInput, TooLarge or TooSlow."""
+    body = await _read(request, settings.max_prompt_mb, settings)
     if not body.strip():
-        if empty is not None:
-            return empty
         raise BadInput("The request has no body. Send JSON.")
+    return await _parsed(body)
+
+
+async def read_command(request: Request, settings: Settings) -> dict[str, Any]:
+    """The JSON object of a command such as POST /queue; an empty body is an empty object."""
+    body = await _read(request, COMMAND_MB, settings)
+    command = await _parsed(body) if body.strip() else {}
+    if not isinstance(command, dict):
+        raise BadInput("The body must be a JSON object.")
+    return command
+
+
+async def _read(request: Request, limit_mb: int, settings: Settings) -> bytes:
     try:
-        return _shallow(json.loads(body, parse_constant=_refuse_constant, parse_float=_finite))
+        return await read_body(request, limit_mb << 20, settings.transfer_timeout_s)
+    except ClientDisconnect as error:
+        raise BadInput("The request ended early.") from error
+
+
+async def _parsed(body: bytes) -> Any:
+    """The body as JSON. Large ones are parsed beside the event loop, two at a time: each takes many times its size."""
+    try:
+        if len(body) <= INLINE_LIMIT:
+            return _parse(body)
+        async with PARSING.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(PARSED_AT_ONCE)):
+            return await asyncio.to_thread(_parse, body)
     except RecursionError as error:
         raise BadInput("The JSON is nested too deeply.") from error
     except ValueError as error:
         raise BadInput("The body is not JSON.", str(error)) from error
 
 
-async def read_object(request: Request, limit_mb: int) -> dict[str, Any]:
-    """The body as a JSON object; an empty body is an empty object."""
-    body = await read_json(request, limit_mb, empty={})
-    if not isinstance(body, dict):
-        raise BadInput("The body must be a JSON object.")
-    return body
-
-
-async def read_body(request: Request, limit_mb: int) -> bytes:
-    """The whole body, never more than the limit in memory."""
-    limit = limit_mb * 1024 * 1024
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit:
-                raise TooLarge(f"The request is larger than {limit_mb} MB.")
-            chunks.append(chunk)
-    except ClientDisconnect as error:
-        raise BadInput("The request ended early.") from error
-    return b"".join(chunks)
+def _parse(body: bytes) -> Any:
+    # The parser is one C call that holds the interpreter from begin to end, in whatever thread: what it costs is known
+    # before, since no value comes without one of these signs.
+    if body.count(b"[") + body.count(b"{") > CONTAINER_LIMIT or body.count(b",") > VALUE_LIMIT:
+        raise BadInput("The JSON has too many parts. A prompt needs far fewer.")
+    return _shallow(json.loads(body, parse_constant=_refuse_constant, parse_float=_finite))
 
 
 def ids(body: dict[str, Any], key: str) -> list[str]:

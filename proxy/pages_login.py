@@ -8,7 +8,6 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import Scope
 
 from proxy.api_errors import error_headers
-from proxy.api_operations import read_body
 from proxy.auth import identity
 from proxy.base.errors import BadInput, CallerError, Unavailable
 from proxy.base.settings import Settings
@@ -16,6 +15,7 @@ from proxy.csrf import require_same_origin
 from proxy.headers import is_https
 from proxy.logins import COOKIE, COOKIE_MAX_AGE_S
 from proxy.pages_render import Renderer
+from proxy.request_body import read_body
 from proxy.views import Deps
 
 LOGIN = "/cluster/login"
@@ -79,7 +79,8 @@ class LoginPages:
 
     async def _sign_in(self, request: Request) -> Response:
         require_same_origin(request.scope, self._deps.settings.allowed_origins)
-        form = _form(await read_body(request, FORM_LIMIT), request.headers.get("content-type", ""))
+        body = await read_body(request, FORM_LIMIT, self._deps.settings.transfer_timeout_s)
+        form = _form(body, request.headers.get("content-type", ""))
         name, target = form.get("username", ""), local_path(form.get("next", HOME))
         agent = request.headers.get("user-agent", "")
         try:

@@ -111,6 +111,7 @@ class Settings(BaseSettings):
 
     max_upload_mb: int = Field(100, ge=1, description="Largest request body, as ComfyUI's --max-upload-size.")
     max_prompt_mb: int = Field(16, ge=1, description="Largest body of a `POST /prompt`, its workflow included.")
+    max_prompt_mb: int = Field(16, ge=1, description="Largest body of a `POST /prompt`, its workflow included.")
     max_frame_mb: int = Field(128, ge=1, description="Largest WebSocket message.")
     ping_interval_s: float = Field(20.0, gt=0, description="WebSocket pings on both legs, against idle time-outs.")
     replay_buffer: int = Field(256, ge=16, description="Frames kept for a slow browser before previews are dropped.")
