@@ -10,6 +10,7 @@ from proxy.base.logs import events
 from proxy.edge import session_upstream
 from user_sessions.controller import Address
 from user_sessions.directories import prepare_public
+from user_sessions.run_dir import clear
 
 log = events(__name__)
 
@@ -44,6 +45,7 @@ async def stop(cluster: Cluster, *, keep: bool = False) -> None:
                 await asyncio.wait_for(step, STEP_TIMEOUT_S)
             except (ClusterError, TimeoutError) as error:
                 log.error("not stopped", what=name, error=repr(error))
+        await asyncio.to_thread(clear, cluster.settings)
     for close in (cluster.upstreams.close(), cluster.spawner.close(), cluster.pool.close(), cluster.access.close()):
         with contextlib.suppress(ClusterError):
             await close

@@ -6,6 +6,7 @@ in the temporary folder, named after the data directory so that the next start f
 
 import hashlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -29,11 +30,21 @@ def run_dir(settings: Settings) -> Path:
     data = _absolute(settings.data_dir)
     if fits(data / "run"):
         return _made(data / "run")
-    name = f"comfy-cluster-{os.geteuid()}-{hashlib.sha256(os.fsencode(data)).hexdigest()[:12]}"
-    path = Path(tempfile.gettempdir()) / name
+    path = _temporary(data)
     if not fits(path):
         raise ConfigError(f"No run directory is short enough for sockets: {path}. Set `run_dir`.")
     return _made(path)
+
+
+def clear(settings: Settings) -> None:
+    """After a clean stop: remove the directory in the temporary folder, which nobody would ever miss. One that a
+    session host listens in, or that has records of processes, stays; so do directories an operator knows of."""
+    data = _absolute(settings.data_dir)
+    path = _temporary(data)
+    if settings.run_dir is not None or fits(data / "run") or path.is_symlink():
+        return
+    if not host_socket(path).exists() and not any(path.rglob("*.json")):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def fits(path: Path) -> bool:
@@ -49,6 +60,11 @@ def host_socket(run: Path) -> Path:
 def session_socket(run: Path, slug: str) -> Path:
     """A session's own socket, in a directory that holds nothing else."""
     return run / slug / "session.sock"
+
+
+def _temporary(data: Path) -> Path:
+    name = f"comfy-cluster-{os.geteuid()}-{hashlib.sha256(os.fsencode(data)).hexdigest()[:12]}"
+    return Path(tempfile.gettempdir()) / name
 
 
 def _made(path: Path) -> Path:

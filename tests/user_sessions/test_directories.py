@@ -14,7 +14,7 @@ from proxy.base.names import slug
 from tests.user_sessions.studio import make_settings, make_spec
 from user_sessions.directories import failures, make_private, prepare_public, prepare_user, prune_temp
 from user_sessions.log_file import LOG_BYTES, open_log, tail, trim, trim_log
-from user_sessions.run_dir import SOCKET_BYTES, fits, run_dir, session_socket
+from user_sessions.run_dir import SOCKET_BYTES, clear, fits, host_socket, run_dir, session_socket
 from user_sessions.runtime import SessionSpec
 
 
@@ -120,6 +120,27 @@ def test_a_long_data_directory_gets_short_sockets_of_its_own(place: Path, monkey
     run.symlink_to(place)
     with pytest.raises(Unavailable, match="not a plain directory"):
         run_dir(settings)
+
+
+def test_only_a_temporary_run_directory_out_of_use_is_cleared(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    long = place / ("d" * 60) / "data"
+    settings = make_settings(place, data_dir=long)
+    run = run_dir(settings)
+    for left in (host_socket(run), run / "engine-1.json"):
+        left.touch()
+        clear(settings)
+        assert left.exists()
+        left.unlink()
+    (run / "ann").mkdir()
+    (run / "ann" / "session.sock").touch()
+    clear(settings)
+    assert not run.exists()
+    clear(settings)  # again: nothing to do
+    for known in (make_settings(place), make_settings(place, data_dir=long, run_dir=place / "known")):
+        run = run_dir(known)
+        clear(known)
+        assert run.exists()
 
 
 def test_a_run_directory_that_is_too_long_is_a_setting_to_change(place: Path) -> None:
