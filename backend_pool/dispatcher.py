@@ -113,6 +113,10 @@ class Dispatcher:
         """Users with a job on a backend or waiting for one, as of at most `job_poll_s` ago."""
         return self._busy
 
+    def reason(self, seq: int) -> str | None:
+        """Why a waiting job waits, in plain words, as of at most `job_poll_s` ago; None when it is not its turn."""
+        return self._matching.reason(seq)
+
     async def recover(self) -> None:
         """Take up jobs that are on a backend and have no runner: after a restart, or when a runner died."""
         for job in await self._store.on_backends() if self._pool.listed else ():
@@ -133,12 +137,13 @@ class Dispatcher:
         quiet, look_again = False, 0.0
         while True:
             try:
-                if monotonic_s() >= look_again:
+                look = monotonic_s() >= look_again
+                if look:
                     await self.recover()
                     self._clear_backends()
                     self._busy = await self._store.users_with_jobs()
                     look_again = monotonic_s() + self._settings.job_poll_s
-                await self._place()
+                await self._place(explain=look)
                 if quiet or len(self._to_prune) > PRUNE_FROM:
                     await self._prune()
             except ClusterError as error:
@@ -147,14 +152,14 @@ class Dispatcher:
                 log.error("jobs could not be placed", exc_info=error)
             quiet = not await rung(self._bell, self._settings.job_poll_s)
 
-    async def _place(self) -> None:
+    async def _place(self, *, explain: bool) -> None:
         idle = [member for member in self._pool.members.values() if member.idle]
-        if not idle:
+        if not idle and not explain:
             return
         heads = {job.key: job for job in await self._store.heads() if (job.user_id, job.prompt_id) not in self._held}
         for head in order((Waiting(job.key, job.user_id, job.number) for job in heads.values()), self._served):
             if not idle:
-                return
+                break
             try:
                 member, document = await self._matching.choose(heads[head.seq], idle)
                 job = await self._store.assign(head.seq, member.key) if member is not None else None
@@ -167,6 +172,8 @@ class Dispatcher:
             self._served[job.user_id] = self._placements
             log.info("job placed", job=job.prompt_id, user=job.user_id, backend=member.row.name, attempt=job.attempt)
             self._start(job, member, document)
+        if explain:
+            await self._matching.explain(job for job in heads.values() if job.key not in self._carried)
 
     async def _prune(self) -> None:
         while self._to_prune:
@@ -188,6 +195,7 @@ class Dispatcher:
     def _start(self, job: Job, member: Member, document: JobDocument | None, *, resume: bool = False) -> None:
         member.job = job.key
         self._carried.add(job.key)
+        self._matching.forget(job.key)
         self._tasks.start(f"job {job.key}", self._run(job, member, document, resume=resume))
 
     async def _run(self, job: Job, member: Member, document: JobDocument | None, *, resume: bool) -> None:
@@ -208,7 +216,6 @@ class Dispatcher:
             runner = self._runners.pop(job.key, None)
             self._carried.discard(job.key)
             self._cancelled.discard(job.key)
-            self._matching.forget(job.key)
             member.job = None
             member.done += 1
             self._tasks.start(f"tidy {job.key}", self._tidy(member, runner.upstream if runner else None))
@@ -261,3 +268,4 @@ class Dispatcher:
     def _forget(self, job: Job) -> None:
         self._secrets.pop(job.key, None)
         self._deaths.pop(job.key, None)
+        self._matching.forget(job.key)

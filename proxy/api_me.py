@@ -153,6 +153,7 @@ def job_infos(deps: Deps, views: Sequence[JobView]) -> list[JobInfo]:
             title=view.title,
             place=view.place,
             error=view.error,
+            reason=deps.jobs.reason(view.job.key) if view.job.state == "queued" else None,
             progress=deps.jobs.progress(view.job.user_id, view.job.prompt_id) if view.job.state == "running" else None,
             **view.job.model_dump(include=_JOB_COLUMNS),
         )
@@ -160,7 +161,7 @@ def job_infos(deps: Deps, views: Sequence[JobView]) -> list[JobInfo]:
     ]
 
 
-_JOB_COLUMNS = set(JobInfo.model_fields) - {"id", "title", "place", "progress", "error"}
+_JOB_COLUMNS = set(JobInfo.model_fields) - {"id", "title", "place", "progress", "error", "reason"}
 
 
 def picture_info(picture: Picture) -> PictureInfo:

@@ -64,6 +64,7 @@ class JobInfo(Answer):
     place: int | None = Field(None, description="Expected place among all waiting jobs, from 1.")
     progress: float | None = Field(None, description="Done part of a running job, 0 to 1.")
     error: str | None = Field(None, description="Why it failed.")
+    reason: str | None = Field(None, description="Why it waits; only for the first waiting job of its user.")
     cancel_requested: bool
     attempt: int
     backend_id: int | None

@@ -36,6 +36,10 @@ class Jobs:
         """Done part of a running job, 0 to 1; None when nothing is known."""
         return self.events.progress(user_id, prompt_id)
 
+    def reason(self, seq: int) -> str | None:
+        """Why a waiting job waits, in plain words; None unless it is the next of its user."""
+        return self.dispatcher.reason(seq)
+
     async def _end(self, user_id: int, prompt_ids: Collection[str] | None, states: frozenset[JobState]) -> list[Job]:
         jobs = await self.store.cancel(user_id, None if prompt_ids is None else list(prompt_ids), states)
         self.dispatcher.cancel(jobs)

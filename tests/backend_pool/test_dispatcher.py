@@ -10,6 +10,8 @@ import pytest
 
 from backend_pool.health import Health
 from backend_pool.job_state import JobState
+from backend_pool.matching import BUSY
+from backend_pool.model import BackendMode
 from backend_pool.node_info import input_specs, options
 from backend_pool.runner import Owner
 from backend_pool.user_files import digest
@@ -36,6 +38,8 @@ async def test_a_job_goes_where_its_model_is(tmp_path: Path, start: Start) -> No
         await r.eventually(lambda: r.health() == [Health.UP, Health.DOWN])
         waits = await r.submit(prompt)
         assert (await r.run(saved(), 2))[0].backend_id == 1
+        seq = (await r.entry(waits))[0].key
+        await r.eventually(lambda: r.dispatcher.reason(seq) == "waiting for a backend with checkpoint mine.safetensors")
         assert (await r.entry(waits))[0].state is JobState.QUEUED
         await r.registry.remove(2)
         r.pool.wake()
@@ -83,6 +87,40 @@ async def test_a_choice_that_no_other_backend_has_is_the_user_s_error(tmp_path: 
         job, document = await r.run(saved() | {"4": loader})
         assert (job.state, len(strange.prompts)) == (JobState.FAILED, 1)
         assert "mine.safetensors" in document.messages[-1][1]["exception_message"]
+
+
+async def test_why_a_job_waits(tmp_path: Path, start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """Each user's first job says what has to happen; one that needs more than patience is logged once."""
+    engine = start("--step-ms", "50")
+    async with rig(tmp_path) as r:
+        waits, second = await r.submit(saved()), await r.submit(saved())
+        seq, behind = (await r.entry(waits))[0].key, (await r.entry(second))[0].key
+        await r.eventually(lambda: r.dispatcher.reason(seq) == "there is no backend")
+        assert r.dispatcher.reason(behind) is None
+        row = await r.registry.add(engine.url)
+        await r.registry.set_mode(row.id or 0, BackendMode.DISABLED)
+        await r.eventually(lambda: r.dispatcher.reason(seq) == "all backends are disabled or draining")
+        engine.kill()
+        await r.registry.set_mode(row.id or 0, BackendMode.ACTIVE)
+        await r.eventually(lambda: r.dispatcher.reason(seq) == "all backends are down")
+        told = [record for record in caplog.records if "job waits" in record.getMessage()]
+        assert len(told) == 1
+        await r.cancel(waits)
+        assert r.dispatcher.reason(seq) is None
+        await r.eventually(lambda: r.dispatcher.reason(behind) == "all backends are down")
+
+
+async def test_a_job_waits_for_its_turn(tmp_path: Path, start: Start) -> None:
+    """And nothing is said of it once it runs."""
+    async with rig(tmp_path, start("--step-ms", "50").url) as r:
+        long = await r.submit(sampled(steps=10_000))
+        await r.heard.until(long, "execution_start")
+        waits = await r.submit(saved(), 2)
+        seq = (await r.entry(waits, 2))[0].key
+        await r.eventually(lambda: r.dispatcher.reason(seq) == BUSY)
+        await r.cancel(long)
+        assert (await r.final(waits, 2))[0].state is JobState.SUCCEEDED
+        assert r.dispatcher.reason(seq) is None
 
 
 async def test_a_held_job_starts_after_its_answer(tmp_path: Path, urls: list[str]) -> None:

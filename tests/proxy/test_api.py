@@ -1,5 +1,6 @@
 """The JSON API on a real server: every operation, foreign ids, bad bodies, and the document that describes it."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -14,7 +15,7 @@ from backend_pool.job_store import Result
 from proxy.api import BASE, OPERATIONS
 from proxy.api_openapi import document
 from proxy.job_views import error_of, title_of
-from tests.proxy.control_server import API, PASSWORD, Server, serving
+from tests.proxy.control_server import API, HTML, PASSWORD, Server, serving
 
 PROMPT = {"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "a red fox"}}}
 PICTURE = {"filename": "a b&c.png", "subfolder": "x", "type": "output"}
@@ -163,6 +164,19 @@ async def test_pictures_are_the_callers_own_and_paged(server: Server) -> None:
         picture = (await client.get(f"{API}/pictures")).json()["pictures"][0]
         assert picture["url"] == "/view?filename=a%20b%26c.png&subfolder=x&type=output"
         assert picture["kind"] == "image"
+
+
+async def test_a_waiting_job_says_why(server: Server) -> None:
+    """To its user and to administrators, in the API and on the pages."""
+    await server.job(await server.user("Ann"), PROMPT, "waits")
+    server.cluster.tasks.start("dispatcher", server.cluster.dispatcher.watch())
+    async with server.signed_in("Ann") as ann, server.signed_in("root") as root, asyncio.timeout(30):
+        while server.cluster.dispatcher.reason(1) is None:
+            await asyncio.sleep(0.02)
+        for browser, path in ((ann, "/jobs"), (root, "/admin/jobs")):
+            assert [job["reason"] for job in (await browser.get(API + path)).json()["jobs"]] == ["there is no backend"]
+        for browser, path in ((ann, "/cluster/"), (root, "/cluster/admin/")):
+            assert "there is no backend" in (await browser.get(path, headers=HTML)).text
 
 
 async def test_a_failed_job_says_why(server: Server) -> None:
