@@ -1,14 +1,17 @@
 """The backends an operator has named, as rows: add, list, change mode, remove. Health is observed, not stored."""
 
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from backend_pool.model import Backend, BackendMode
+from proxy.base.backend_url import clean_url
 from proxy.base.clock import now_ms
 from proxy.base.database import Database
 from proxy.base.errors import BadInput, Conflict, NotFound
+
+__all__ = ["MAX_NAME", "Registry", "clean_url"]
 
 MAX_NAME = 64
 
@@ -67,19 +70,6 @@ class Registry:
     async def remove(self, backend_id: int) -> None:
         """Forget a backend; a job it runs is carried on elsewhere."""
         await self._db.write(lambda s: s.delete(_get(s, backend_id)))
-
-
-def clean_url(url: str) -> str:
-    """`http://host:port/base` without a trailing slash; raises BadInput for anything else."""
-    text = url.strip()
-    try:
-        parts = urlsplit(text if "://" in text else f"http://{text}")
-        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
-    except ValueError:  # such as a port that is no number
-        parts, usable = urlsplit(""), False
-    if not usable or parts.query or parts.fragment:
-        raise BadInput(f"{url!r} is not the URL of a ComfyUI. Give one such as http://10.0.0.5:8188.")
-    return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
 
 
 def _all(s: Session) -> list[Backend]:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from backend_pool.model import Backend, BackendMode
-from backend_pool.registry import Registry, clean_url
+from backend_pool.registry import Registry
 from proxy.base.database import Database
 from proxy.base.errors import ClusterError
 from proxy.base.schema import state_of
@@ -43,7 +43,7 @@ async def ask(settings: Settings) -> list[Finding]:
 
 def _stored(settings: Settings) -> tuple[list[Finding], list[Backend]]:
     """The schema's state and the backends: rows, and those of the settings that no start has registered yet."""
-    configured = [Backend(name=url, url=clean_url(url), source="settings", created_ms=0) for url in settings.backends]
+    configured = [Backend(name=url, url=url, source="settings", created_ms=0) for url in settings.backends]
     url = settings.database
     if url.startswith("sqlite") and not Path(url.removeprefix("sqlite:///")).exists():
         return [], configured

@@ -6,10 +6,11 @@ Each field's description is its documentation; a test compares `docs/settings.md
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from proxy.base.errors import ConfigError
+from proxy.base.backend_url import clean_url
+from proxy.base.errors import BadInput, ConfigError
 
 ENV_PREFIX = "COMFY_CLUSTER_"
 
@@ -111,11 +112,22 @@ class Settings(BaseSettings):
 
     max_upload_mb: int = Field(100, ge=1, description="Largest request body, as ComfyUI's --max-upload-size.")
     max_prompt_mb: int = Field(16, ge=1, description="Largest body of a `POST /prompt`, its workflow included.")
-    max_prompt_mb: int = Field(16, ge=1, description="Largest body of a `POST /prompt`, its workflow included.")
-    max_frame_mb: int = Field(128, ge=1, description="Largest WebSocket message.")
+    max_frame_mb: int = Field(
+        128,
+        ge=1,
+        description="Largest WebSocket message of a session or backend; a browser may send at most 16 MB of it.",
+    )
     ping_interval_s: float = Field(20.0, gt=0, description="WebSocket pings on both legs, against idle time-outs.")
     replay_buffer: int = Field(256, ge=16, description="Frames kept for a slow browser before previews are dropped.")
     drain_timeout_s: float = Field(10.0, gt=0, description="How long a stop waits for open requests.")
+
+    @field_validator("backends")
+    @classmethod
+    def _backends_are_addresses(cls, urls: list[str]) -> list[str]:
+        try:
+            return [clean_url(url) for url in urls]
+        except BadInput as error:
+            raise ValueError(error.message) from error
 
     @classmethod
     def settings_customise_sources(
@@ -165,7 +177,9 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
 
         return Settings(**FromFile(**given).model_dump())
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
+        )
         raise ConfigError(f"Settings are not usable: {problems}") from error
     except ValueError as error:  # malformed TOML or JSON in an environment variable
         raise ConfigError(f"Settings are not readable: {error}") from error

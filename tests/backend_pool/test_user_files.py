@@ -216,7 +216,11 @@ def test_clean_urls(given_url: str, clean: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "http://", "ftp://gpu", "http://gpu:0", "http://gpu:99999", "http://gpu?x=1", "http://[::1"]
+    "url",
+    [
+        *("", "http://", "ftp://gpu", "http://gpu:0", "http://gpu:99999", "http://gpu?x=1", "http://[::1"),
+        *("not a url", "http://gp u", "http://g\npu", "http://gpu/a b", "http://gpu\x7f", "gpu\x00:1", "a\u00a0b"),
+    ],
 )
 def test_bad_urls(url: str) -> None:
     """The message shows how one looks."""

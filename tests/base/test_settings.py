@@ -47,6 +47,13 @@ def test_mistakes_in_the_file_are_named(tmp_path: Path, text: str, word: str) ->
         load(path)
 
 
+@pytest.mark.parametrize("url", ["ftp://gpu", "not a url", "http://", ""])
+def test_backends_are_addresses(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"backends: .* is not the URL of a ComfyUI"):
+        load(backends=["http://fine:1", url])
+    assert load(backends=["gpu:1/"]).backends == ["http://gpu:1"]
+
+
 def test_no_file() -> None:
     with pytest.raises(ConfigError, match=r"none\.toml"):
         load(Path("none.toml"))

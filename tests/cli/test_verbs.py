@@ -110,6 +110,13 @@ async def test_a_backend_added_beside_the_server_joins(cluster: Cluster, data: t
     refused(cli(*data, "backend", "add", "ftp://127.0.0.1"), 1, "not the URL of a ComfyUI")
 
 
+@pytest.mark.parametrize("url", ["ftp://x", "not a url"])
+def test_a_backend_flag_that_is_no_address_starts_nothing(tmp_path: Path, url: str) -> None:
+    done = cli("up", "--data-dir", str(tmp_path / "d"), "--port", "0", "--backend", url)
+    refused(done, 2, "backends", url, "not the URL of a ComfyUI")
+    assert not (tmp_path / "d").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "password", "word"),
     [

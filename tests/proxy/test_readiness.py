@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import resource
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -56,12 +57,18 @@ async def test_nothing_is_wrong(db: Database, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.is_file() and not path.name.startswith("cluster.db")] == []
 
 
-async def test_a_database_that_takes_no_write(db: Database, tmp_path: Path) -> None:
-    """Reading it still works, and so does beginning to write."""
+async def test_a_database_that_cannot_grow(db: Database, tmp_path: Path) -> None:
+    """As on a full disk: reading works, and so does a write transaction that changes nothing."""
     asked = readiness(db, tmp_path, Clock())
-    with db.writer.connect() as connection:
-        connection.exec_driver_sql("PRAGMA query_only = ON")
-    assert await asked.problems() == ["The database did not answer. Try again in a moment"]
+    db.write_now(lambda s: s.connection().execute(text("CREATE TABLE filler (a, b, c)")))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "cluster.db-wal").stat().st_size, before[1]))
+    try:
+        assert db.write_now(lambda s: s.connection().execute(text("SELECT 1")).scalar_one()) == 1
+        found = await asked.problems()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert found == ["The database did not answer. Try again in a moment"]
 
 
 async def test_a_directory_that_is_gone(db: Database, tmp_path: Path) -> None:

@@ -1,0 +1,23 @@
+"""The one spelling of a backend's address, for the settings and for the registry."""
+
+from urllib.parse import urlsplit, urlunsplit
+
+from proxy.base.errors import BadInput
+
+FIRST_VISIBLE = "!"
+DELETE = "\x7f"
+
+
+def clean_url(url: str) -> str:
+    """`http://host:port/base` without a trailing slash; raises BadInput for anything else."""
+    text = url.strip()
+    try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:  # such as a port that is no number
+        parts, usable = urlsplit(""), False
+    # urlsplit takes blanks for a part of the host, and drops line breaks without a word.
+    plain = all(FIRST_VISIBLE <= character != DELETE and not character.isspace() for character in text)
+    if not usable or not plain or parts.query or parts.fragment:
+        raise BadInput(f"{url!r} is not the URL of a ComfyUI. Give one such as http://10.0.0.5:8188.")
+    return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
