@@ -50,9 +50,12 @@ class Replay:
         state = [self._last[kind] for kind in STATES[1:] if kind in self._last]
         return [*start, *self._results, *state]
 
-    def preview(self) -> Frame | None:
-        """The last preview. A frontend shows it only once its graph is loaded, some seconds after it connected."""
-        return self._last.get(PREVIEW)
+    def preview(self) -> list[Frame]:
+        """The last preview, which a frontend shows only once its graph is loaded, some seconds after it connected; and
+        the progress that follows each preview in ComfyUI and makes the frontend draw its canvas again."""
+        if PREVIEW not in self._last:
+            return []
+        return [self._last[kind] for kind in (PREVIEW, "progress") if kind in self._last]
 
 
 def _running(nodes: object) -> float | None:

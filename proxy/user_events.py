@@ -92,14 +92,15 @@ class UserEvents:
 
     async def _show_preview(self, job: Job, socket: UserSocket) -> None:
         _, replay = self._replays.get(job.key, (job, None))
-        before = replay.preview() if replay is not None else None
+        before = replay.preview() if replay is not None else []
         for pause_s in PREVIEW_AFTER_S:
             await asyncio.sleep(pause_s)
             _, replay = self._replays.get(job.key, (job, None))
-            preview = replay.preview() if replay is not None else None
-            if preview is not before or preview is None or socket not in self._sockets.get(job.user_id, ()):
-                return  # the tab has been sent a newer one, or nothing is left to show
-            socket.push(preview)
+            preview = replay.preview() if replay is not None else []
+            if preview != before or socket not in self._sockets.get(job.user_id, ()):
+                return  # the tab has been sent newer ones, or is gone
+            for frame in preview:
+                socket.push(frame)
 
     async def _tell_status(self, user_id: int) -> None:
         try:
