@@ -127,16 +127,14 @@ class WebUi:
 
     async def picture(self, node_type: str = "SaveImage", before: str | None = None) -> str:
         """Wait for a saved picture on a node, another one than `before`; its address."""
-        await self.fit()  # pictures of nodes that are out of sight are not loaded
+        await self.look_at(node_type)
         shown = await self.page.wait_for_function(PICTURE, arg=[node_type, before], timeout=WAIT_MS)
         return str(await shown.json_value())
 
-    async def fit(self) -> None:
-        """Bring the whole workflow into sight, as the key "." does."""
-        await self.page.evaluate("""() => {
-          window.app.canvas.deselectAll()  // else what is selected would be fitted
-          return window.app.extensionManager.command.execute('Comfy.Canvas.FitView')
-        }""")
+    async def look_at(self, node_type: str) -> None:
+        """Bring a node into sight and close: pictures of nodes that are out of sight or small are not loaded."""
+        script = f"(type) => {{ {NODE} window.app.canvas.ds.scale = 0.8; window.app.canvas.centerOnNode(node) }}"
+        await self.page.evaluate(script, node_type)
 
     async def picture_bytes(self, address: str) -> bytes:
         """The file behind an address, as this person's browser gets it."""
@@ -151,6 +149,7 @@ class WebUi:
 
     async def preview(self, node_type: str) -> None:
         """Wait for a preview on a node."""
+        await self.look_at(node_type)
         script = f"(type) => {{ {NODE} return node?.imgs?.[0]?.src.startsWith('blob:') }}"
         await self.page.wait_for_function(script, arg=node_type, timeout=WAIT_MS)
 

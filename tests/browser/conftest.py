@@ -1,0 +1,54 @@
+"""A server for all browser tests of a process, a Chromium for each, and people with a window of their own."""
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import pytest
+from playwright.async_api import Browser
+
+from tests import chromium
+from tests.browser.visitor import Visitor
+from tests.cluster import Cluster, start_cluster
+
+Visit = Callable[..., Awaitable[Visitor]]
+COUNTER = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "tests/browser" in str(item.path):
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A server with two engines, shared."""
+    with start_cluster(tmp_path_factory.mktemp("browsers"), "--engines", "2") as running:
+        yield running
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with chromium.launched() as running:
+        yield running
+
+
+@pytest.fixture
+async def visit(browser: Browser, cluster: Cluster) -> AsyncIterator[Visit]:
+    """Makes people who have signed in, each in a window of their own; their windows are closed in the end."""
+    visitors: list[Visitor] = []
+
+    async def make(name: str) -> Visitor:
+        unique = f"{name}-{os.getpid()}-{next(COUNTER)}"
+        person = await asyncio.to_thread(cluster.user, unique)
+        context = await chromium.window(browser)
+        visitors.append(Visitor(cluster, person, context, await chromium.tab(context)))
+        await visitors[-1].sign_in()
+        return visitors[-1]
+
+    yield make
+    for visitor in visitors:
+        assert visitor.problems() == []
+        await visitor.leave()
