@@ -143,12 +143,24 @@ def layers(confinement: Confinement) -> list[Layer]:
     known = seccomp.supported()
     return [
         Layer("landlock", version > 0, f"ABI {version}" if version else "this kernel has none: files are not confined"),
-        Layer("landlock tcp", version >= 4 and not confinement.network, "needs ABI 4 and a runtime without network"),
-        Layer("landlock signals", version >= 6, "needs ABI 6: sessions cannot signal other processes"),
+        _tcp(version, confinement),
+        Layer(
+            "landlock signals",
+            version >= 6,
+            "sessions signal their own processes only" if version >= 6 else "needs ABI 6: sessions can signal others",
+        ),
         Layer("seccomp", known, "system calls filtered" if known else "no filter is known for this machine"),
         Layer("no_new_privs", True, "set-user-id programs gain nothing"),
         Layer("user id per session", False, "sessions share the user id of the session host"),
     ]
+
+
+def _tcp(version: int, confinement: Confinement) -> Layer:
+    if confinement.network:
+        return Layer("landlock tcp", False, "this runtime needs network")
+    if version < 4:
+        return Layer("landlock tcp", False, "needs ABI 4; seccomp refuses connections still")
+    return Layer("landlock tcp", True, "no TCP connections in or out")
 
 
 def prctl(option: int, value: int | bytes) -> None:

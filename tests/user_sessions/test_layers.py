@@ -1,0 +1,36 @@
+"""What `doctor` says of the sandbox, for kernels old and new."""
+
+import pytest
+
+from user_sessions.sandbox import Confinement, Layer, layers
+
+
+def by_name(confinement: Confinement) -> dict[str, Layer]:
+    """The layers by their names."""
+    return {layer.name: layer for layer in layers(confinement)}
+
+
+@pytest.mark.parametrize(
+    ("abi", "network", "tcp", "signals"),
+    [
+        (0, False, False, False),
+        (3, False, False, False),
+        (4, False, True, False),
+        (6, False, True, True),
+        (6, True, False, True),
+    ],
+)
+def test_an_active_layer_says_what_it_does_and_a_missing_one_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch, abi: int, network: bool, tcp: bool, signals: bool
+) -> None:
+    monkeypatch.setattr("user_sessions.sandbox.abi", lambda: abi)
+    found = by_name(Confinement(network=network))
+    active = {"landlock": abi > 0, "landlock tcp": tcp, "landlock signals": signals}
+    for name, expected in active.items():
+        assert found[name].active is expected
+        assert ("needs" in found[name].detail or "has none" in found[name].detail) is not expected
+
+
+def test_a_sandbox_that_is_off_says_who_did_it() -> None:
+    (layer,) = layers(Confinement(sandbox=False))
+    assert not layer.active and "`sandbox`" in layer.detail
