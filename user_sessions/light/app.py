@@ -34,6 +34,8 @@ class Shared:
 
     frontend: Frontend
     packages: Packages
+    version: str
+    """The server's own."""
 
 
 def build(spec: SessionSpec, shared: Shared, ring: LogRing, tasks: Tasks) -> web.Application:

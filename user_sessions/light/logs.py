@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 
-from proxy.base.logs import TextFormatter
+from proxy.base.logs import FIELDS, TextFormatter
 
 Entry = dict[str, str]
 
@@ -35,6 +35,11 @@ class LogRing(logging.Handler):
                 self.listener(entry)
         except Exception:
             self.handleError(record)
+
+    def say(self, message: str, **fields: object) -> None:
+        """A line of ours in the terminal, at whatever level the server logs."""
+        record = {"name": "session", "levelno": logging.INFO, "levelname": "INFO", "msg": message, FIELDS: fields}
+        self.emit(logging.makeLogRecord(record))
 
     def text(self) -> str:
         """All of it as `/internal/logs` shows it."""

@@ -10,6 +10,7 @@ import mimetypes
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 
 from aiohttp import web
@@ -78,7 +79,10 @@ class LightRuntime:
             try:
                 await web.UnixSite(runner, str(spec.socket)).start()
                 spec.socket.chmod(0o600)
-                log.info("session serves", runtime=self.name, frontend=shared.frontend.version)
+                ready_line = {"user": spec.user, "version": shared.version, "frontend": shared.frontend.version}
+                log.info("session ready", **ready_line)
+                if not ring.entries:  # the server logs warnings only: the terminal should not be an empty box
+                    ring.say("session ready", **ready_line)
                 ready()
                 await asyncio.Event().wait()  # until the host cancels us
             finally:
@@ -93,7 +97,7 @@ class LightRuntime:
                 frontend = Frontend.installed(self._cache)
             else:
                 frontend = Frontend(self._root, "custom", self._cache)
-            self._shared = Shared(frontend, Packages())
+            self._shared = Shared(frontend, Packages(), metadata.version("comfyui-cluster-proxy"))
         return self._shared
 
 

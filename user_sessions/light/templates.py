@@ -1,7 +1,7 @@
 """`/templates/*` and `/docs/*`: the template dialog's index and files, and the nodes' help pages.
 
 First the operator's `public/workflows/*.json`, then the official template packages where they are installed. Without
-either the index is an empty list, which the dialog shows as such. Files are looked up by name, never by path.
+either our own starters, so that the dialog is never empty. Files are looked up by name, never by path.
 """
 
 import asyncio
@@ -30,12 +30,20 @@ CARD = (
 )
 
 
+STARTERS = Path(__file__).parents[2] / "templates" / "starters"
+STARTER_CARDS = {
+    "checkpoint": ("Text to image", "Paint from a prompt with a checkpoint; choose yours in the first node."),
+    "model_free": ("A first picture", "A plain picture without any model: shows that the machines work."),
+}
+
+
 class Packages:
-    """Files of the official packages, found once before the fork."""
+    """Files of the official packages, found once before the fork, and our starters, which a sandbox cannot reach."""
 
     def __init__(self) -> None:
         self.templates = _template_files()
         self.docs = _docs_files()
+        self.starters = {path.stem: path.read_bytes() for path in sorted(STARTERS.glob("*.json"))}
 
 
 class Templates:
@@ -59,9 +67,12 @@ class Templates:
         if name in self._packages.templates:
             return _file(self._packages.templates[name])
         stem = name.removesuffix("-1.svg")
-        if f"{stem}.json" in own and stem != name:
-            card = CARD.format(html.escape(stem[:30]))
+        if stem != name and (f"{stem}.json" in own or stem in self._packages.starters):
+            card = CARD.format(html.escape(_title(stem)[:30]))
             return web.Response(text=card, content_type="image/svg+xml", headers={"Cache-Control": "no-cache"})
+        starter = self._packages.starters.get(name.removesuffix(".json"))
+        if starter is not None:
+            return web.Response(body=starter, content_type="application/json", headers={"Cache-Control": "no-cache"})
         if name == "index_logo.json":
             return web.json_response({})
         raise web.HTTPNotFound
@@ -78,6 +89,8 @@ class Templates:
         rest = read_json(Path(official)) if official else None
         own = self._own()
         cards = [_card(Path(file), own) for file in sorted(own) if file.endswith(".json")]
+        if not cards and not rest:
+            cards = [_card(Path(f"{stem}.json"), {}) for stem in self._packages.starters]
         category: dict[str, object] = {
             "moduleName": "default",
             "title": "This server",
@@ -109,11 +122,15 @@ def _card(workflow: Path, own: dict[str, str]) -> dict[str, object]:
     picture = next((suffix for suffix in PICTURES if f"{workflow.stem}-1{suffix}" in own), ".svg")
     return {
         "name": workflow.stem,
-        "title": workflow.stem.replace("_", " ").replace("-", " "),
-        "description": "A workflow of this server's operator.",
+        "title": _title(workflow.stem),
+        "description": STARTER_CARDS.get(workflow.stem, ("", "A workflow of this server's operator."))[1],
         "mediaType": "image",
         "mediaSubtype": picture[1:],
     }
+
+
+def _title(stem: str) -> str:
+    return STARTER_CARDS.get(stem, (stem.replace("_", " ").replace("-", " "), ""))[0]
 
 
 def _file(path: str) -> RangedFile:

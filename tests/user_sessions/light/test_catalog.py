@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.user_sessions.light.conftest import Running
+from tests.user_sessions.light.conftest import Running, serving, spec_in
+from user_sessions.light.runtime import LightRuntime
 
 
 async def get(session: Running, path: str) -> tuple[int, Any]:
@@ -87,10 +88,24 @@ async def test_the_operators_workflows_are_the_templates(shared: Running) -> Non
     assert await get(shared, "/templates/index.zh.json") == (200, index)
     assert await get(shared, "/templates/index_logo.json") == (200, {})
     assert await get(shared, "/templates/plain_start.json") == (200, {"nodes": [3]})
-    assert "plain_start" in (await get(shared, "/templates/plain_start-1.svg"))[1]
+    assert "plain start" in (await get(shared, "/templates/plain_start-1.svg"))[1]
     assert await get(shared, "/templates/poster-1.png") == (200, "png")
     for name in ("none.json", "none-1.svg", "..%2F..%2Fcluster.db", "%2e%2e/input", ""):
         assert (await shared.raw(f"GET /templates/{name} HTTP/1.1"))[0] == 404
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("comfyui_workflow_templates") is not None, reason="the official templates are installed"
+)
+async def test_our_starters_are_the_templates_where_there_are_no_others(session: Running) -> None:
+    status, [category] = await get(session, "/templates/index.json")
+    assert status == 200
+    assert [card["name"] for card in category["templates"]] == ["checkpoint", "model_free"]
+    for card in category["templates"]:
+        status, workflow = await get(session, f"/templates/{card['name']}.json")
+        assert status == 200 and workflow["nodes"]
+        status, picture = await get(session, f"/templates/{card['name']}-1.{card['mediaSubtype']}")
+        assert status == 200 and card["title"] in picture
 
 
 async def test_without_anything_shared_every_list_is_empty(session: Running) -> None:
@@ -153,6 +168,18 @@ async def test_the_wrong_method_is_405_in_json(session: Running) -> None:
         assert response.status == 405
         assert "GET" in response.headers["Allow"]
         assert (await response.json())["error"]["type"] == "method_not_allowed"
+
+
+async def test_a_fresh_sessions_terminal_says_who_it_serves(folder: Path, runtime: LightRuntime) -> None:
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.ERROR)  # a quiet server's terminal is not an empty box either
+    try:
+        async with serving(runtime, spec_in(folder)) as session:
+            [entry] = (await get(session, "/internal/logs/raw"))[1]["entries"]
+    finally:
+        root.setLevel(before)
+    assert "session ready" in entry["m"] and "user=ann" in entry["m"] and "version=" in entry["m"]
 
 
 async def test_logs_are_this_sessions_last_lines(session: Running) -> None:
