@@ -7,13 +7,21 @@ from typing import IO
 
 from proxy.base.errors import ConfigError
 
+PRIVATE = ("users", "logs", "run", "engines", "cache")
+OURS = "cluster.db"
+
 
 def prepare(path: Path) -> None:
     """Make the directory 0700 with its folders. Raises ConfigError when it cannot be written."""
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for name in ("users", "logs", "run", "public"):
-            (path / name).mkdir(exist_ok=True, mode=0o755 if name == "public" else 0o700)
+        # Somebody's home or /srv, given by mistake or on purpose, is not ours to close.
+        if (path / OURS).exists() or not any(path.iterdir()):
+            _close(path)
+        for name in PRIVATE:
+            (path / name).mkdir(exist_ok=True, mode=0o700)
+            _close(path / name)
+        (path / "public").mkdir(exist_ok=True, mode=0o755)
         probe = path / f".write-test-{os.getpid()}"
         probe.write_bytes(b"x")
         probe.unlink()
@@ -22,6 +30,12 @@ def prepare(path: Path) -> None:
             f"The data directory {path} cannot be written: {error.strerror}. Choose another with --data-dir, "
             "or change its owner."
         ) from error
+
+
+def _close(path: Path) -> None:
+    """To its owner alone. A folder of somebody else, such as a volume's root, stays as that one made it."""
+    if path.stat().st_uid == os.geteuid() and path.stat().st_mode & 0o077:
+        path.chmod(0o700)
 
 
 def hold(path: Path) -> IO[bytes]:
