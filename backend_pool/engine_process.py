@@ -1,6 +1,8 @@
 """Embedded engines as processes of ours: started or, after a kill of the proxy, found again; stopped with it."""
 
 import asyncio
+import os
+import secrets
 import sys
 from pathlib import Path
 
@@ -50,9 +52,12 @@ class Engines:
 
     def _launch(self, number: int) -> Daemon:
         base = self._settings.data_dir / "engines" / str(number)
-        base.mkdir(parents=True, exist_ok=True)
+        base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        secret = self._secret(number)
+        _write_secret(secret)
         command = [sys.executable, "-m", "backend_pool.engine", "--host", "127.0.0.1", "--port", "0"]
         command += ["--base-dir", str(base), "--name", f"engine-{number}", "--url-file", str(self._address(number))]
+        command += ["--secret-file", str(secret)]
         return launch([*command, *self._settings.engine_args], self._record(number), self._log(number))
 
     async def _stop_one(self, number: int) -> None:
@@ -62,6 +67,7 @@ class Engines:
             return
         self._record(number).unlink(missing_ok=True)
         self._address(number).unlink(missing_ok=True)
+        self._secret(number).unlink(missing_ok=True)
 
     def _known(self) -> list[int]:
         return [int(path.stem.removeprefix("engine-")) for path in self._run.glob("engine-*.json")]
@@ -72,5 +78,15 @@ class Engines:
     def _address(self, number: int) -> Path:
         return self._run / f"engine-{number}.url"
 
+    def _secret(self, number: int) -> Path:
+        return self._run / f"engine-{number}.secret"
+
     def _log(self, number: int) -> Path:
         return self._settings.data_dir / "logs" / f"engine-{number}.log"
+
+
+def _write_secret(path: Path) -> None:
+    """What the engine asks of its clients: accounts of this machine reach its port too, and so do sessions."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:
+        file.write(secrets.token_urlsafe(32))

@@ -6,10 +6,12 @@ import os
 import signal
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 from aiohttp import web
 
 from backend_pool.engine.app import make_app
+from backend_pool.engine.door import USER, read_secret
 from backend_pool.engine.engine import build
 from backend_pool.engine.log_ring import Ring
 from backend_pool.engine.options import Options, parse
@@ -19,6 +21,7 @@ from proxy.base import logs
 def main() -> None:
     """Run one engine."""
     options = parse()
+    os.umask(0o077)  # what it keeps are people's pictures
     logs.configure("info", "text")
     ring = Ring()
     ring.setFormatter(logs.TextFormatter())
@@ -34,16 +37,18 @@ def main() -> None:
 
 async def _serve(options: Options) -> None:
     engine = build(options)
-    runner = web.AppRunner(make_app(engine), access_log=None)
+    secret = None if options.secret_file is None else read_secret(options.secret_file)
+    runner = web.AppRunner(make_app(engine, secret), access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, options.host, options.port)
     await site.start()
     engine.worker.start()
     host, port = runner.addresses[0][:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    print(f"Ready: {url}", flush=True)  # noqa: T201 - the contract with whoever started us
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if options.url_file is not None:
-        await asyncio.to_thread(_write_atomically, options.url_file, url)
+        login = "" if secret is None else f"{USER}:{quote(secret, safe='')}@"
+        await asyncio.to_thread(_write_atomically, options.url_file, f"http://{login}{address}")
+    print(f"Ready: http://{address}", flush=True)  # noqa: T201 - the contract with whoever started us
     await asyncio.Event().wait()
 
 

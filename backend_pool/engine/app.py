@@ -4,15 +4,17 @@ from aiohttp import web
 
 from backend_pool.engine import routes_engine, routes_files, routes_info, routes_jobs, routes_prompt, routes_ws
 from backend_pool.engine.answers import ENGINE, guard
+from backend_pool.engine.door import door
 from backend_pool.engine.engine import Engine
 from backend_pool.engine.models import MB
 
 TABLES = (routes_ws.routes, routes_prompt.routes, routes_jobs.routes, routes_files.routes, routes_info.routes)
 
 
-def make_app(engine: Engine) -> web.Application:
-    """Routes over an engine."""
-    app = web.Application(client_max_size=engine.options.max_upload_mb * MB, middlewares=[guard])
+def make_app(engine: Engine, secret: str | None = None) -> web.Application:
+    """Routes over an engine, for those who know the secret."""
+    middlewares = [door(engine.options.host, secret), guard]
+    app = web.Application(client_max_size=engine.options.max_upload_mb * MB, middlewares=middlewares)
     app[ENGINE] = engine
     plain = [route for table in TABLES for route in table if isinstance(route, web.RouteDef)]
     for route in plain:

@@ -15,6 +15,7 @@ class Options:
     port: int = 0
     name: str = "embedded"
     url_file: Path | None = None
+    secret_file: Path | None = None
     step_ms: float = 60.0
     model_load_ms: float = 25.0
     vram_mb: int = 24576
@@ -38,6 +39,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     add("--port", type=int, default=0, help="port to listen on; 0 picks a free one")
     add("--name", default="embedded", help="name shown in /engine and /system_stats")
     add("--url-file", type=Path, help="file to write the URL to once it serves")
+    add("--secret-file", type=Path, help="file with a secret to ask of every client; the URL file's URL holds it")
     add("--step-ms", type=_duration, default=60.0, help="time of one sampling step")
     add("--model-load-ms", type=_duration, default=25.0, help="time to load one GiB of a model")
     add("--vram-mb", type=_positive, default=24576, help="memory for loaded models; the least used are evicted")
@@ -54,6 +56,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         port=given.port,
         name=given.name,
         url_file=given.url_file,
+        secret_file=given.secret_file,
         step_ms=given.step_ms,
         model_load_ms=given.model_load_ms,
         vram_mb=given.vram_mb,
