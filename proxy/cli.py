@@ -4,18 +4,14 @@ Exit codes: 0 done, 1 it failed, 2 the command or its settings are wrong (do not
 """
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from proxy.base import logs
-from proxy.base.database import Database
 from proxy.base.errors import ClusterError, ConfigError
-from proxy.base.settings import Settings, load
+from proxy.cli_data import Common, ConfigOption, DataDirOption, database, settings_of
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,17 +25,6 @@ backend_app = typer.Typer(no_args_is_help=True, help="ComfyUI instances that job
 app.add_typer(user_app, name="user")
 app.add_typer(token_app, name="token")
 app.add_typer(backend_app, name="backend")
-
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")]
-DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Where everything is kept. Default: ./data")]
-
-
-@dataclass(frozen=True)
-class Common:
-    """Options before the verb."""
-
-    config: Path | None
-    data_dir: Path | None
 
 
 @app.callback()
@@ -63,7 +48,7 @@ def up(  # noqa: PLR0917 - one parameter per flag
     log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
 ) -> None:
     """Start the server with all it needs; Ctrl-C or SIGTERM stops it and what it started."""
-    settings = _settings(
+    settings = settings_of(
         context,
         config=config,
         data_dir=data_dir,
@@ -80,7 +65,7 @@ def up(  # noqa: PLR0917 - one parameter per flag
     from proxy.up import run_server
 
     logs.configure(settings.log_level, settings.log_format)
-    with _database(settings) as db:
+    with database(settings, create=True) as db:
         run_server(settings, db)
 
 
@@ -97,7 +82,7 @@ def demo(
     shared: Common = context.obj
     settings = demo_settings(shared.data_dir or Path(".demo"), port, engines, log_level, shared.config)
     logs.configure(settings.log_level, settings.log_format)
-    with _database(settings) as db:
+    with database(settings, create=True) as db:
         run_demo(settings, db)
 
 
@@ -113,7 +98,7 @@ def user_add(
     from proxy.passwords import generate
 
     password = _read_password() if password_stdin else generate()
-    with _database(_settings(context)) as db:
+    with database(settings_of(context), create=True) as db:
         user = add_now(db, name, password, is_admin=admin)
     typer.echo(f"User {user.name} created." if password_stdin else f"User {user.name} created. Password: {password}")
 
@@ -123,7 +108,7 @@ def user_list(context: typer.Context) -> None:
     """All accounts."""
     from proxy.accounts import everyone
 
-    with _database(_settings(context)) as db:
+    with database(settings_of(context)) as db:
         for user in db.read_now(everyone):
             notes = [note for note, holds in (("admin", user.is_admin), ("disabled", user.disabled)) if holds]
             typer.echo("\t".join([user.name, user.slug, ",".join(notes)]))
@@ -135,7 +120,7 @@ def user_password(context: typer.Context, name: str) -> None:
     from proxy.access import set_password_now
 
     password = _read_password()
-    with _database(_settings(context)) as db:
+    with database(settings_of(context)) as db:
         set_password_now(db, name, password)
     typer.echo(f"Password of {name} changed.")
 
@@ -149,7 +134,7 @@ def token_create(
     """Make an API token and print it, and nothing else; it cannot be shown again."""
     from proxy.tokens import create_now
 
-    with _database(_settings(context)) as db:
+    with database(settings_of(context)) as db:
         typer.echo(create_now(db, user, name))
 
 
@@ -162,7 +147,7 @@ def backend_add(
     """Register a ComfyUI; a running server takes it into its pool within seconds."""
     from backend_pool.registry import Registry
 
-    with _database(_settings(context)) as db:
+    with database(settings_of(context), create=True) as db:
         row = Registry(db).add_now(url, name)
     typer.echo(f"Backend {row.name} added: {row.url}")
 
@@ -172,7 +157,7 @@ def backend_list(context: typer.Context) -> None:
     """All registered backends."""
     from backend_pool.registry import Registry
 
-    with _database(_settings(context)) as db:
+    with database(settings_of(context)) as db:
         for row in Registry(db).listing_now():
             typer.echo("\t".join([str(row.id), row.name, row.url, row.mode.value, row.source]))
 
@@ -182,7 +167,7 @@ def doctor(context: typer.Context) -> None:
     """Check what this machine offers and what stands in the way; exit code 1 when something must be done."""
     from proxy.doctor import examine
 
-    settings = _settings(context)
+    settings = settings_of(context)
     findings = examine(settings, context.obj.config)
     for finding in findings:
         typer.echo(f"{finding.mark}  {finding.what}: {finding.detail}")
@@ -210,8 +195,8 @@ def session_host(context: typer.Context, data_dir: DataDirOption = None) -> None
 
     from user_sessions.host_process import HostProcess
 
-    settings = _settings(context, data_dir=data_dir)
-    with _database(settings):
+    settings = settings_of(context, data_dir=data_dir)
+    with database(settings, create=True):
         command = HostProcess(settings).command()
     os.execv(command[0], command)  # noqa: S606 - our own program, no shell
 
@@ -242,27 +227,6 @@ def main() -> NoReturn:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(1)
     sys.exit(0)
-
-
-def _settings(context: typer.Context, config: Path | None = None, **flags: object) -> Settings:
-    shared: Common = context.obj
-    flags["data_dir"] = flags.get("data_dir") or shared.data_dir
-    return load(config or shared.config, **flags)
-
-
-@contextmanager
-def _database(settings: Settings) -> Iterator[Database]:
-    """The database at this version's schema, created if need be."""
-    from proxy.base.schema import upgrade
-    from proxy.data_dir import prepare
-
-    prepare(settings.data_dir)
-    db = Database(settings.database)
-    try:
-        upgrade(db)
-        yield db
-    finally:
-        db.close()
 
 
 def _read_password() -> str:

@@ -191,9 +191,33 @@ def test_a_second_server_on_the_same_directory(cluster: Cluster, data: tuple[str
 def test_an_unwritable_data_directory(tmp_path: Path) -> None:
     """A file stands in the way: that holds for root, too, who may write into everything."""
     (tmp_path / "file").write_text("")
-    for verb in (["up", "--port", "0"], ["user", "list"], ["session-host"]):
+    for verb in (["up", "--port", "0"], ["backend", "add", "gpu"], ["session-host"]):
         done = cli("--data-dir", str(tmp_path / "file" / "data"), *verb)
         refused(done, 2, "cannot be written", "--data-dir")
+
+
+@pytest.mark.parametrize(
+    ("verb", "stdin"),
+    [
+        ("user list", ""),
+        ("user password ann", "long enough\n"),
+        ("token create ann", ""),
+        ("backend list", ""),
+    ],
+)
+def test_a_mistyped_directory_is_not_made(tmp_path: Path, verb: str, stdin: str) -> None:
+    typo = tmp_path / "typo"
+    refused(cli("--data-dir", str(typo), *verb.split(), stdin=stdin), 2, f"no data directory {typo}", "--data-dir")
+    assert not typo.exists()
+    typo.mkdir()
+    refused(cli("--data-dir", str(typo), *verb.split(), stdin=stdin), 2, "no database", "--data-dir")
+    assert list(typo.iterdir()) == []
+
+
+def test_adding_to_a_fresh_directory_says_no_more_than_that(tmp_path: Path) -> None:
+    for verb in ("user add ann", "backend add gpu"):
+        done = cli("--data-dir", str(tmp_path / verb.replace(" ", "-")), *verb.split())
+        assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (0, "", 1)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -228,7 +252,7 @@ def test_a_bad_variable(tmp_path: Path) -> None:
 
 
 def test_a_database_of_a_newer_version(tmp_path: Path) -> None:
-    assert cli("--data-dir", str(tmp_path), "user", "list").returncode == 0
+    assert cli("--data-dir", str(tmp_path), "backend", "add", "gpu").returncode == 0
     with sqlite3.connect(tmp_path / "cluster.db") as db:
         db.execute("UPDATE alembic_version SET version_num = '9999'")
     db.close()

@@ -1,0 +1,59 @@
+"""What the verbs of the command line share: settings from the options before the verb, and the database they name."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from sqlalchemy import make_url
+
+from proxy.base.database import Database
+from proxy.base.errors import ConfigError
+from proxy.base.settings import Settings, load
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")]
+DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Where everything is kept. Default: ./data")]
+
+
+@dataclass(frozen=True)
+class Common:
+    """Options before the verb."""
+
+    config: Path | None
+    data_dir: Path | None
+
+
+def settings_of(context: typer.Context, config: Path | None = None, **flags: object) -> Settings:
+    """The settings that a verb's flags, the options before it, the environment and the file make."""
+    shared: Common = context.obj
+    flags["data_dir"] = flags.get("data_dir") or shared.data_dir
+    return load(config or shared.config, **flags)
+
+
+@contextmanager
+def database(settings: Settings, *, create: bool = False) -> Iterator[Database]:
+    """The database at this version's schema. Only `create` makes one: a mistyped directory must not look empty."""
+    from proxy.base.schema import upgrade
+    from proxy.data_dir import prepare
+
+    if create:
+        prepare(settings.data_dir)
+    else:
+        _expect(settings)
+    db = Database(settings.database)
+    try:
+        upgrade(db)
+        yield db
+    finally:
+        db.close()
+
+
+def _expect(settings: Settings) -> None:
+    url = make_url(settings.database)
+    if not url.drivername.startswith("sqlite") or Path(url.database or "").is_file():
+        return
+    if settings.data_dir.is_dir():
+        raise ConfigError(f"There is no database {url.database}. Check --data-dir, or start the server first.")
+    raise ConfigError(f"There is no data directory {settings.data_dir}. Check --data-dir, or start the server first.")
