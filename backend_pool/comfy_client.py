@@ -19,6 +19,7 @@ from backend_pool.errors import BackendBroken, BackendGone, BackendRefused, File
 from backend_pool.json_text import parse_aside
 
 CHUNK = 256 * 1024
+CONNECT_S = 5.0
 REFUSALS = (400, 413, 422)
 """Verdicts on what was sent. Other 4xx (a password, a rate limit, a wrong path) are the backend's own trouble."""
 Whereabouts = Literal["running", "pending", "history", "absent"]
@@ -56,7 +57,7 @@ class ComfyClient:
         self._timeouts = timeouts
         self._session = ClientSession(
             trust_env=False,
-            timeout=ClientTimeout(total=timeouts.call_s, connect=min(5.0, timeouts.call_s)),
+            timeout=ClientTimeout(total=timeouts.call_s, connect=min(CONNECT_S, timeouts.call_s)),
             connector=aiohttp.TCPConnector(limit=16),
         )
 
@@ -117,7 +118,7 @@ class ComfyClient:
             form.add_field("image", content, filename=filename, content_type="application/octet-stream")
             form.add_field("subfolder", subfolder)
             form.add_field("overwrite", "true")
-            timeout = ClientTimeout(total=None, sock_read=self._timeouts.transfer_s, sock_connect=5)
+            timeout = ClientTimeout(total=None, sock_read=self._timeouts.transfer_s, sock_connect=CONNECT_S)
             async with self._call("POST", "/upload/image", data=form, timeout=timeout) as response:
                 if response.status in REFUSALS:
                     reason = await _refusal(response)
@@ -136,7 +137,7 @@ class ComfyClient:
     async def view(self, ref: FileRef, etag: str | None = None) -> AsyncIterator[ClientResponse]:
         """GET /view as a stream; 304 when `etag` still fits. FileGone for a 4xx, BackendBroken for a 5xx."""
         query = {"filename": ref.filename, "subfolder": ref.subfolder, "type": ref.type}
-        timeout = ClientTimeout(total=None, sock_read=self._timeouts.transfer_s, sock_connect=5)
+        timeout = ClientTimeout(total=None, sock_read=self._timeouts.transfer_s, sock_connect=CONNECT_S)
         headers = {"If-None-Match": etag} if etag else {}
         async with self._call("GET", "/view", params=query, timeout=timeout, headers=headers) as response:
             if response.status >= 500:
@@ -155,12 +156,12 @@ class ComfyClient:
                 max_msg_size=self._timeouts.max_frame_bytes,
             )
         except GONE as error:
-            raise BackendGone(f"{self.label}/ws: {_said(error)}") from error
+            raise BackendGone(f"{self.label}: {said(error, self._timeouts.call_s)}") from error
         try:
             await socket.send_str(json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}))
             yield socket
         except (ConnectionError, aiohttp.ClientError) as error:
-            raise BackendGone(f"{self.label}/ws: {_said(error)}") from error
+            raise BackendGone(f"{self.label}: {said(error, self._timeouts.call_s)}") from error
         finally:
             await socket.close()
 
@@ -170,7 +171,9 @@ class ComfyClient:
             async with self._session.request(method, f"{self.url}{path}", **options) as response:
                 yield response
         except GONE as error:
-            raise BackendGone(f"{self.label}{path}: {_said(error)}") from error
+            limit: ClientTimeout = options.get("timeout", self._session.timeout)
+            patience_s = limit.total or limit.sock_read or self._timeouts.call_s
+            raise BackendGone(f"{self.label}: {said(error, patience_s)}") from error
 
 
 async def _json(response: ClientResponse) -> Any:
@@ -196,6 +199,27 @@ async def _refusal(response: ClientResponse) -> Any:
         return content[:500].decode(errors="replace")
 
 
-def _said(error: BaseException) -> str:
-    """An error in one line; aiohttp's own text may hold the URL with its password."""
-    return type(error).__name__ if isinstance(error, aiohttp.ClientResponseError) else repr(error)
+def said(error: BaseException, patience_s: float) -> str:
+    """A transport's failure in people's words; aiohttp's own may hold the URL with its password."""
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            return f"did not answer in {min(CONNECT_S, patience_s):g} s"
+        case TimeoutError():
+            return f"did not answer in {patience_s:g} s"
+        case aiohttp.ClientConnectorDNSError():
+            return "no such host"
+        case aiohttp.ClientConnectorCertificateError():
+            return "its certificate is not accepted"
+        case aiohttp.ClientSSLError():
+            return "it does not speak HTTPS"
+        case aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()) | ConnectionRefusedError():
+            return "connection refused"
+        case aiohttp.ClientConnectorError():
+            return (error.os_error.strerror or "it cannot be reached").lower()
+        case aiohttp.WSServerHandshakeError():
+            return f"it answered {error.status} to a WebSocket"
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | ConnectionError():
+            return "it closed the connection"
+        case aiohttp.ClientPayloadError():
+            return "its answer broke off"
+    return "it does not speak HTTP"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backend_pool.comfy_client import ComfyClient, Timeouts
-from backend_pool.errors import BackendError
+from backend_pool.errors import BackendBroken, BackendError
 from backend_pool.health import Health, judge
 from backend_pool.json_text import parse
 from backend_pool.leftovers import Leftovers
@@ -88,6 +88,11 @@ class Pool:
         self._seen: dict[int, ObjectInfo] = {}
         self._merging = asyncio.Lock()
 
+    @property
+    def probe_timeout_s(self) -> float:
+        """How long a backend may take to answer what somebody waits for."""
+        return self._settings.probe_timeout_s
+
     def wake(self) -> None:
         """Look at the rows now: somebody changed them."""
         self._relist.set()
@@ -158,7 +163,9 @@ class Pool:
                 await self._probe(member)
             except Exception as error:  # whatever a stranger's server answered: it must not end the probing
                 log.error("probe failed", backend=member.row.name, error=repr(error))
-                await self._judge(member, answered=False, error=repr(error))
+                await self._judge(
+                    member, answered=False, error=f"{member.client.label}: it does not answer as ComfyUI does"
+                )
             pause_s = self._settings.probe_interval_s * random.uniform(0.8, 1.2)  # noqa: S311
             await rung(member.doubted, pause_s)
 
@@ -168,7 +175,7 @@ class Pool:
             stats = await member.client.get_json("/system_stats", timeout_s)
             if member.health is not Health.UP or monotonic_s() - member.info_at >= INFO_EVERY_S:
                 await self._read_info(member)
-        except (BackendError, ValueError) as error:
+        except BackendError as error:
             await self._judge(member, answered=False, error=str(error))
             return
         member.stats = stats if isinstance(stats, dict) else {}
@@ -180,9 +187,12 @@ class Pool:
         member.info_at = monotonic_s()
         if raw == member.info_raw:
             return
-        info = await asyncio.to_thread(parse, raw)
+        try:
+            info = await asyncio.to_thread(parse, raw)
+        except ValueError as error:
+            raise BackendBroken(f"{member.client.label}/object_info did not answer JSON") from error
         if not isinstance(info, dict):
-            raise ValueError("object_info is not an object")
+            raise BackendBroken(f"{member.client.label}/object_info is not an object")
         member.info, member.info_raw = usable(info), raw
 
     async def _judge(self, member: Member, *, answered: bool, error: str | None) -> None:

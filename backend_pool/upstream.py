@@ -82,15 +82,19 @@ class Upstream:
 
     async def follow(self, staged: Staged, order: Mapping[str, Any], hear: Hear, began: Callable[[], None]) -> None:
         """Submit if that is still to do, then pass on frames until the backend has the prompt in its history."""
+        outage = False
         while not self.ended:
             try:
                 async with self._client.events(self._client_id) as socket:
+                    outage = False
                     if not self.submitted:
                         await self._submit(staged, order)
                     if await self._pump(socket, hear, began):
                         return
             except BackendGone as error:
-                log.info("backend connection lost", backend=self._member.row.name, error=str(error))
+                if not outage:
+                    log.info("backend connection lost", backend=self._member.row.name, error=str(error))
+                outage = True
                 self._tries += 1
                 if not self.submitted and not self._unsure and self._tries >= SUBMIT_TRIES:
                     refused = isinstance(error, BackendBroken)
