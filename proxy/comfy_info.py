@@ -1,9 +1,10 @@
 """What the pool can do, in ComfyUI's words: object_info, models, embeddings, system_stats.
 
-Nodes are the union over the backends, file lists the user's own. Models come from the backends' own answers, asked
-through one that is up and kept for a few seconds; paths of machines are not shown.
+Nodes are the union over the backends, file lists the user's own. Models come from the backends' own answers, asked at
+the same time and kept for a few seconds; a slow backend's last answer stands in. Paths of machines are not shown.
 """
 
+import asyncio
 import json
 import platform
 import sys
@@ -26,7 +27,6 @@ from proxy.user_folders import UserFolders
 from proxy.user_socket import server_features
 
 KEPT_S = 10.0
-TIMEOUT_S = 10.0
 KEPT_ANSWERS = 500
 
 
@@ -83,11 +83,8 @@ class InfoRoutes:
         """GET /view_metadata/{folder}?filename=: from the first backend that has the file."""
         folder, name = request.path_params["folder"], request.query_params.get("filename", "")
         path = f"/view_metadata/{quote(folder, safe='')}?filename={quote(name, safe='')}"
-        for member in self._up():
-            found = await self._ask(member, path)
-            if found is not None:
-                return ComfyJson(found)
-        return Response(status_code=404)
+        found = next((answer for answer in await self._answers_of(path) if answer is not None), None)
+        return Response(status_code=404) if found is None else ComfyJson(found)
 
     async def system_stats(self, request: Request) -> Response:
         """GET /system_stats: the pool's devices as one machine; no host names, paths or arguments."""
@@ -120,20 +117,21 @@ class InfoRoutes:
         dirs = self.folders.prepared(slug)
         return self.pool.info.document(lambda where, kind: listing(dirs, where, kind))
 
-    def _up(self) -> list[Member]:
-        return [member for member in self.pool.members.values() if member.health is Health.UP]
-
     async def features(self, request: Request) -> Response:
         """GET /features: what holds from the browser to the pool, as announced on /ws."""
         return ComfyJson(server_features(self.max_upload_mb))
 
     async def _union(self, path: str) -> list[Any]:
         merged: dict[str, Any] = {}
-        for member in self._up():
-            answer = await self._ask(member, path)
+        for answer in await self._answers_of(path):
             for item in answer if isinstance(answer, list) else ():
                 merged.setdefault(json.dumps(item, sort_keys=True), item)
         return list(merged.values())
+
+    async def _answers_of(self, path: str) -> list[Any]:
+        """Each backend's answer, in the order of the pool; one that is down has none."""
+        members = [member for member in self.pool.members.values() if member.health is not Health.DOWN]
+        return await asyncio.gather(*(self._ask(member, path) for member in members))
 
     async def _ask(self, member: Member, path: str) -> Any:
         key = f"{member.key} {path}"
@@ -141,9 +139,9 @@ class InfoRoutes:
         if kept is not None and monotonic_s() - kept[0] < KEPT_S:
             return kept[1]
         try:
-            answer = await member.client.get_json(path, TIMEOUT_S)
+            answer = await member.client.get_json(path, self.pool.probe_timeout_s)
         except BackendError:
-            answer = None
+            answer = kept[1] if kept is not None else None
         self._answers.pop(key, None)
         self._answers[key] = (monotonic_s(), answer)
         while len(self._answers) > KEPT_ANSWERS:

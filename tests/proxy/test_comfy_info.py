@@ -1,0 +1,44 @@
+"""Model lists over several backends, on real engines."""
+
+import json
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from proxy.comfy_info import InfoRoutes
+from proxy.user_folders import UserFolders
+from tests.backend_pool.rig import rig
+from tests.engines import Engine, start_engine
+
+
+@pytest.fixture
+def engines(tmp_path: Path) -> Iterator[list[Engine]]:
+    """Two with a checkpoint each."""
+    names = ("a.safetensors", "b.safetensors")
+    started = [start_engine(tmp_path / name, "--checkpoints", name) for name in names]
+    yield started
+    for engine in started:
+        engine.kill()
+
+
+async def answer(handler: Callable[[Request], Awaitable[Response]], **params: str) -> Any:
+    """The JSON of a handler."""
+    response = await handler(Request({"type": "http", "path_params": params, "query_string": b"", "headers": []}))
+    return json.loads(bytes(response.body))
+
+
+async def test_a_backend_that_hangs_keeps_its_models(tmp_path: Path, engines: list[Engine]) -> None:
+    """Its last answer stands in, and nobody waits longer than for one probe."""
+    urls = [engine.url for engine in engines]
+    async with rig(tmp_path, *urls, backend_down_after_s=60, probe_timeout_s=0.5) as r:
+        routes = InfoRoutes(r.pool, UserFolders(tmp_path, r.db, b"key"), 100)
+        both = ["a.safetensors", "b.safetensors"]
+        assert sorted(await answer(routes.models_in, folder="checkpoints")) == both
+        engines[0].process.send_signal(signal.SIGSTOP)
+        routes._answers = {key: (-1e9, kept) for key, (_, kept) in routes._answers.items()}  # as after KEPT_S
+        assert sorted(await answer(routes.models_in, folder="checkpoints")) == both
