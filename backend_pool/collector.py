@@ -8,6 +8,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
+from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -20,7 +21,6 @@ from backend_pool.file_refs import references, replaced
 from backend_pool.known_files import Home, KnownFiles
 from backend_pool.model import Job, JsonDict
 from backend_pool.png_text import replace_prompt
-from backend_pool.staging import INPUT_FOLDER, output_folder
 from backend_pool.user_files import (
     ATTEMPTS,
     FOLDERS,
@@ -36,8 +36,12 @@ from backend_pool.user_files import (
     safe_subfolder,
     write,
 )
+from backend_pool.user_folder import user_folder
 
 T = TypeVar("T")
+
+CLOCK_SLACK_S = 2.0
+"""HTTP dates have whole seconds, and a file system's clock may run a little behind its host's."""
 
 PNG_HEAD = 16 * 1024 * 1024
 
@@ -70,16 +74,18 @@ class Collector:
         self._client = client
         self._write_notes = note
         self._dirs = dirs
-        self._folder = output_folder(tag)
+        self._folder = user_folder(tag)
         self._prompt_json = json.dumps(prompt)
         self._own = own
         self._known = known
+        self.began_ms: float | None = None
+        """When the job began by the backend's clock: what it made is not older."""
         self.files: list[JsonDict] = []
         """What the job's document holds: `{source, local, fresh}`."""
 
     async def localize(self, value: Any) -> Any:
         """The same ui output with every file reference replaced by the user's own, the files being there."""
-        refs = list(dict.fromkeys(references(value)))
+        refs = self._collectable(value)
         missing = [ref for ref in refs if not self._is_home(ref)]
         try:
             await self._settle([await self._fetch(ref, number) for number, ref in enumerate(missing)])
@@ -91,7 +97,36 @@ class Collector:
 
     def is_home(self, value: Any) -> bool:
         """Whether `localize` would find every file of this output at home."""
-        return all(self._is_home(ref) for ref in references(value))
+        return all(self._is_home(ref) for ref in self._collectable(value))
+
+    def _collectable(self, value: Any) -> list[FileRef]:
+        """The files that this job may bring home: a node can be made to name any file, also another user's.
+
+        Input files only as staged by this job; of others none that the prompt itself names.
+        """
+        refs = dict.fromkeys(references(value))
+        return [ref for ref in refs if self._own_file(ref) is not None or self._may_fetch(ref)]
+
+    def _may_fetch(self, ref: FileRef) -> bool:
+        if ref.type == "input":
+            return False
+        return self._in_own_folder(ref) or json.dumps(ref.filename)[1:-1] not in self._prompt_json
+
+    def _in_own_folder(self, ref: FileRef) -> bool:
+        first = (safe_subfolder(ref.subfolder) or "").split("/")[0]
+        return ref.type == "output" and first == self._folder
+
+    def _made_by_this_job(self, ref: FileRef, response: ClientResponse) -> bool:
+        """Whether a file outside the user's own folder is this job's: made since it began, and nobody else's."""
+        if self._in_own_folder(ref):
+            return True
+        backend_id, etag = self._job.backend_id or 0, response.headers.get("ETag")
+        if self._known.of_another(backend_id, self._job.user_id, ref, etag):
+            return False
+        if self._known.get(backend_id, self._job.user_id, ref) is not None:
+            return True
+        made = parsed_date(response.headers.get("Last-Modified"))
+        return made is not None and self.began_ms is not None and made >= self.began_ms / 1000 - CLOCK_SLACK_S
 
     def clear(self) -> None:
         """Remove partial files of this job, also those of a process that was killed. Blocking."""
@@ -120,7 +155,7 @@ class Collector:
 
     def _own_file(self, ref: FileRef) -> FileRef | None:
         """The user's own file behind a staged input that a node shows again."""
-        staged = ref.type == "input" and ref.subfolder == INPUT_FOLDER
+        staged = ref.type == "input" and ref.subfolder == self._folder
         return self._own.get(ref.filename) if staged else None
 
     def _noted(self) -> dict[FileRef, FileRef]:
@@ -136,6 +171,8 @@ class Collector:
             async with self._client.view(source, home.etag if home else None) as response:
                 if response.status == 304 and home is not None:
                     return Arrival(source, None, home)
+                if not self._made_by_this_job(source, response):
+                    raise FileGone(f"{source.filename} was not made by this job")
                 path = await self._save(response, source, f"{self._key}{number}")
                 return Arrival(source, path, Home(source, response.headers.get("ETag")))
         except FileGone:
@@ -248,6 +285,14 @@ def restore_prompt(path: Path, prompt_json: str) -> None:
         except OSError as error:
             swapped.unlink(missing_ok=True)
             raise disk_error(error) from error
+
+
+def parsed_date(text: str | None) -> float | None:
+    """An HTTP date in seconds since the epoch, None for anything else."""
+    try:
+        return parsedate_to_datetime(text or "").timestamp()
+    except (ValueError, TypeError):
+        return None
 
 
 async def _to_its_end(work: Callable[[], T]) -> T:

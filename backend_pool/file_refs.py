@@ -7,6 +7,9 @@ from typing import Any
 from backend_pool.comfy_client import FileRef
 from backend_pool.user_files import FOLDERS
 
+ECHO = "result"
+"""The ui key under which nodes such as Preview3D tell their inputs back: what stands there is the user's own words."""
+
 
 def references(value: Any) -> Iterator[FileRef]:
     """Every file that a ui output names, at whatever depth a custom node puts it."""
@@ -18,7 +21,7 @@ def references(value: Any) -> Iterator[FileRef]:
         if ref is not None:
             yield ref
         else:
-            yield from references(list(value.values()))
+            yield from references([item for key, item in value.items() if key != ECHO])
 
 
 def replaced(value: Any, places: Mapping[FileRef, FileRef]) -> Any:
@@ -29,7 +32,7 @@ def replaced(value: Any, places: Mapping[FileRef, FileRef]) -> Any:
         return value
     ref = _reference(value)
     if ref is not None:
-        return {**value, **asdict(places[ref])}
+        return {**value, **asdict(places[ref])} if ref in places else value
     return {key: replaced(item, places) for key, item in value.items()}
 
 

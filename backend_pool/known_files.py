@@ -1,5 +1,6 @@
 """Which backend files the users have already: an answer from a backend's cache keeps the name its first fetch got."""
 
+import secrets
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -21,6 +22,14 @@ class KnownFiles:
 
     def __init__(self) -> None:
         self._homes: OrderedDict[tuple[int, int, FileRef], Home] = OrderedDict()
+        self._last: OrderedDict[tuple[int, FileRef], tuple[int, str | None]] = OrderedDict()
+        self.epoch = secrets.token_hex(8)
+        """Part of the salt of output nodes: what backends cached before this memory began is made anew."""
+
+    def of_another(self, backend_id: int, user_id: int, ref: FileRef, etag: str | None) -> bool:
+        """Whether this version of a backend's file has come home to another user already."""
+        owner, version = self._last.get((backend_id, ref), (user_id, None))
+        return owner != user_id and version == etag
 
     def get(self, backend_id: int, user_id: int, ref: FileRef) -> Home | None:
         """The place of an earlier fetch."""
@@ -30,5 +39,8 @@ class KnownFiles:
         """Remember a fetch."""
         self._homes[backend_id, user_id, ref] = home
         self._homes.move_to_end((backend_id, user_id, ref))
-        while len(self._homes) > KNOWN_LIMIT:
-            self._homes.popitem(last=False)
+        self._last[backend_id, ref] = (user_id, home.etag)
+        self._last.move_to_end((backend_id, ref))
+        for memory in (self._homes, self._last):
+            while len(memory) > KNOWN_LIMIT:
+                memory.popitem(last=False)

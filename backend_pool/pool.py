@@ -223,7 +223,7 @@ class Pool:
         async with self._merging:
             infos = {key: member.info for key, member in self.members.items() if member.info}
             if list(map(id, infos.values())) != list(map(id, self._seen.values())):
-                self.info = await asyncio.to_thread(PoolInfo, list(infos.values()))
+                self.info = await asyncio.to_thread(PoolInfo, list(infos.values()), self._settings.denied_nodes)
                 self.generation += 1
             self._seen = infos
         self._changed()

@@ -5,7 +5,7 @@ per change of the pool and only the nodes that list files are written anew per r
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from backend_pool.node_info import (
@@ -18,16 +18,18 @@ from backend_pool.node_info import (
     upload_kind,
     with_options,
 )
+from backend_pool.user_folder import names_folder
 
 ListFiles = Callable[[str, str], list[str]]
 """(directory: input|output|temp, media type prefix) -> names of the user's files, sorted."""
 
 
 class PoolInfo:
-    """One immutable state of the union."""
+    """One immutable state of the union. `denied` classes are not in it, so no prompt with them is accepted."""
 
-    def __init__(self, infos: Sequence[ObjectInfo]) -> None:
-        self.union: dict[str, Any] = merge(infos)
+    def __init__(self, infos: Sequence[ObjectInfo], denied: Collection[str] = ()) -> None:
+        union = merge(infos)
+        self.union: dict[str, Any] = {name: _public(node) for name, node in union.items() if name not in denied}
         self._personal = [name for name, node in self.union.items() if _lists_files(node)]
         personal = set(self._personal)
         common = {name: node for name, node in self.union.items() if name not in personal}
@@ -50,6 +52,25 @@ class PoolInfo:
             if isinstance(inputs, Mapping):
                 groups[group] = {key: _with_files(spec, files) for key, spec in inputs.items()}
         return {**node, "input": groups}
+
+
+def _public(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The node without the folders of users in its lists."""
+    if not names_folder(json.dumps(node)):
+        return node
+    groups: dict[str, Any] = {}
+    for group, inputs in node.get("input", {}).items():
+        groups[group] = (
+            {key: _without_folders(spec) for key, spec in inputs.items()} if isinstance(inputs, Mapping) else inputs
+        )
+    return {**node, "input": groups}
+
+
+def _without_folders(spec: Any) -> Any:
+    listed = options(spec)
+    if not listed:
+        return spec
+    return with_options(spec, [choice for choice in listed if not names_folder(str(choice))])
 
 
 def _lists_files(node: Mapping[str, Any]) -> bool:

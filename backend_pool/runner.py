@@ -18,11 +18,11 @@ from backend_pool.known_files import KnownFiles
 from backend_pool.listener import JobListener
 from backend_pool.model import Job, JobDocument, JsonDict
 from backend_pool.pool import Member
-from backend_pool.staging import Staged, UnsafePrefix, stage
+from backend_pool.staging import Staged, Unstageable, stage
 from backend_pool.translator import Translator
 from backend_pool.upstream import Lost, Upstream
 from backend_pool.user_files import UserDirs
-from backend_pool.verdicts import TERMINAL, as_history, failed, interrupted, refusal, result_of, state_of
+from backend_pool.verdicts import TERMINAL, as_history, began, failed, interrupted, refusal, result_of, state_of
 from proxy.base.errors import CallerError, DiskFull
 from proxy.base.logs import events
 from proxy.base.settings import Settings
@@ -107,7 +107,7 @@ class Runner:
             await self._give_back(str(error), counts=True)
         except BackendRefused as error:
             await self._refused(error)
-        except UnsafePrefix as error:
+        except Unstageable as error:
             node = (error.node_id, str(self._document.prompt[error.node_id].get("class_type")))
             await self._fail(failed(self._prompt_id, "ValueError", str(error), node))
         except (DiskFull, CallerError) as error:
@@ -135,7 +135,10 @@ class Runner:
         self._collector.files = list(self._document.files)
 
     async def _carry(self, resume: bool) -> None:
-        staging = asyncio.to_thread(stage, self._document.prompt, self._member.info, self._owner.dirs, self._owner.tag)
+        salt = f"{self._owner.tag}-{self._known.epoch}"
+        staging = asyncio.to_thread(
+            stage, self._document.prompt, self._member.info, self._owner.dirs, self._owner.tag, salt
+        )
         self._prepare(await staging)
         if self._record.job.state is JobState.COLLECTING:
             self.upstream.ended = True
@@ -206,6 +209,7 @@ class Runner:
         else:
             if message.type == "execution_start":
                 self._record.begin()
+                self._collector.began_ms = message.data.get("timestamp")
             self._record.tell(message)
         return False
 
@@ -223,6 +227,7 @@ class Runner:
 
     async def _conclude(self, result: Result) -> None:
         """Bring home what is missing, store the end, tell what has not been told."""
+        self._collector.began_ms = began(result.messages) or self._collector.began_ms
         for node, ui in result.outputs.items():
             if not self._collector.is_home(ui):
                 await self._beside(self._fetch(ui))
@@ -260,6 +265,7 @@ class Runner:
         await self._record.finish(JobState.CANCELLED, result, why, message)
 
     async def _fail(self, message: Message) -> None:
+        message = Message(message.type, self._translator.restored(message.data))
         await asyncio.to_thread(self._collector.discard, self._told)
         result = Result(self._told, messages=[as_history(message)])
         await self._record.finish(JobState.FAILED, result, message.data["exception_message"], message)

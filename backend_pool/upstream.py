@@ -15,7 +15,7 @@ from backend_pool.comfy_client import FileRef, Whereabouts
 from backend_pool.errors import BackendBroken, BackendError, BackendGone, BackendRefused
 from backend_pool.model import JsonDict
 from backend_pool.pool import Member
-from backend_pool.staging import INPUT_FOLDER, Staged
+from backend_pool.staging import Staged
 from proxy.base.logs import events
 from proxy.base.settings import Settings
 
@@ -143,8 +143,8 @@ class Upstream:
             return
         for name, path in staged.files.items():
             size = (await asyncio.to_thread(path.stat)).st_size
-            if not await self._client.has(FileRef(name, INPUT_FOLDER, "input"), size):
-                await self._client.upload(path, name, INPUT_FOLDER)
+            if not await self._client.has(FileRef(name, staged.folder, "input"), size):
+                await self._client.upload(path, name, staged.folder)
         self._unsure = True  # an answer that never comes may follow a prompt that was taken
         ids = {"prompt_id": self.prompt_id, "client_id": self._client_id}
         try:

@@ -59,6 +59,15 @@ def refusal(prompt_id: str, prompt: JsonDict, refused: BackendRefused) -> Messag
     return failed(prompt_id, "PromptRefused", text, (node_id, node_type))
 
 
+def began(messages: list[Any]) -> float | None:
+    """When the backend began a prompt, in milliseconds by its own clock, out of its history's messages."""
+    for message in messages:
+        match message:
+            case ["execution_start", {"timestamp": int() | float() as timestamp}]:
+                return float(timestamp)
+    return None
+
+
 def as_history(message: Message) -> list[Any]:
     """A message as the history's `status.messages` holds it."""
     return [message.type, message.data]

@@ -197,7 +197,7 @@ def assemble(root: Path, *, listener: JobListener, store: JobStore, db: Database
     """Make the parts; nothing runs yet."""
 
     async def owner_of(user_id: int, secrets: Mapping[str, Any]) -> Owner:
-        return Owner(user_dirs(root, user_id), f"tag{user_id:08}", secrets)
+        return Owner(user_dirs(root, user_id), f"{user_id:020x}", secrets)
 
     tasks = Tasks()
     registry = Registry(db)

@@ -9,9 +9,12 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from typing import Any
 
 from aiohttp import web
+
+from proxy.base.clock import now_ms
 
 INFO: dict[str, Any] = {
     "EmptyImage": {"input": {"required": {}}},
@@ -66,7 +69,9 @@ class Strange:
     async def view(self, request: web.Request) -> web.Response:
         """GET /view."""
         content = self.files.get(request.query["filename"])
-        return web.Response(status=404) if content is None else web.Response(body=content)
+        if content is None:
+            return web.Response(status=404)
+        return web.Response(body=content, headers={"Last-Modified": formatdate(usegmt=True)})
 
     async def prompt(self, request: web.Request) -> web.Response:
         """POST /prompt: ends at once."""
@@ -75,8 +80,9 @@ class Strange:
         if self.refusal is not None:
             return web.json_response(self.refusal, status=400)
         prompt_id = body["prompt_id"]
-        told = ["execution_success", {"prompt_id": prompt_id, "timestamp": 1}]
-        status = {"status_str": "success", "completed": True, "messages": [told]}
+        begun = ["execution_start", {"prompt_id": prompt_id, "timestamp": now_ms()}]
+        told = ["execution_success", {"prompt_id": prompt_id, "timestamp": now_ms()}]
+        status = {"status_str": "success", "completed": True, "messages": [begun, told]}
         self.history[prompt_id] = f'{{"outputs": {self.ui}, "status": {json.dumps(status)}, "meta": {{}}}}'
         frames = [{"type": "execution_start", "data": {"prompt_id": prompt_id}}]
         frames += [{"type": "executing", "data": {"node": None, "prompt_id": prompt_id}}]

@@ -8,6 +8,7 @@ import pytest
 from backend_pool.health import Health
 from backend_pool.job_state import JobState
 from backend_pool.model import BackendMode
+from backend_pool.user_folder import user_folder
 from tests.backend_pool.conftest import Start
 from tests.backend_pool.graphs import loaded, previewed, sampled, saved
 from tests.backend_pool.rig import arm, disarm, engine_get, rig
@@ -180,7 +181,7 @@ async def test_a_bad_transfer_is_repeated(tmp_path: Path, start: Start, fault: d
         job, document = await r.run(saved())
         assert job.state is JobState.SUCCEEDED and r.files() == ["output/ComfyUI_00001_.png"]
         assert r.heard.first(job.prompt_id, "executed")["output"] == document.outputs["2"]
-        assert (tmp_path / "engine-0/output/cluster/tag00000001/ComfyUI_00001_.png").is_file()
+        assert (tmp_path / "engine-0/output" / user_folder(f"{1:020x}") / "ComfyUI_00001_.png").is_file()
 
 
 async def test_a_file_that_cannot_be_had_fails_the_job(tmp_path: Path, start: Start) -> None:

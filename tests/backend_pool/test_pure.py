@@ -154,7 +154,7 @@ SHAPES: list[tuple[Any, list[FileRef]]] = [
     ({"images": [{"filename": "a.png"}]}, [A]),
     ({"images": [{"filename": "a.png", "subfolder": None, "type": "temp"}]}, [FileRef("a.png", "", "temp")]),
     ({"gifs": [{**asdict(A), "format": "video/mp4", "workflow": "a.png", "fullpath": "/x/a.png"}]}, [A]),
-    ({"result": {"deep": [[{"mesh": asdict(A)}], asdict(A)]}}, [A, A]),
+    ({"made": {"deep": [[{"mesh": asdict(A)}], asdict(A)]}}, [A, A]),
     ({"text": ["a.png"], "animated": [False], "n": 3, "none": None}, []),
     ({"images": [{"filename": "a.png", "type": "elsewhere"}, {"filename": 3}, {"filename": ""}]}, []),
     ({"images": [{"filename": "a.png", "type": ["output"]}]}, []),

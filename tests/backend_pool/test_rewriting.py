@@ -17,12 +17,14 @@ from backend_pool.frames import Message, with_metadata
 from backend_pool.node_info import Needs, lacks, merge, needs, options, refused_needs, upload_kind, usable
 from backend_pool.png_text import replace_prompt
 from backend_pool.pool_info import PoolInfo
-from backend_pool.staging import SALT_INPUT, Staged, UnsafePrefix, stage
+from backend_pool.staging import SALT_INPUT, Staged, Unstageable, stage
 from backend_pool.translator import Translator
 from tests.backend_pool.rig import user_dirs
 from tests.engine.graphs import node
 
-TAG = "t4g"
+TAG = "0123456789abcdef0123"
+SALT = "salt"
+FOLDER = f"cluster-{TAG}"
 
 
 def info(*checkpoints: str, **more: Any) -> dict[str, Any]:
@@ -189,17 +191,17 @@ def test_files_are_named_by_content(tmp_path: Path) -> None:
         "1": node("LoadImage", image="a.PNG"),
         "2": node("LoadOut", image="deep/b.png"),
         "3": node("Odd", file="a.PNG", n=3, x="a.PNG"),
-        "4": node("LoadImage", image="missing.png"),
+        "4": node("LoadImage", image="none"),
         "5": node("Odd", file="on-disk.bin"),
     }
-    staged = stage(prompt, info("a"), dirs, TAG)
+    staged = stage(prompt, info("a"), dirs, TAG, SALT)
     (name,) = staged.files
     sent = {key: entry["inputs"] for key, entry in staged.prompt.items()}
-    assert sent["1"] == sent["2"] == {"image": f"cluster/{name}"}
-    assert sent["3"] == {"file": f"cluster/{name}", "n": 3, "x": "a.PNG"}
-    assert sent["4"] == {"image": "missing.png"} and sent["5"] == {"file": "on-disk.bin"}
+    assert sent["1"] == sent["2"] == {"image": f"{FOLDER}/{name}"}
+    assert sent["3"] == {"file": f"{FOLDER}/{name}", "n": 3, "x": "a.PNG"}
+    assert sent["4"] == {"image": "none"} and sent["5"] == {"file": "on-disk.bin"}
     assert staged.own[name] == FileRef("a.PNG", "", "input")
-    assert json.loads(staged.restore(json.dumps([f"cluster/{name}"]))) == ["a.PNG"]
+    assert json.loads(staged.restore(json.dumps([f"{FOLDER}/{name}"]))) == ["a.PNG"]
     assert prompt["1"]["inputs"]["image"] == "a.PNG"
 
 
@@ -212,18 +214,18 @@ def test_prefixes_carry_the_user_and_shows_are_salted(tmp_path: Path) -> None:
         "4": {**node("Loader", ckpt_name="a"), "is_changed": ["forged"]},
         "5": {"class_type": "Show"},
     }
-    sent = stage(prompt, info("a"), user_dirs(tmp_path, 1), TAG).prompt
-    assert sent["1"]["inputs"] == {"filename_prefix": f"cluster/{TAG}/a/b"}
-    assert sent["2"]["inputs"] == {"images": ["1", 0], SALT_INPUT: TAG}
-    assert sent["3"]["inputs"] == {"filename_prefix": ["9", 0], SALT_INPUT: TAG}
+    sent = stage(prompt, info("a"), user_dirs(tmp_path, 1), TAG, SALT).prompt
+    assert sent["1"]["inputs"] == {"filename_prefix": f"{FOLDER}/a/b"}
+    assert sent["2"]["inputs"] == {"images": ["1", 0], SALT_INPUT: SALT}
+    assert sent["3"]["inputs"] == {"filename_prefix": ["9", 0], SALT_INPUT: SALT}
     assert sent["4"] == node("Loader", ckpt_name="a")
 
 
 @pytest.mark.parametrize("prefix", ["../x", "a/../../x", "/x", "..\\x", "a\0b", "\\x"])
 def test_a_prefix_that_leaves_the_folder_is_refused(tmp_path: Path, prefix: str) -> None:
     """It would land in another user's folder at the backend."""
-    with pytest.raises(UnsafePrefix) as caught:
-        stage({"7": node("Save", filename_prefix=prefix)}, info(), user_dirs(tmp_path, 1), TAG)
+    with pytest.raises(Unstageable) as caught:
+        stage({"7": node("Save", filename_prefix=prefix)}, info(), user_dirs(tmp_path, 1), TAG, SALT)
     assert caught.value.node_id == "7"
 
 
@@ -241,7 +243,7 @@ def test_any_name_survives_the_way_there_and_back(name: str) -> None:
 
 def translator() -> Translator:
     """Upstream id `up`, the user's id with a quote in it."""
-    return Translator("up-id", 'my "id"', Staged({}, undo={f"cluster/{TAG}/": "", "cluster/x.png": "photo.png"}))
+    return Translator("up-id", 'my "id"', Staged({}, undo={f"{FOLDER}/": "", "cluster/x.png": "photo.png"}))
 
 
 @pytest.mark.parametrize(
