@@ -23,13 +23,14 @@ from proxy.comfy_routes import owns
 from proxy.forward_http import forward_http
 from proxy.forward_ws import forward_ws
 from proxy.headers import SAFE_METHODS, same_origin
+from proxy.http_server import MESSAGE_LIMIT
 from proxy.open_sockets import AccessEnded, OpenSockets
 from proxy.pages_login import login_redirect
 from proxy.session_leg import SessionLeg
 from proxy.starter import Starter
 from proxy.upstreams import Upstream, Upstreams
 from proxy.user_events import UserEvents
-from proxy.user_socket import UserSocket
+from proxy.user_socket import MESSAGE_BYTES, UserSocket
 from proxy.webui import WebUi
 from user_sessions.controller import Address, Sessions
 from user_sessions.runtime import SECRET_HEADER
@@ -133,6 +134,7 @@ class Edge:
             max_upload_mb=self.settings.max_upload_mb,
         )
         leg = SessionLeg(lambda: self._leg(user), self.upstreams, self.settings, tab)
+        _limit_messages(scope)
         await self.events.join(tab)  # before the handshake is answered: what fails here still gets its status
         try:
             await socket.accept()
@@ -182,6 +184,13 @@ def session_upstream(address: Address) -> Upstream:
         base_url="http://127.0.0.1",
         headers={SECRET_HEADER: address.secret},
     )
+
+
+def _limit_messages(scope: Scope) -> None:
+    """Let the server refuse long messages to our own socket while they come in, fragment by fragment."""
+    extension = (scope.get("extensions") or {}).get(MESSAGE_LIMIT)
+    if extension is not None:
+        extension["set"](MESSAGE_BYTES)
 
 
 def _wants_html(scope: Scope) -> bool:

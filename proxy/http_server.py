@@ -1,24 +1,31 @@
 """The browser's connection: uvicorn's protocols with what they lack. Pass them as uvicorn's `http=` and `ws=`.
 
-HTTP: the size of a request's head (431), the time a head may take (408), `abort`, an ASGI extension that resets a
-connection, and writing head and body at once. WebSocket: a refused handshake counts as finished. Knows no routes.
+HTTP: the size of a request's head (431), the time a head may take (408), an end to bodies that nobody reads any more,
+`abort`, an ASGI extension that resets a connection, and writing head and body at once. WebSocket: a refused handshake
+counts as finished; an ASGI extension that lowers the size of messages. Knows no routes.
 """
 
 import asyncio
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from uvicorn._types import ASGISendEvent
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
+from websockets.http11 import Request
 
 from proxy.forward_http import ABORT
 
 HEAD_LIMIT = 64 * 1024
 HEADERS_LIMIT = 200
 HEAD_TIMEOUT_S = 30.0
+LINGER_S = 30.0
+"""How long a client may go on sending a body after its answer was complete."""
 HOLD_LIMIT = 4096
+MESSAGE_LIMIT = "comfy_cluster.message_limit"
+"""ASGI extension of WebSockets: `set(bytes)` before accepting bounds what this client's messages may hold in all their
+fragments; a larger one ends the socket with 1009."""
 
 REFUSALS = {431: b"Request Header Fields Too Large", 408: b"Request Timeout"}
 
@@ -69,6 +76,7 @@ class ClientProtocol(HttpToolsProtocol):
     """One browser connection."""
 
     head_timeout_s: ClassVar[float] = HEAD_TIMEOUT_S
+    linger_s: ClassVar[float] = LINGER_S
 
     def __init__(
         self,
@@ -81,6 +89,7 @@ class ClientProtocol(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._linger_timer: asyncio.TimerHandle | None = None
         self._extensions = {ABORT: {"abort": self._abort}}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -90,6 +99,7 @@ class ClientProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
+        self._stop_linger_timer()
         super().connection_lost(exc)
         self._extensions = {}  # breaks the reference cycle
 
@@ -117,6 +127,16 @@ class ClientProtocol(HttpToolsProtocol):
             self._refuse(431)
             raise ValueError("the request's head is too large")  # the parser stops here
         super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        # `cycle` is the request parsed last, which a pipelined one still to be answered may be.
+        if self.cycle.response_complete and self.cycle.more_body and not self.transport.is_closing():
+            self._linger_timer = self.loop.call_later(self.linger_s, self.transport.close)
+
+    def on_message_complete(self) -> None:
+        self._stop_linger_timer()
+        super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
         assert isinstance(self.transport, _JoinedWrites)
@@ -150,12 +170,26 @@ class ClientProtocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
 
+    def _stop_linger_timer(self) -> None:
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
+            self._linger_timer = None
+
     def _abort(self) -> None:
         self.transport.abort()
 
 
 class ClientWebSocket(WebSocketsSansIOProtocol):
     """One browser's WebSocket."""
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if not self.close_sent:  # the application starts after this
+            extensions = cast(dict[str, dict[str, object]], self.scope["extensions"])
+            extensions[MESSAGE_LIMIT] = {"set": self._limit_messages}
+
+    def _limit_messages(self, size: int) -> None:
+        self.conn.max_message_size = min(size, self.conn.max_message_size or size)
 
     async def send(self, message: ASGISendEvent) -> None:
         await super().send(message)

@@ -15,6 +15,9 @@ from proxy.base.settings import Settings
 from proxy.http_server import ClientProtocol, ClientWebSocket
 
 BACKLOG = 1024
+CLIENT_FRAME_MB = 16
+"""Largest message a client may send over a forwarded socket: extensions send commands, files go by HTTP. Each open
+socket may cost this much before anybody reads it; what sessions and backends send has `max_frame_mb`."""
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -47,7 +50,7 @@ async def serve(cluster: Cluster, bound: socket.socket, ready: Callable[[str], N
             http=ClientProtocol,
             ws=ClientWebSocket,
             ws_per_message_deflate=False,  # most bytes are previews, which are compressed already
-            ws_max_size=settings.max_frame_mb * 1024 * 1024,
+            ws_max_size=min(CLIENT_FRAME_MB, settings.max_frame_mb) * 1024 * 1024,
             ws_ping_interval=settings.ping_interval_s,
             ws_ping_timeout=settings.ping_interval_s,
             timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),

@@ -14,10 +14,12 @@ from proxy.base.errors import ClusterError
 from proxy.base.logs import events
 from proxy.base.tasks import Tasks
 from proxy.replay import Replay
-from proxy.user_socket import UserSocket
+from proxy.user_socket import TooManyTabs, UserSocket
 
 log = events(__name__)
 
+TABS_LIMIT = 50
+"""Tabs one user may have open; overflow closes the oldest. Each may hold frames that wait for its browser."""
 PREVIEW_AFTER_S = (2.0, 3.0, 5.0)
 """Pauses before the last preview is sent again: a tab that came back shows none before it has loaded its graph, which
 takes some seconds (seen with frontend 1.58.1), and a slow step may bring no newer one for minutes."""
@@ -74,7 +76,10 @@ class UserEvents:
                 for frame in replay.frames():
                     socket.push(frame)
                 self._tasks.start(f"preview for {socket.sid}", self._show_preview(job, socket))
-        self._sockets[socket.user_id].append(socket)
+        tabs = self._sockets[socket.user_id]
+        tabs.append(socket)
+        if len(tabs) > TABS_LIMIT:
+            tabs.pop(0).end(TooManyTabs())
         if changes != self._changes:  # while we counted; a client that waits for 0 must not miss it
             self.queue_changed(socket.user_id)
 

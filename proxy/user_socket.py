@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, ClassVar
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -20,12 +20,34 @@ log = events(__name__)
 DROPPABLE = ('{"type": "progress_state"', '{"type": "progress"')
 BYTES_LIMIT = 32 * 1024 * 1024
 """What may wait for one browser in all; characters of text frames count as bytes."""
-OVERLOADED = 1013
+MESSAGE_BYTES = 1024 * 1024
+"""Largest message of a browser; feature flags, the only one that counts, are some hundred bytes."""
 CLOSE_TIMEOUT_S = 5.0
 
 
-class TooSlow(Exception):
+class Ended(Exception):
+    """We close the socket, with this code and reason."""
+
+    code: ClassVar[int]
+    reason: ClassVar[str]
+
+
+class TooSlow(Ended):
     """The browser does not read what it must not miss."""
+
+    code, reason = 1013, "too slow"
+
+
+class TooManyTabs(Ended):
+    """The user has opened more tabs since than one may have."""
+
+    code, reason = 4000, "too many tabs"
+
+
+class TooLong(Ended):
+    """The browser sent what no ComfyUI client sends."""
+
+    code, reason = 1009, "message too big"
 
 
 class UserSocket:
@@ -42,7 +64,8 @@ class UserSocket:
         self._ready = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
-        self._overflow = asyncio.Event()
+        self._over = asyncio.Event()
+        self._why: Ended = TooSlow()
         self.features: dict[str, Any] = {}
         """The flags the client announced."""
 
@@ -50,13 +73,18 @@ class UserSocket:
         """Queue a frame; returns at once."""
         while self._full(frame):
             if not self._drop_one():
-                self._overflow.set()
+                self.end(TooSlow())
                 return
         self._frames.append(frame)
         self._bytes += len(frame)
         self._ready.set()
         if self._half_full():
             self._room.clear()
+
+    def end(self, why: Ended) -> None:
+        """Close the socket soon; frames that still wait are dropped."""
+        self._why = why
+        self._over.set()
 
     async def relay(self, frame: Frame) -> None:
         """Queue a frame of somebody who can wait until there is room."""
@@ -77,16 +105,18 @@ class UserSocket:
                     task.cancel()
         except* (WebSocketDisconnect, OSError) as gone:
             log.debug("browser gone", user=self.user_id, error=gone.exceptions[0])
-        except* TooSlow:
-            log.warning("browser too slow, socket closed", user=self.user_id)
+        except* Ended as ended:
+            why = ended.exceptions[0]
+            assert isinstance(why, Ended)
+            log.warning("tab closed", user=self.user_id, reason=why.reason)
             self._frames.clear()
             with contextlib.suppress(OSError, RuntimeError, TimeoutError, WebSocketDisconnect):
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                    await self._socket.close(OVERLOADED, "too slow")
+                    await self._socket.close(why.code, why.reason)
 
     async def _give_up(self) -> None:
-        await self._overflow.wait()
-        raise TooSlow
+        await self._over.wait()
+        raise self._why
 
     async def _send(self) -> None:
         while True:
@@ -107,6 +137,8 @@ class UserSocket:
             if received["type"] == "websocket.disconnect":
                 return
             text = received.get("text")
+            if len(text or received.get("bytes") or "") > MESSAGE_BYTES:
+                raise TooLong
             if first and isinstance(text, str):
                 self._negotiate(text)
             first = False

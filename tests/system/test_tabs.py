@@ -1,12 +1,16 @@
 """A user's sockets: several tabs, one id twice, coming back to a running job, slow readers, losing one's access."""
 
 import asyncio
+import contextlib
 import socket as sockets
 from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+import websockets
 
+from proxy.user_events import TABS_LIMIT
+from proxy.user_socket import MESSAGE_BYTES
 from tests.contract import graphs
 from tests.contract.wire import FLAGS, Socket
 from tests.system.inside import fault, memory_kb
@@ -115,6 +119,33 @@ async def test_a_session_that_restarts_leaves_the_sockets_and_the_job_alone(ann:
         await started(socket)
         assert (await ann.comfy.post("/cluster/api/v1/session/restart")).status == 200
         assert (await socket.job(prompt_id))[-2].kind == "execution_success"
+
+
+async def test_a_user_s_oldest_tab_gives_way_to_the_fifty_first(ann: Someone, ben: Someone) -> None:
+    async with contextlib.AsyncExitStack() as stack, ben.comfy.socket("ben") as other:
+        tabs = [await stack.enter_async_context(ann.comfy.socket(f"tab{number}")) for number in range(TABS_LIMIT + 1)]
+        end = await tabs[0].ws.receive(timeout=20)
+        assert (end.type, tabs[0].ws.close_code) == (aiohttp.WSMsgType.CLOSE, 4000)
+        await tabs[1].job(await ann.comfy.submit(graphs.saved(10), "tab1"))
+        await other.job(await ben.comfy.submit(graphs.saved(10), "ben"))
+    assert "too many tabs" in await asyncio.to_thread(ann.cluster.log)
+
+
+@pytest.mark.parametrize("fragments", [1, 40])
+async def test_a_tab_that_sends_what_no_client_sends_is_closed(ann: Someone, fragments: int) -> None:
+    """The server counts while the parts come in: nothing is kept that is over the limit."""
+    piece = b"x" * (2 * MESSAGE_BYTES // fragments)
+    async with websockets.connect(
+        f"{ann.comfy.url.replace('http', 'ws')}/ws?clientId=loud", proxy=None, compression=None
+    ) as socket:
+        await socket.recv()
+        with contextlib.suppress(websockets.ConnectionClosed):
+            await socket.send(iter([piece] * fragments) if fragments > 1 else piece)
+        await asyncio.wait_for(socket.wait_closed(), 20)
+        assert socket.close_code == 1009
+    async with ann.comfy.socket("quiet") as quiet:
+        await quiet.ws.send_str("x" * (MESSAGE_BYTES - 1))
+        await quiet.job(await ann.comfy.submit(graphs.saved(11), "quiet"))
 
 
 def _deaf(someone: Someone, client_id: str) -> sockets.socket:

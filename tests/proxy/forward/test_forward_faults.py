@@ -427,6 +427,31 @@ async def test_head_that_never_ends_is_cut(tmp_path: Path) -> None:
         await shut(writer)
 
 
+async def test_a_body_that_goes_on_after_its_answer_ends_with_the_connection(tmp_path: Path) -> None:
+    class Hasty(ClientProtocol):
+        linger_s = 0.2
+
+    async def early(_request: web.Request) -> web.Response:
+        return web.Response(status=401)
+
+    async with running("tcp", tmp_path, Settings(), Hasty) as rig:
+        rig.handler = early
+        reader, writer = await rig.connect()
+        writer.write(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\nx")
+        async with asyncio.timeout(WAIT_S):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 401")
+            trickling = True
+            while trickling:
+                try:
+                    writer.write(b"x")
+                    trickling = await asyncio.wait_for(reader.read(4096), 0.02) != b""
+                except TimeoutError:
+                    continue
+                except ConnectionError:
+                    trickling = False
+        await shut(writer)
+
+
 async def test_pipelined_requests_are_answered_in_order(rig: Rig) -> None:
     async def handler(request: web.Request) -> web.Response:
         return web.Response(text=request.path)
