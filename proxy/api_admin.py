@@ -24,6 +24,7 @@ from proxy.api_models import (
     UserMade,
 )
 from proxy.api_operations import Call
+from proxy.base.backend_url import shown_url
 from proxy.base.errors import Conflict, NotFound
 from proxy.base.logs import events
 from proxy.passwords import generate
@@ -148,7 +149,7 @@ def backend_info(deps: Deps, row: Backend) -> BackendInfo:
     return BackendInfo(
         id=row.id,
         name=row.name,
-        url=row.url,
+        url=shown_url(row.url),
         source=row.source,
         mode=row.mode,
         health=BackendHealth(member.health) if member else BackendHealth.UNKNOWN,

@@ -12,6 +12,7 @@ import httpx
 
 from backend_pool.model import Backend, BackendMode
 from backend_pool.registry import Registry
+from proxy.base.backend_url import shown_url
 from proxy.base.database import Database
 from proxy.base.errors import ClusterError
 from proxy.base.schema import state_of
@@ -107,7 +108,7 @@ async def _host(settings: Settings) -> list[Finding]:
 
 
 async def _backend(row: Backend, client: httpx.AsyncClient) -> list[Finding]:
-    what = f"backend {row.name}"
+    what, address = f"backend {row.name}", shown_url(row.url)
     begun = time.monotonic()
     try:
         answer = await client.get(f"{row.url}/system_stats", timeout=TIMEOUT_S)
@@ -115,13 +116,14 @@ async def _backend(row: Backend, client: httpx.AsyncClient) -> list[Finding]:
         stats = answer.raise_for_status().json()
         nodes = (await client.get(f"{row.url}/object_info")).raise_for_status().json()
         version = stats["system"].get("comfyui_version", "of unknown version")
-        detail = f"{row.url}, ComfyUI {version}, {_devices(stats)}, {len(nodes)} nodes, {took_ms:.0f} ms"
+        detail = f"{address}, ComfyUI {version}, {_devices(stats)}, {len(nodes)} nodes, {took_ms:.0f} ms"
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return [bad(what, f"{row.url} does not answer ({error or type(error).__name__}): is it running?")]
+        reason = str(error).replace(row.url, address) or type(error).__name__
+        return [bad(what, f"{address} does not answer ({reason}): is it running?")]
     except (ValueError, KeyError, TypeError, AttributeError):
-        return [bad(what, f"{row.url} answers, but not as a ComfyUI: check the URL")]
+        return [bad(what, f"{address} answers, but not as a ComfyUI: check the URL")]
     if not nodes:
-        return [bad(what, f"{row.url} has no nodes: look at its log")]
+        return [bad(what, f"{address} has no nodes: look at its log")]
     skew = _skew_s(answer)
     found = [Finding(what, detail)]
     if row.mode is not BackendMode.ACTIVE:

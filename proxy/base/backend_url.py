@@ -1,4 +1,4 @@
-"""The one spelling of a backend's address, for the settings and for the registry."""
+"""The one spelling of a backend's address, for the settings and for the registry, and the one people may see."""
 
 from urllib.parse import urlsplit, urlunsplit
 
@@ -21,3 +21,9 @@ def clean_url(url: str) -> str:
     if not usable or not plain or parts.query or parts.fragment:
         raise BadInput(f"{url!r} is not the URL of a ComfyUI. Give one such as http://10.0.0.5:8188.")
     return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
+
+
+def shown_url(url: str) -> str:
+    """The address without its user name and password: lists and reports are pasted into public places."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
