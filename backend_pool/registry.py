@@ -71,6 +71,30 @@ class Registry:
         """Forget a backend; a job it runs is carried on elsewhere."""
         await self._db.write(lambda s: s.delete(_get(s, backend_id)))
 
+    def set_mode_now(self, which: str, mode: BackendMode) -> Backend:
+        """`set_mode` by name or id."""
+
+        def work(s: Session) -> Backend:
+            row = _named(s, which)
+            row.mode = mode
+            return row
+
+        return self._db.write_now(work)
+
+    def remove_now(self, which: str) -> Backend:
+        """`remove` by name or id. Conflict for one that the settings bring back at the next start."""
+
+        def work(s: Session) -> Backend:
+            row = _named(s, which)
+            if row.source != "registered":
+                raise Conflict(
+                    f"Backend {row.name} comes from the server's settings. Disable it, or take it out of them."
+                )
+            s.delete(row)
+            return row
+
+        return self._db.write_now(work)
+
 
 def _all(s: Session) -> list[Backend]:
     return list(s.exec(select(Backend).order_by(col(Backend.id))).all())
@@ -80,6 +104,16 @@ def _get(s: Session, backend_id: int) -> Backend:
     row = s.get(Backend, backend_id)
     if row is None:
         raise NotFound(f"There is no backend {backend_id}.")
+    return row
+
+
+def _named(s: Session, which: str) -> Backend:
+    """By name, else by id: a name may be a number."""
+    row = s.exec(select(Backend).where(Backend.name == which)).first()
+    if row is None and which.isascii() and which.isdecimal():
+        row = s.get(Backend, min(int(which), 2**63 - 1))
+    if row is None:
+        raise NotFound(f"There is no backend {which!r}. `backend list` shows them.")
     return row
 
 

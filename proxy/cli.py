@@ -12,6 +12,7 @@ import typer
 from proxy.base import logs
 from proxy.base.errors import ClusterError, ConfigError
 from proxy.cli_data import Common, ConfigOption, DataDirOption, database, settings_of
+from proxy.cli_pool import backend_app, session_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,10 +22,10 @@ app = typer.Typer(
 )
 user_app = typer.Typer(no_args_is_help=True, help="Accounts.")
 token_app = typer.Typer(no_args_is_help=True, help="API tokens.")
-backend_app = typer.Typer(no_args_is_help=True, help="ComfyUI instances that jobs run on.")
 app.add_typer(user_app, name="user")
 app.add_typer(token_app, name="token")
 app.add_typer(backend_app, name="backend")
+app.add_typer(session_app, name="session")
 
 
 @app.callback()
@@ -136,30 +137,6 @@ def token_create(
 
     with database(settings_of(context)) as db:
         typer.echo(create_now(db, user, name))
-
-
-@backend_app.command("add")
-def backend_add(
-    context: typer.Context,
-    url: str,
-    name: Annotated[str | None, typer.Option(help="How it is called; default: its address.")] = None,
-) -> None:
-    """Register a ComfyUI; a running server takes it into its pool within seconds."""
-    from backend_pool.registry import Registry
-
-    with database(settings_of(context), create=True) as db:
-        row = Registry(db).add_now(url, name)
-    typer.echo(f"Backend {row.name} added: {row.url}")
-
-
-@backend_app.command("list")
-def backend_list(context: typer.Context) -> None:
-    """All registered backends."""
-    from backend_pool.registry import Registry
-
-    with database(settings_of(context)) as db:
-        for row in Registry(db).listing_now():
-            typer.echo("\t".join([str(row.id), row.name, row.url, row.mode.value, row.source]))
 
 
 @app.command()

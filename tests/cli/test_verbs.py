@@ -1,5 +1,6 @@
 """The other verbs beside a running server: what they print, exit codes, one clear line when something is wrong."""
 
+import asyncio
 import json
 import os
 import socket
@@ -7,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,12 @@ def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> N
     assert lines[0].startswith("Error: ")
     for word in words:
         assert word in lines[0]
+
+
+async def logged(cluster: Cluster, words: str) -> None:
+    """Until the server has logged `words`; its log is all that shows what the pool has taken in."""
+    while words not in cluster.log():
+        await asyncio.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +116,48 @@ async def test_a_backend_added_beside_the_server_joins(cluster: Cluster, data: t
     assert ["nobody", "http://127.0.0.1:9", "active", "registered"] in [row[1:] for row in rows]
     refused(cli(*data, "backend", "add", "http://127.0.0.1:9"), 1, "registered already")
     refused(cli(*data, "backend", "add", "ftp://127.0.0.1"), 1, "not the URL of a ComfyUI")
+
+
+async def test_a_backend_is_managed_beside_the_server(cluster: Cluster, data: tuple[str, str]) -> None:
+    """The running server follows."""
+    assert cli(*data, "backend", "add", "http://127.0.0.1:7", "--name", "seven").returncode == 0
+
+    def listed() -> dict[str, list[str]]:
+        rows = [line.split("\t") for line in cli(*data, "backend", "list").stdout.splitlines()]
+        return {row[1]: row for row in rows}
+
+    async with asyncio.timeout(STOP_TIMEOUT_S):
+        for verb, mode, which in (
+            ("drain", "draining", "seven"),
+            ("activate", "active", listed()["seven"][0]),
+            ("disable", "disabled", "seven"),
+        ):
+            done = cli(*data, "backend", verb, which)
+            assert (done.returncode, done.stdout, done.stderr) == (0, f"Backend seven is {mode}.\n", "")
+            assert listed()["seven"][3] == mode
+            if mode == "disabled":
+                await logged(cluster, "backend mode changed  backend=seven mode=disabled")
+        assert cli(*data, "backend", "remove", "seven").stdout == "Backend seven removed.\n"
+        assert "seven" not in listed()
+        await logged(cluster, "backend removed  backend=seven")
+
+
+def test_backends_that_cannot_be_managed(data: tuple[str, str]) -> None:
+    for verb in ("remove", "drain", "activate", "disable"):
+        refused(cli(*data, "backend", verb, "nobody-there"), 1, "nobody-there", "backend list")
+    refused(cli(*data, "backend", "drain", "9" * 30), 1, "no backend")
+    refused(cli(*data, "backend", "remove", "engine-1"), 1, "engine-1", "settings")
+
+
+async def test_the_list_of_sessions(cluster: Cluster, data: tuple[str, str]) -> None:
+    person = cluster.user("hedda")
+    async with cluster.client(person) as client:
+        assert (await client.get("/api/settings")).status_code == 200  # her session runs
+    done = cli(*data, "session", "list")
+    (row,) = [line.split("\t") for line in done.stdout.splitlines() if line.startswith("hedda\t")]
+    assert row[1] == "running" and row[4] == ""
+    assert Path(f"/proc/{row[2]}").exists()
+    assert datetime.fromisoformat(row[3]).year >= 2025
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "not a url"])
@@ -203,6 +253,8 @@ def test_an_unwritable_data_directory(tmp_path: Path) -> None:
         ("user password ann", "long enough\n"),
         ("token create ann", ""),
         ("backend list", ""),
+        ("backend drain gpu", ""),
+        ("session list", ""),
     ],
 )
 def test_a_mistyped_directory_is_not_made(tmp_path: Path, verb: str, stdin: str) -> None:
