@@ -36,9 +36,10 @@ from proxy.user_events import UserEvents
 from proxy.user_folders import UserFolders
 from proxy.views import Deps
 from proxy.webui import WebUi
+from user_sessions.children import Children
 from user_sessions.controller import Sessions
 from user_sessions.host_process import HostProcess
-from user_sessions.spawner import Spawner
+from user_sessions.spawner import Keeper, Spawner
 
 
 class Control:
@@ -72,7 +73,7 @@ class Cluster:
     db: Database
     tasks: Tasks
     access: Access
-    host: HostProcess
+    keeper: Keeper
     spawner: Spawner
     sessions: Sessions
     registry: Registry
@@ -90,8 +91,8 @@ def build(settings: Settings, db: Database) -> Cluster:
         read_workflow(settings.starter_workflow)  # a wrong file must be noticed now, not by the first newcomer
     tasks = Tasks()
     access = open_access(settings, db, tasks)
-    host = HostProcess(settings)
-    spawner = host.spawner()
+    keeper: Keeper = HostProcess(settings) if settings.spawner == "host" else Children(settings)
+    spawner = keeper.spawner()
     sessions = Sessions(settings, db, spawner, tasks)
     upstreams = Upstreams(settings)
     registry = Registry(db)
@@ -133,12 +134,12 @@ def build(settings: Settings, db: Database) -> Cluster:
         db=db,
         tasks=tasks,
         access=access,
-        host=host,
+        keeper=keeper,
         spawner=spawner,
         sessions=sessions,
         registry=registry,
         pool=pool,
-        engines=Engines(settings, host.run),
+        engines=Engines(settings, keeper.run),
         queries=queries,
         dispatcher=dispatcher,
         upstreams=upstreams,

@@ -143,19 +143,14 @@ def _sandbox(settings: Settings) -> Iterator[Finding]:
 def _sessions(settings: Settings) -> Iterator[Finding]:
     if not hasattr(os, "fork") or not sys.platform.startswith("linux"):
         yield bad("sessions", f"{sys.platform} cannot fork sessions: use Linux, WSL2 or a container")
+    if settings.spawner == "child":
+        yield note("sessions", "spawner is child: each session imports everything itself, slow and large")
     if settings.run_dir is not None and not fits(settings.run_dir.absolute()):
         yield bad("sessions", f"run_dir {settings.run_dir} is too long for Unix sockets: choose a shorter one")
     try:
         readable_paths(settings.runtime, {})
     except ConfigError as error:
         yield bad("sessions", error.message)
-    if settings.runtime == "comfyui":
-        main = (settings.comfyui or Path("missing")) / "main.py"
-        python = settings.comfyui_python
-        if not main.is_file():
-            yield bad("sessions", f"the runtime is comfyui, but there is no {main}: set --comfyui")
-        if python is None or not os.access(python, os.X_OK):
-            yield bad("sessions", f"the runtime is comfyui, but {python} is no Python: set --comfyui-python")
 
 
 def _frontend(_settings: Settings) -> Iterator[Finding]:

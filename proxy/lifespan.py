@@ -21,7 +21,7 @@ LOOK_EVERY_S = 0.02
 async def start(cluster: Cluster) -> None:
     """Bring everything up; on return requests can be answered. Raises ConfigError or Unavailable."""
     await asyncio.to_thread(prepare_public, cluster.settings.data_dir)
-    await asyncio.gather(cluster.host.ensure(), _register_backends(cluster))
+    await asyncio.gather(cluster.keeper.ensure(), _register_backends(cluster))
     await cluster.sessions.adopt()
 
     async def close_connections(_user_id: int, address: Address) -> None:
@@ -40,7 +40,7 @@ async def stop(cluster: Cluster, *, keep: bool = False) -> None:
     """Take everything down in reverse; `keep` leaves sessions and engines to the next server."""
     await cluster.tasks.stop()
     if not keep:
-        for name, step in (("session host", _end_sessions(cluster)), ("engines", cluster.engines.stop())):
+        for name, step in (("sessions", _end_sessions(cluster)), ("engines", cluster.engines.stop())):
             try:
                 await asyncio.wait_for(step, STEP_TIMEOUT_S)
             except (ClusterError, TimeoutError) as error:
@@ -53,7 +53,7 @@ async def stop(cluster: Cluster, *, keep: bool = False) -> None:
 
 
 async def _end_sessions(cluster: Cluster) -> None:
-    if await cluster.host.stop():
+    if await cluster.keeper.stop():
         await cluster.sessions.host_ended()
 
 

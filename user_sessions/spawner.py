@@ -57,6 +57,21 @@ class Spawner(Protocol):
         """Let go of connections; sessions go on."""
 
 
+class Keeper(Protocol):
+    """What must be there before sessions can start, for the whole life of a server. `run` is the run directory."""
+
+    run: Path
+
+    def spawner(self) -> Spawner:
+        """What starts sessions here."""
+
+    async def ensure(self) -> None:
+        """Return once sessions can start. Raises Unavailable or ConfigError."""
+
+    async def stop(self) -> bool:
+        """End it, and with it its sessions; whether none is left. Raises Unavailable."""
+
+
 class HostSpawner:
     """A `Spawner` over a session host's control socket.
 

@@ -58,10 +58,18 @@ class Settings(BaseSettings):
     )
 
     runtime: Literal["light", "comfyui"] = Field(
-        "light", description="What a session runs: the light runtime (no torch) or a real ComfyUI."
+        "light",
+        description="What a session runs: the light runtime (no torch). `comfyui`, a real ComfyUI, is not available yet.",
     )
-    comfyui: Path | None = Field(None, description="Directory of the ComfyUI install for the `comfyui` runtime.")
-    comfyui_python: Path | None = Field(None, description="Python that runs that ComfyUI.")
+    comfyui: Path | None = Field(
+        None, description="Directory of the ComfyUI install for the `comfyui` runtime. Not available yet."
+    )
+    comfyui_python: Path | None = Field(None, description="Python that runs that ComfyUI. Not available yet.")
+    spawner: Literal["host", "child"] = Field(
+        "host",
+        description="Sessions are forked from one warm process of a session host, or started as child processes of "
+        "the proxy, slower and larger, where forking is not possible.",
+    )
     session_start_timeout_s: float = Field(60.0, gt=0, description="How long a session may take to answer.")
     session_idle_timeout_s: float = Field(
         3600.0, ge=0, description="A session without activity or jobs for this long is stopped; 0 never stops one."
@@ -120,6 +128,13 @@ class Settings(BaseSettings):
     ping_interval_s: float = Field(20.0, gt=0, description="WebSocket pings on both legs, against idle time-outs.")
     replay_buffer: int = Field(256, ge=16, description="Frames kept for a slow browser before previews are dropped.")
     drain_timeout_s: float = Field(10.0, gt=0, description="How long a stop waits for open requests.")
+
+    @field_validator("runtime", "comfyui", "comfyui_python")
+    @classmethod
+    def _no_comfyui_runtime(cls, value: str | Path | None) -> str | Path | None:
+        if value not in (None, "light"):
+            raise ValueError("sessions that run a real ComfyUI are not available yet. Leave this out.")
+        return value
 
     @field_validator("backends")
     @classmethod

@@ -23,11 +23,8 @@ from tests.user_sessions.studio import (
     make_spec,
     until,
 )
-from user_sessions.child_spawner import ChildSpawner
+from user_sessions.children import Children
 from user_sessions.host_process import HostProcess
-from user_sessions.run_dir import run_dir
-from user_sessions.runtimes import readable_paths
-from user_sessions.sandbox import Confinement
 from user_sessions.spawner import Spawner
 
 
@@ -51,14 +48,9 @@ class Kind:
             self._hosts.append(host)
             made: Spawner = host.spawner()
         else:
-            made = ChildSpawner(
-                run_dir(settings),
-                runtime=runtime,
-                options={},
-                confinement=Confinement(readable=readable_paths(runtime, {})),
-                start_timeout_s=settings.session_start_timeout_s,
-                stop_timeout_s=settings.session_stop_timeout_s,
-            )
+            children = Children(settings, runtime)
+            await children.ensure()
+            made = children.spawner()
         self._spawners.append(made)
         return made
 
