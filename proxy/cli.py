@@ -43,9 +43,9 @@ def up(  # noqa: PLR0917 - one parameter per flag
     config: ConfigOption = None,
     backend: Annotated[list[str] | None, typer.Option(help="URL of a ComfyUI to run jobs on; repeatable.")] = None,
     engines: Annotated[int | None, typer.Option(help="Embedded engines to start (no GPU needed).")] = None,
-    runtime: Annotated[str | None, typer.Option(help="What sessions run: light or comfyui.")] = None,
-    comfyui: Annotated[Path | None, typer.Option(help="ComfyUI install for the comfyui runtime.")] = None,
-    comfyui_python: Annotated[Path | None, typer.Option(help="Python of that install.")] = None,
+    runtime: Annotated[str | None, typer.Option(help="What sessions run: light; comfyui is not available yet.")] = None,
+    comfyui: Annotated[Path | None, typer.Option(help="Not available yet.")] = None,
+    comfyui_python: Annotated[Path | None, typer.Option(help="Not available yet.")] = None,
     log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
 ) -> None:
     """Start the server with all it needs; Ctrl-C or SIGTERM stops it and what it started."""

@@ -59,7 +59,7 @@ class Settings(BaseSettings):
 
     runtime: Literal["light", "comfyui"] = Field(
         "light",
-        description="What a session runs: the light runtime (no torch). `comfyui`, a real ComfyUI, is not available yet.",
+        description="What a session runs: the light runtime. `comfyui`, a real ComfyUI, is not available yet.",
     )
     comfyui: Path | None = Field(
         None, description="Directory of the ComfyUI install for the `comfyui` runtime. Not available yet."
