@@ -38,7 +38,7 @@ def decode(text: str) -> Message | None:
     """The message of a text frame; None for anything that is not one."""
     try:
         raw = parse(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(raw, dict) or not isinstance(raw.get("type"), str):
         return None
@@ -58,7 +58,7 @@ def preview_metadata(frame: bytes) -> tuple[dict[str, Any], bytes] | None:
     length = struct.unpack_from(">I", frame, 4)[0]
     try:
         metadata = parse(frame[8 : 8 + length])
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return (metadata, frame[8 + length :]) if isinstance(metadata, dict) else None
 
