@@ -24,6 +24,7 @@ const TEXT = {
   account: "Account",
   admin: "Administration",
   failed: "The cluster did not answer. Reload the page to try again.",
+  signedOut: "You are signed out. Save what you need, then reload the page to sign in again.",
 };
 const BASE = "/cluster/api/v1";
 const EVERY_MS = 3000;
@@ -32,6 +33,8 @@ const ACTIVE = new Set(["queued", "assigned", "running", "collecting"]);
 
 const STARTER = "/extensions/comfyui-cluster/starter.json";
 const STARTER_LIMIT_MS = 2000;
+const FITTED = "comfyui.cluster.fitted";
+const FIT_AFTER_MS = 400;
 
 // A canvas without a workflow opens the frontend's default graph, whose models this pool may not have: put in its place
 // the one the pool can run. The frontend exports the graph as an object and clones it, so its content is replaced.
@@ -49,6 +52,26 @@ async function replaceDefaultGraph() {
   }
 }
 
+// The graphs a canvas begins with are wider than a laptop, so that the picture would appear out of sight: show all of one,
+// once per tab. Any other graph keeps the view it was saved with.
+function fitFirstGraph() {
+  const first = window.comfyAPI?.defaultGraph?.defaultGraph?.nodes; // it has no id of its own
+  const name = (nodes) => (nodes || []).map((node) => `${node.id} ${node.type}`).sort().join();
+  if (!first || name(app.rootGraph?._nodes) !== name(first) || sessionStorage.getItem(FITTED)) return;
+  sessionStorage.setItem(FITTED, "1");
+  setTimeout(() => app.extensionManager.command.execute("Comfy.Canvas.FitView"), FIT_AFTER_MS);
+}
+
+// A socket that is refused may mean that access has ended: the frontend itself would say "Reconnecting" for ever.
+async function askWhetherSignedOut() {
+  if (toldSignedOut) return;
+  const response = await fetch(`${BASE}/me`, { headers: { Accept: "application/json" } }).catch(() => null);
+  if (response?.status !== 401 || toldSignedOut) return;
+  toldSignedOut = true;
+  app.extensionManager.toast.add({ severity: "warn", summary: TEXT.name, detail: TEXT.signedOut });
+}
+
+let toldSignedOut = false;
 let jobs = [];
 let user = null;
 let panel = null;
@@ -204,6 +227,7 @@ function style() {
 await replaceDefaultGraph();
 api.addEventListener("status", soon);
 api.addEventListener("execution_start", soon);
+api.addEventListener("reconnecting", askWhetherSignedOut);
 document.addEventListener("visibilitychange", () => !document.hidden && soon());
 
 app.registerExtension({
@@ -217,6 +241,7 @@ app.registerExtension({
       onClick: () => app.extensionManager.command.execute("Workspace.ToggleSidebarTab.cluster"),
     },
   ],
+  afterConfigureGraph: fitFirstGraph,
   aboutPageBadges: [{ label: "ComfyUI Cluster Proxy", url: "/cluster/", icon: "pi pi-server" }],
   setup() {
     style();

@@ -33,6 +33,8 @@ def first_settings(frontend_version: str) -> dict[str, object]:
     installed = {"Comfy.InstalledVersion": frontend_version} if VERSION.fullmatch(frontend_version) else {}
     return installed | {
         "Comfy.TutorialCompleted": True,
+        # The first graph is shown whole, at about 50 %; the frontend's own limit of 8 px would leave its nodes blank.
+        "LiteGraph.Canvas.MinFontSizeForLOD": 5,
         "Comfy.Notification.ShowVersionUpdates": False,
         "Comfy.Desktop.CloudNotificationShown": True,
         "Comfy.VersionCompatibility.DisableWarnings": True,
