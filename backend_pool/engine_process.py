@@ -8,6 +8,7 @@ from pathlib import Path
 
 from proxy.base.clock import monotonic_s
 from proxy.base.errors import ConfigError
+from proxy.base.log_file import trim
 from proxy.base.logs import events
 from proxy.base.processes import Daemon, launch, recorded
 from proxy.base.settings import Settings
@@ -36,6 +37,18 @@ class Engines:
     async def stop(self) -> None:
         """Stop all."""
         await asyncio.gather(*(self._stop_one(number) for number in self._known()))
+
+    def alive(self, number: int) -> bool:
+        """Whether that engine's process runs."""
+        return recorded(self._record(number)) is not None
+
+    async def revive(self, number: int) -> str:
+        """Start one that died; its new URL. Raises ConfigError when it does not start."""
+        return await self._ensure_one(number)
+
+    def trim_log(self, number: int) -> None:
+        """Drop the oldest lines of a log that has grown too long. Blocking."""
+        trim(self._log(number))
 
     async def _ensure_one(self, number: int) -> str:
         daemon = recorded(self._record(number))

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 
+from backend_pool.engine_keeper import EngineKeeper
 from backend_pool.health import Health
 from proxy.app import Cluster
 from proxy.base.errors import ClusterError
@@ -21,7 +22,8 @@ LOOK_EVERY_S = 0.02
 async def start(cluster: Cluster) -> None:
     """Bring everything up; on return requests can be answered. Raises ConfigError or Unavailable."""
     await asyncio.to_thread(prepare_public, cluster.settings.data_dir)
-    await asyncio.gather(cluster.keeper.ensure(), _register_backends(cluster))
+    engines = EngineKeeper(cluster.settings, cluster.engines, cluster.registry, cluster.pool)
+    await asyncio.gather(cluster.keeper.ensure(), _register_backends(cluster, engines))
     await cluster.sessions.adopt()
 
     async def close_connections(_user_id: int, address: Address) -> None:
@@ -31,6 +33,7 @@ async def start(cluster: Cluster) -> None:
     await cluster.pool.refresh()
     start_loop = cluster.tasks.start
     start_loop("backends", cluster.pool.watch(), vital=True)
+    start_loop("engines", engines.watch(), vital=True)
     await _first_answers(cluster)
     start_loop("dispatcher", cluster.dispatcher.watch(), vital=True)
     start_loop("sessions", cluster.sessions.watch(cluster.dispatcher.busy_users), vital=True)
@@ -67,15 +70,10 @@ async def _first_answers(cluster: Cluster) -> None:
                 await asyncio.sleep(LOOK_EVERY_S)
 
 
-async def _register_backends(cluster: Cluster) -> None:
-    """Backends of the settings, and engines: as many as asked for, or one when there is no other backend."""
+async def _register_backends(cluster: Cluster, engines: EngineKeeper) -> None:
+    """Backends of the settings, and engines."""
     settings, registry = cluster.settings, cluster.registry
     await registry.keep_only("settings", settings.backends)
     for url in settings.backends:
         await registry.ensure(url, None, "settings")
-    others = [row for row in await registry.listing() if row.source != "engine"]
-    count = settings.engines if settings.engines is not None else int(not others)
-    urls = await cluster.engines.ensure(count)
-    await registry.keep_only("engine", urls)
-    for number, url in enumerate(urls, start=1):
-        await registry.ensure(url, f"engine-{number}", "engine")
+    await engines.register()

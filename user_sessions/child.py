@@ -20,8 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from proxy.base.errors import ClusterError, Unavailable
+from proxy.base.log_file import open_log, trim_log
 from user_sessions.directories import make_private
-from user_sessions.log_file import open_log, trim_log
 from user_sessions.runtime import Runtime, SessionSpec
 from user_sessions.runtimes import make_runtime
 from user_sessions.sandbox import PR_SET_NAME, PR_SET_PDEATHSIG, Confinement, confine, limit, prctl

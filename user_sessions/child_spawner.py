@@ -16,9 +16,9 @@ from pathlib import Path
 
 from proxy.base.clock import monotonic_s
 from proxy.base.errors import Conflict, Unavailable
+from proxy.base.log_file import tail
 from proxy.base.processes import spawn, start_time
 from user_sessions.directories import failures, make_private
-from user_sessions.log_file import tail
 from user_sessions.runtime import SessionSpec
 from user_sessions.sandbox import Confinement
 from user_sessions.spawner import Poll

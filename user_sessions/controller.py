@@ -12,6 +12,7 @@ from pathlib import Path
 from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.database import Database
 from proxy.base.errors import ClusterError, Conflict, Unavailable
+from proxy.base.log_file import tail
 from proxy.base.logs import events
 from proxy.base.names import new_id, new_secret
 from proxy.base.settings import Settings
@@ -25,7 +26,6 @@ from user_sessions.directories import (
     session_log,
     user_directories,
 )
-from user_sessions.log_file import tail
 from user_sessions.model import SessionRow
 from user_sessions.reconcile import Reconciler
 from user_sessions.run_dir import run_dir, session_socket

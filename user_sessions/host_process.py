@@ -9,11 +9,11 @@ from pathlib import Path
 
 from proxy.base.clock import monotonic_s
 from proxy.base.errors import ConfigError, Unavailable
+from proxy.base.log_file import tail, trim
 from proxy.base.logs import events
 from proxy.base.processes import Daemon, launch, recorded
 from proxy.base.settings import Settings
 from user_sessions.directories import failures, make_private
-from user_sessions.log_file import tail, trim
 from user_sessions.run_dir import host_socket, run_dir
 from user_sessions.spawner import HostSpawner
 

@@ -16,10 +16,10 @@ from typing import Any
 
 from proxy.base.clock import now_ms
 from proxy.base.errors import Conflict, Unavailable
+from proxy.base.log_file import tail
 from proxy.base.logs import events
 from proxy.base.processes import start_time
 from proxy.base.tasks import Tasks
-from user_sessions.log_file import tail
 from user_sessions.runtime import SessionSpec
 from user_sessions.zygotes import ZygoteProcess, Zygotes
 

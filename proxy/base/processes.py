@@ -79,7 +79,10 @@ def recorded(record: Path) -> Daemon | None:
         daemon = Daemon(int(data["pid"]), int(data["started"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return daemon if daemon.alive() else None
+    if daemon.alive():
+        return daemon
+    _reap(daemon.pid)
+    return None
 
 
 def start_time(pid: int) -> int | None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from proxy.base.errors import BadInput, ConfigError, DiskFull, Unavailable
+from proxy.base.log_file import LOG_BYTES, open_log, tail, trim, trim_log
 from proxy.base.names import slug
 from tests.user_sessions.studio import make_settings, make_spec
 from user_sessions.directories import failures, make_private, prepare_public, prepare_user, prune_temp
-from user_sessions.log_file import LOG_BYTES, open_log, tail, trim, trim_log
 from user_sessions.run_dir import SOCKET_BYTES, clear, fits, host_socket, run_dir, session_socket
 from user_sessions.runtime import SessionSpec
 

@@ -14,10 +14,10 @@ import aiohttp
 import pytest
 
 from proxy.base.errors import ConfigError, Unavailable
+from proxy.base.log_file import LOG_BYTES
 from proxy.base.processes import recorded, start_time
 from tests.user_sessions.studio import DEAF, PROBE, Studio, ask, gone, make_settings, make_spec, until
 from user_sessions.host_process import HostProcess
-from user_sessions.log_file import LOG_BYTES
 from user_sessions.run_dir import host_socket
 from user_sessions.spawner import HostSpawner
 
