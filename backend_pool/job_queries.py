@@ -1,11 +1,12 @@
 """What users may see of their jobs: read-only queries for ComfyUI's queue, history and jobs API, a page at a time."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func
-from sqlmodel import Session, col, select
+from sqlalchemy.orm import defer
+from sqlmodel import Session, SQLModel, col, select
 from sqlmodel.sql.expression import Select
 
 from backend_pool.job_state import ACTIVE, FINAL, JobState
@@ -14,6 +15,9 @@ from proxy.base.database import Database
 
 CHUNK = 500
 """Documents read by one statement."""
+PART_ROWS = 100
+PART_SIZE = 4 * 1024 * 1024
+"""What one part of a long list holds at most, unless one document alone is larger."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,17 @@ class JobOrder:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """A job in a list whose documents have not been read yet."""
+
+    seq: int
+    state: JobState
+    size: int
+
+
+@dataclass(frozen=True)
 class JobPage:
-    """One page and the number of jobs that match in all."""
+    """One page, its documents without what was submitted, and the number of jobs that match in all."""
 
     jobs: list[tuple[Job, JobDocument]]
     total: int
@@ -47,26 +60,37 @@ class JobQueries:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def active(self, user_id: int) -> list[tuple[Job, JobDocument]]:
-        """The user's waiting and running jobs with their documents, the next to run first."""
-        query = _with_documents(user_id, ACTIVE).order_by(col(Job.number), col(Job.seq))
-        return await self._db.read(lambda s: list(s.exec(query).all()))
+    async def active(self, user_id: int) -> list[Listed]:
+        """The user's waiting and running jobs, the next to run first."""
+        query = _listed().where(*_shown(user_id, ACTIVE)).order_by(col(Job.number), col(Job.seq))
+        return [Listed(*row) for row in await self._db.read(lambda s: s.exec(query).all())]
 
     async def remaining(self, user_id: int) -> int:
         """ComfyUI's queue_remaining for one user: waiting plus running."""
         query = select(func.count()).where(Job.user_id == user_id, col(Job.state).in_(ACTIVE))
         return await self._db.read(lambda s: s.exec(query).one())
 
-    async def history(self, user_id: int, window: Window) -> list[tuple[Job, JobDocument]]:
+    async def history(self, user_id: int, window: Window) -> list[Listed]:
         """A part of the user's history, oldest first."""
+        keys: list[Any] = [col(Job.ended_ms), col(Job.seq)]
+        last = window.skip is None  # the last `limit`, as ComfyUI's max_items alone
+        if last:
+            keys = [key.desc() for key in keys]
+        query = _listed().where(*_shown(user_id, FINAL)).order_by(*keys).offset(window.skip or 0).limit(window.limit)
+        listed = [Listed(*row) for row in await self._db.read(lambda s: s.exec(query).all())]
+        return listed[::-1] if last else listed
 
-        def work(s: Session) -> list[tuple[Job, JobDocument]]:
-            shown, keys = _shown(user_id, FINAL), [col(Job.ended_ms), col(Job.seq)]
-            if window.skip is None:  # the last `limit`, as ComfyUI's max_items alone
-                return _part(s, shown, [key.desc() for key in keys], Window(window.limit, 0))[::-1]
-            return _part(s, shown, keys, window)
+    async def parts(self, listed: Sequence[Listed]) -> AsyncIterator[list[tuple[Job, JobDocument]]]:
+        """Those jobs with their documents, in order, never more than a part of them in memory; what was deleted
+        meanwhile is left out."""
+        for seqs in _parts(listed):
+            query = _joined().where(col(Job.seq).in_(seqs))
 
-        return await self._db.read(work)
+            def work(s: Session, query: Select[Job, JobDocument] = query) -> dict[int, tuple[Job, JobDocument]]:
+                return {job.key: (job, document) for job, document in s.exec(query)}
+
+            found = await self._db.read(work)
+            yield [found[seq] for seq in seqs if seq in found]
 
     async def page(self, user_id: int, states: frozenset[JobState], order: JobOrder, window: Window) -> JobPage:
         """Jobs for the jobs API: filtered, sorted, one page, and how many there are in all."""
@@ -106,9 +130,35 @@ def _part(
     seqs = list(s.exec(chosen).all())
     found: dict[int, tuple[Job, JobDocument]] = {}
     for start in range(0, len(seqs), CHUNK):
-        chunk = seqs[start : start + CHUNK]
-        found |= {job.key: (job, document) for job, document in s.exec(_joined().where(col(Job.seq).in_(chunk)))}
+        query = _joined().where(col(Job.seq).in_(seqs[start : start + CHUNK]))
+        # What was submitted is most of a document, and no list shows it.
+        query = query.options(
+            defer(_column(JobDocument, "prompt"), raiseload=True),
+            defer(_column(JobDocument, "extra_data"), raiseload=True),
+        )
+        found |= {job.key: (job, document) for job, document in s.exec(query)}
     return [found[seq] for seq in seqs if seq in found]
+
+
+def _parts(listed: Sequence[Listed]) -> Iterator[list[int]]:
+    seqs: list[int] = []
+    size = 0
+    for job in listed:
+        if seqs and (len(seqs) >= PART_ROWS or size + job.size > PART_SIZE):
+            yield seqs
+            seqs, size = [], 0
+        seqs.append(job.seq)
+        size += job.size
+    if seqs:
+        yield seqs
+
+
+def _listed() -> Select[Any, Any, Any]:
+    return select(_column(Job, "seq"), _column(Job, "state"), _column(Job, "document_size"))
+
+
+def _column(table: type[SQLModel], name: str) -> Any:
+    return getattr(table, name)  # SQLModel types it as the row's value
 
 
 def _joined() -> Select[Job, JobDocument]:

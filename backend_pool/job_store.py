@@ -5,10 +5,10 @@ A change names the epoch its owner holds: an owner that lost the job meanwhile g
 
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import func
+from sqlalchemy import Text, cast, func, inspect, update
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, delete, select
-from sqlmodel.sql.expression import SelectOfScalar
+from sqlmodel.sql.expression import Select, SelectOfScalar
 
 from backend_pool.job_state import ACTIVE, FINAL, ON_BACKEND, JobState, check
 from backend_pool.model import Job, JobDocument, JsonDict, PromptCounter
@@ -19,6 +19,7 @@ from proxy.base.errors import Conflict, TooManyRequests
 from proxy.base.names import new_id
 
 TRAIL_LENGTH = 24
+HISTORY_MB = 256
 
 
 class Fenced(Exception):
@@ -28,10 +29,11 @@ class Fenced(Exception):
 class JobStore:
     """All reads and writes of jobs."""
 
-    def __init__(self, db: Database, queue_limit: int, history_limit: int) -> None:
+    def __init__(self, db: Database, queue_limit: int, history_limit: int, history_mb: int = HISTORY_MB) -> None:
         self._db = db
         self._queue_limit = queue_limit
         self._history_limit = history_limit
+        self._history_size = history_mb << 20
 
     # -- the submitting user --------------------------------------------------------------------------------------
 
@@ -40,9 +42,13 @@ class JobStore:
         return await self._db.write(lambda s: self._insert(s, new))
 
     def _insert(self, s: Session, new: Submission) -> Job:
-        waiting = s.exec(select(func.count()).where(Job.user_id == new.user_id, col(Job.state).in_(ACTIVE))).one()
+        waiting, size = s.exec(_held_by(new.user_id)).one()
         if waiting >= self._queue_limit:
             raise TooManyRequests(f"You have {waiting} jobs waiting, the most allowed. Cancel some or wait.")
+        if size >= self._history_size:
+            raise TooManyRequests(
+                f"Your waiting jobs hold {size >> 20} MB of workflows, the most allowed. Cancel some or wait."
+            )
         earlier = s.exec(select(Job).where(Job.user_id == new.user_id, Job.prompt_id == new.prompt_id)).first()
         if earlier is not None:
             if earlier.state not in FINAL:
@@ -61,6 +67,7 @@ class JobStore:
         s.flush()
         extra = {**new.extra_data, "create_time": job.created_ms}
         s.add(JobDocument(seq=job.key, prompt=new.prompt, extra_data=extra, targets=new.targets))
+        _measure(s, job)
         return job
 
     async def forget(self, user_id: int, prompt_ids: Sequence[str] | None) -> None:
@@ -194,16 +201,18 @@ class JobStore:
         await self._held(job, lambda _row: None, files=files)
 
     async def prune(self, user_id: int) -> None:
-        """Keep the newest `history_limit` finished jobs of a user."""
+        """Keep the newest `history_limit` finished jobs of a user, fewer where documents would hold too much."""
 
         def work(s: Session) -> None:
-            query = (
-                select(Job.seq)
-                .where(Job.user_id == user_id, col(Job.state).in_(FINAL))
-                .order_by(col(Job.seq).desc())
-                .offset(self._history_limit)
-            )
-            _delete(s, [seq for seq in s.exec(query).all() if seq is not None])
+            query = select(col(Job.seq), Job.document_size).where(Job.user_id == user_id, col(Job.state).in_(FINAL))
+            _, size = s.exec(_held_by(user_id)).one()
+            out = []
+            for place, (seq, own) in enumerate(s.exec(query.order_by(col(Job.seq).desc())).all()):
+                size += own
+                # The newest stays whatever it holds: its submitter has yet to read it.
+                if place >= self._history_limit or (place and size > self._history_size):
+                    out.append(seq)
+            _delete(s, [seq for seq in out if seq is not None])
 
         await self._db.write(work)
 
@@ -224,6 +233,7 @@ class JobStore:
                     document.outputs, document.meta, document.messages = result.outputs, result.meta, result.messages
                 if files is not None:
                     document.files = files
+                _measure(s, row)
             return row
 
         return await self._db.write(work)
@@ -245,8 +255,29 @@ def _heads() -> SelectOfScalar[Job]:
     return select(Job).where(heads, col(Job.user_id).not_in(busy)).order_by(col(Job.seq))
 
 
+DOCUMENT_PARTS = tuple(column for column in inspect(JobDocument).columns if column.key != "seq")
+
 HEADS = _heads()
 """Made once: building it takes as long as running it."""
+
+
+def _held_by(user_id: int) -> Select[int, int]:
+    """How many active jobs a user has, and the size of their documents."""
+    size = func.coalesce(func.sum(Job.document_size), 0)
+    return select(func.count(), size).where(Job.user_id == user_id, col(Job.state).in_(ACTIVE))
+
+
+def _measure(s: Session, job: Job) -> None:
+    """Note the size of a job's document as the database holds it."""
+    s.flush()
+    size = sum(
+        (func.length(cast(part, Text)) for part in DOCUMENT_PARTS[1:]), func.length(cast(DOCUMENT_PARTS[0], Text))
+    )
+    of_job = select(size).where(JobDocument.seq == job.key).scalar_subquery()
+    s.exec(
+        update(Job).where(col(Job.seq) == job.key).values(document_size=of_job),
+        execution_options={"synchronize_session": False},
+    )
 
 
 def _check_held(row: Job | None, job: Job) -> Job:

@@ -62,6 +62,9 @@ class Job(SQLModel, table=True):
     upstream_client: str | None = Field(default=None, description="clientId at the backend, this attempt's own.")
     workflow_id: str | None = Field(default=None, description="extra_pnginfo.workflow.id; the jobs API filters by it.")
     outputs_count: int = 0
+    document_size: int = Field(
+        default=0, description="Characters of its document's JSON.", sa_column_kwargs={"server_default": "0"}
+    )
     created_ms: int = Field(sa_type=BigInteger)
     assigned_ms: int | None = Field(default=None, sa_type=BigInteger)
     started_ms: int | None = Field(default=None, sa_type=BigInteger)

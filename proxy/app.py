@@ -97,7 +97,7 @@ def build(settings: Settings, db: Database) -> Cluster:
     upstreams = Upstreams(settings)
     registry = Registry(db)
     pool = Pool(registry, settings, tasks)
-    store = JobStore(db, settings.queue_limit, settings.history_limit)
+    store = JobStore(db, settings.queue_limit, settings.history_limit, settings.history_mb)
     queries = JobQueries(db)
     events = UserEvents(queries, tasks)
     folders = UserFolders(settings.data_dir, db, load_or_create(settings.data_dir / "secret.key"))

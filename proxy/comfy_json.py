@@ -7,8 +7,13 @@ from typing import Any
 from starlette.responses import JSONResponse
 
 
+def dumps(content: Any) -> str:
+    """JSON with every other character escaped."""
+    return json.dumps(content, allow_nan=False, separators=(",", ":"))
+
+
 class ComfyJson(JSONResponse):
     """A JSONResponse with every other character escaped."""
 
     def render(self, content: Any) -> bytes:
-        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+        return dumps(content).encode("ascii")

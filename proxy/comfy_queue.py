@@ -1,18 +1,21 @@
 """ComfyUI's /queue, /history, /interrupt and /free, for one user alone (server.py, protocol §1 and §3)."""
 
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from backend_pool.job_queries import JobQueries, Window
+from backend_pool.job_queries import JobQueries, Listed, Window
 from backend_pool.job_state import FINAL, JobState
 from backend_pool.job_store import JobStore
+from backend_pool.model import Job, JobDocument
 from proxy.base.errors import BadInput
 from proxy.base.settings import Settings
-from proxy.comfy_json import ComfyJson
+from proxy.comfy_json import ComfyJson, dumps
 from proxy.comfy_request import identity, ids, read_command
 from proxy.comfy_shapes import history_entry, queue_item
+from proxy.comfy_stream import entries, response
 from proxy.job_control import Jobs
 
 
@@ -27,13 +30,22 @@ class QueueRoutes:
 
     async def queue(self, request: Request) -> Response:
         """GET: what runs (at most one, CLIENT_DEMANDS B4) and what waits."""
+        # Who runs is settled by one look: what begins while the answer is under way must not fall between the lists.
         active = await self.queries.active(identity(request).user_id)
-        return ComfyJson(
-            {
-                "queue_running": [queue_item(j, d) for j, d in active if j.state is not JobState.QUEUED],
-                "queue_pending": [queue_item(j, d) for j, d in active if j.state is JobState.QUEUED],
-            }
-        )
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b'{"queue_running":['
+            async for piece in self._items([job for job in active if job.state is not JobState.QUEUED]):
+                yield piece
+            yield b'],"queue_pending":['
+            async for piece in self._items([job for job in active if job.state is JobState.QUEUED]):
+                yield piece
+            yield b"]}"
+
+        return await response(pieces())
+
+    def _items(self, listed: Sequence[Listed]) -> AsyncIterator[bytes]:
+        return entries(self.queries, listed, lambda job, document: dumps(queue_item(job, document)))
 
     async def change_queue(self, request: Request) -> Response:
         """POST: `{"clear": true}` or `{"delete": [ids]}`, waiting jobs only."""
@@ -49,8 +61,15 @@ class QueueRoutes:
         """GET: finished prompts by id, oldest first; `max_items` alone gives the last ones."""
         limit, skip = _number(request, "max_items"), _number(request, "offset")
         window = Window(limit, skip if skip is not None and skip >= 0 else (None if limit is not None else 0))
-        rows = await self.queries.history(identity(request).user_id, window)
-        return ComfyJson({job.prompt_id: history_entry(job, document) for job, document in rows})
+        listed = await self.queries.history(identity(request).user_id, window)
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"{"
+            async for piece in entries(self.queries, listed, _history_pair):
+                yield piece
+            yield b"}"
+
+        return await response(pieces())
 
     async def history_one(self, request: Request) -> Response:
         """GET /history/{id}: `{}` for an unknown one."""
@@ -80,6 +99,10 @@ class QueueRoutes:
         """POST: accepted and not passed on. It would unload everybody's models (protocol §8.21)."""
         await read_command(request, self.settings)
         return Response()
+
+
+def _history_pair(job: Job, document: JobDocument) -> str:
+    return f"{dumps(job.prompt_id)}:{dumps(history_entry(job, document))}"
 
 
 def _number(request: Request, name: str) -> int | None:

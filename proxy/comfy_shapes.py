@@ -56,7 +56,7 @@ def job_item(job: Job, document: JobDocument) -> JsonDict:
         "id": job.prompt_id,
         "status": STATUS[job.state],
         "priority": shown_number(job.number),
-        "create_time": document.extra_data.get("create_time"),
+        "create_time": job.created_ms,
         "execution_start_time": told.get("execution_start", {}).get("timestamp", job.started_ms),
         "execution_end_time": end.get("timestamp", job.ended_ms),
         "execution_error": told.get("execution_error"),

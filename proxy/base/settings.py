@@ -113,6 +113,12 @@ class Settings(BaseSettings):
         ],
         description="Node classes nobody may use. The default ones read or write whole folders of a backend by name.",
     )
+    history_mb: int = Field(
+        256,
+        ge=1,
+        description="Size of the finished jobs' workflows and results kept per user, the oldest go first; and of the "
+        "waiting ones.",
+    )
     upstream_timeout_s: float = Field(30.0, gt=0, description="How long a backend or session may take to answer.")
     transfer_timeout_s: float = Field(
         120.0, gt=0, description="How long a file transfer or a forwarded request may stand still."
