@@ -8,13 +8,13 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
-from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from aiohttp import ClientResponse
 
+from backend_pool.claims import Claims
 from backend_pool.comfy_client import CHUNK, ComfyClient, FileRef
 from backend_pool.errors import FileGone
 from backend_pool.file_refs import references, replaced
@@ -39,9 +39,6 @@ from backend_pool.user_files import (
 from backend_pool.user_folder import user_folder
 
 T = TypeVar("T")
-
-CLOCK_SLACK_S = 2.0
-"""HTTP dates have whole seconds, and a file system's clock may run a little behind its host's."""
 
 PNG_HEAD = 16 * 1024 * 1024
 
@@ -78,8 +75,7 @@ class Collector:
         self._prompt_json = json.dumps(prompt)
         self._own = own
         self._known = known
-        self.began_ms: float | None = None
-        """When the job began by the backend's clock: what it made is not older."""
+        self.claims = Claims(job, self._folder, prompt, known)
         self.files: list[JsonDict] = []
         """What the job's document holds: `{source, local, fresh}`."""
 
@@ -105,28 +101,7 @@ class Collector:
         Input files only as staged by this job; of others none that the prompt itself names.
         """
         refs = dict.fromkeys(references(value))
-        return [ref for ref in refs if self._own_file(ref) is not None or self._may_fetch(ref)]
-
-    def _may_fetch(self, ref: FileRef) -> bool:
-        if ref.type == "input":
-            return False
-        return self._in_own_folder(ref) or json.dumps(ref.filename)[1:-1] not in self._prompt_json
-
-    def _in_own_folder(self, ref: FileRef) -> bool:
-        first = (safe_subfolder(ref.subfolder) or "").split("/")[0]
-        return ref.type == "output" and first == self._folder
-
-    def _made_by_this_job(self, ref: FileRef, response: ClientResponse) -> bool:
-        """Whether a file outside the user's own folder is this job's: made since it began, and nobody else's."""
-        if self._in_own_folder(ref):
-            return True
-        backend_id, etag = self._job.backend_id or 0, response.headers.get("ETag")
-        if self._known.of_another(backend_id, self._job.user_id, ref, etag):
-            return False
-        if self._known.get(backend_id, self._job.user_id, ref) is not None:
-            return True
-        made = parsed_date(response.headers.get("Last-Modified"))
-        return made is not None and self.began_ms is not None and made >= self.began_ms / 1000 - CLOCK_SLACK_S
+        return [ref for ref in refs if self._own_file(ref) is not None or self.claims.may_ask_for(ref)]
 
     def clear(self) -> None:
         """Remove partial files of this job, also those of a process that was killed. Blocking."""
@@ -171,7 +146,7 @@ class Collector:
             async with self._client.view(source, home.etag if home else None) as response:
                 if response.status == 304 and home is not None:
                     return Arrival(source, None, home)
-                if not self._made_by_this_job(source, response):
+                if not self.claims.may_keep(source, response.headers):
                     raise FileGone(f"{source.filename} was not made by this job")
                 path = await self._save(response, source, f"{self._key}{number}")
                 return Arrival(source, path, Home(source, response.headers.get("ETag")))
@@ -285,14 +260,6 @@ def restore_prompt(path: Path, prompt_json: str) -> None:
         except OSError as error:
             swapped.unlink(missing_ok=True)
             raise disk_error(error) from error
-
-
-def parsed_date(text: str | None) -> float | None:
-    """An HTTP date in seconds since the epoch, None for anything else."""
-    try:
-        return parsedate_to_datetime(text or "").timestamp()
-    except (ValueError, TypeError):
-        return None
 
 
 async def _to_its_end(work: Callable[[], T]) -> T:

@@ -209,7 +209,7 @@ class Runner:
         else:
             if message.type == "execution_start":
                 self._record.begin()
-                self._collector.began_ms = message.data.get("timestamp")
+                self._collector.claims.began_ms = message.data.get("timestamp")
             self._record.tell(message)
         return False
 
@@ -227,7 +227,7 @@ class Runner:
 
     async def _conclude(self, result: Result) -> None:
         """Bring home what is missing, store the end, tell what has not been told."""
-        self._collector.began_ms = began(result.messages) or self._collector.began_ms
+        self._collector.claims.began_ms = began(result.messages) or self._collector.claims.began_ms
         for node, ui in result.outputs.items():
             if not self._collector.is_home(ui):
                 await self._beside(self._fetch(ui))
