@@ -24,17 +24,27 @@ def engine_urls(cluster: Cluster) -> list[str]:
 @asynccontextmanager
 async def fault(cluster: Cluster, **order: Any) -> AsyncIterator[None]:
     """Arm a fault in every engine; at the end all are disarmed and hung jobs let go."""
+    try:
+        await arm(cluster, **order)
+        yield
+    finally:
+        await disarm(cluster)
+
+
+async def arm(cluster: Cluster, **order: Any) -> None:
+    """Arm a fault in every engine."""
     async with aiohttp.ClientSession() as http:
-        engines = engine_urls(cluster)
-        try:
-            for engine in engines:
-                async with http.post(f"{engine}/engine/faults", json=order) as armed:
-                    assert armed.status == 200, await armed.text()
-            yield
-        finally:
-            for engine in engines:
-                async with http.delete(f"{engine}/engine/faults"):
-                    pass
+        for engine in engine_urls(cluster):
+            async with http.post(f"{engine}/engine/faults", json=order) as armed:
+                assert armed.status == 200, await armed.text()
+
+
+async def disarm(cluster: Cluster) -> None:
+    """Disarm all faults and let hung jobs go."""
+    async with aiohttp.ClientSession() as http:
+        for engine in engine_urls(cluster):
+            async with http.delete(f"{engine}/engine/faults") as disarmed:
+                assert disarmed.status == 200
 
 
 def socket_of(cluster: Cluster, slug: str) -> Path:
