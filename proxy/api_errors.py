@@ -40,8 +40,6 @@ def error_headers(error: ClusterError, scope: Scope) -> dict[str, str]:
         headers["Retry-After"] = str(error.retry_after_s)
     if error.status == 408:
         headers["Connection"] = "close"  # the rest of that body may never come
-    if error.status == 408:
-        headers["Connection"] = "close"  # the rest of that body may never come
     if isinstance(error, NotAuthenticated):
         # Bearer, not Basic: browsers would open their own password window over the WebUI.
         headers["WWW-Authenticate"] = 'Bearer realm="ComfyUI cluster"'
