@@ -11,6 +11,7 @@ from sqlmodel import select
 from backend_pool.frames import binary_type
 from backend_pool.job_state import JobState
 from backend_pool.model import Job
+from tests.backend_pool.conftest import Start
 from tests.backend_pool.graphs import loaded, previewed, sampled, saved
 from tests.backend_pool.rig import engine_get, rig, submission
 from tests.engine.graphs import node
@@ -194,6 +195,22 @@ async def test_load_image_reads_the_user_s_file(tmp_path: Path, urls: list[str],
         with Image.open(r.dirs(1).output / document.outputs["3"]["images"][0]["filename"]) as made:
             assert made.convert("RGB").getpixel((0, 0)) == (255, 255, 0)
             assert json.loads(made.info["prompt"])["1"]["inputs"]["image"] == where
+
+
+async def test_what_was_deleted_at_the_backend_is_sent_again(tmp_path: Path, start: Start) -> None:
+    """Operators may clear the folders that jobs leave there: inputs are staged anew, outputs are at home."""
+    engine = start()
+    async with rig(tmp_path, engine.url) as r:
+        picture(r.dirs(1).input / "photo.png")
+        await r.run(loaded("photo.png", "one"))
+        left = [path for kind in ("input", "output") for path in engine.base_dir.glob(f"{kind}/cluster-*/**/*.png")]
+        assert len(left) == 2
+        for path in left:
+            path.unlink()
+        assert (await r.run(loaded("photo.png", "one")))[0].state is JobState.SUCCEEDED  # all of it cached there
+        assert left[0].exists()
+        assert (await r.run(loaded("photo.png", "two")))[0].state is JobState.SUCCEEDED
+        assert r.files() == ["output/one_00001_.png", "output/two_00001_.png"]
 
 
 async def test_two_users_files_of_one_name_are_not_confused(tmp_path: Path, urls: list[str]) -> None:
