@@ -22,6 +22,7 @@ from proxy.accounts import User
 from proxy.app import Cluster, build
 from proxy.base.database import Database
 from proxy.base.settings import Settings
+from tests.prompt_server import PromptServer
 
 PASSWORD = "long enough"
 HTML = {"Accept": "text/html"}
@@ -85,14 +86,14 @@ async def serving(data_dir: Path, *, alive: bool = False, **settings: object) ->
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.bind(("127.0.0.1", 0))
     config = uvicorn.Config(cluster.asgi, lifespan="off", log_config=None, ws="websockets-sansio")
-    server = uvicorn.Server(config)
+    server = PromptServer(config)
     async with asyncio.TaskGroup() as group:
         serving_task = group.create_task(server.serve(sockets=[bound]))
         try:
             url = f"http://127.0.0.1:{bound.getsockname()[1]}"
             yield Server(url, cluster, JobStore(db, chosen.queue_limit, chosen.history_limit))
         finally:
-            server.should_exit = True
+            server.end()
             await serving_task
             if alive:
                 await lifespan.stop(cluster)

@@ -19,6 +19,7 @@ from proxy.headers import Scope
 from proxy.http_server import ClientProtocol
 from proxy.relay_watch import Receive, Send
 from proxy.upstreams import Upstream, Upstreams
+from tests.prompt_server import PromptServer
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 RawHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -116,7 +117,7 @@ class Rig:
             return await self.handler(request)
 
         app.router.add_route("*", r"/{tail:[\s\S]*}", dispatch)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.02)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         if self.socket is None:
@@ -142,19 +143,18 @@ class Rig:
             log_config=None,
             timeout_graceful_shutdown=1,
         )
-        server = uvicorn.Server(config)
+        server = PromptServer(config)
         tasks = Tasks()
         running = tasks.start("uvicorn", server.serve([listener]))
 
         async def stop() -> None:
-            server.should_exit = True
+            server.end()
             await asyncio.wait({running}, timeout=WAIT_S)
             await tasks.stop()
 
         stack.push_async_callback(stop)
         async with asyncio.timeout(WAIT_S):
-            while not server.started:
-                await asyncio.sleep(0.01)
+            await server.ready()
 
     async def _at(self, base_url: str) -> None:
         self.upstream = Upstream("one", self.socket, base_url, self.upstream.headers)
