@@ -12,7 +12,7 @@ from backend_pool.job_queries import JobOrder, JobQueries, Window
 from backend_pool.job_state import JobState
 from proxy.base.settings import Settings
 from proxy.comfy_json import ComfyJson
-from proxy.comfy_request import identity, read_command
+from proxy.comfy_request import identity, ids, read_command
 from proxy.comfy_shapes import STATUS, job_detail, job_item
 from proxy.job_control import Jobs
 
@@ -70,7 +70,7 @@ class JobsRoutes:
         job_ids = body.get("job_ids")
         if not isinstance(job_ids, list) or not all(isinstance(item, str) for item in job_ids):
             return ComfyJson({"error": "job_ids must be a list of job ids", "invalid_ids": []}, 400)
-        ended = await self.jobs.cancel(identity(request).user_id, job_ids)
+        ended = await self.jobs.cancel(identity(request).user_id, ids(body, "job_ids"))
         return ComfyJson({"cancelled": bool(ended)})
 
 

@@ -24,6 +24,8 @@ CONTAINER_LIMIT = 250_000
 VALUE_LIMIT = 500_000
 COMMAND_MB = 1
 """Largest body of a command: some 25,000 job ids."""
+IDS_LIMIT = 20_000
+"""Ids in one command; SQLite takes 32,766 values in a statement."""
 INLINE_LIMIT = 256 * 1024
 PARSED_AT_ONCE = 2
 PARSING: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
@@ -83,9 +85,13 @@ def _parse(body: bytes) -> Any:
 
 
 def ids(body: dict[str, Any], key: str) -> list[str]:
-    """A list of ids in a command such as `{"delete": [...]}`."""
+    """A list of ids in a command such as `{"delete": [...]}`. Raises BadInput when there are too many."""
     listed = body.get(key)
-    return [str(item) for item in listed] if isinstance(listed, list) else []
+    if not isinstance(listed, list):
+        return []
+    if len(listed) > IDS_LIMIT:
+        raise BadInput(f"`{key}` may name at most {IDS_LIMIT} jobs. Send several requests.")
+    return [str(item) for item in listed]
 
 
 def _shallow(value: Any) -> Any:

@@ -15,7 +15,7 @@ from starlette.websockets import WebSocket
 from proxy.access_cache import Identity
 from proxy.api_errors import error_response, unexpected
 from proxy.auth import Authenticator, identity, no_referrer
-from proxy.base.errors import ClusterError, Forbidden, NotAuthenticated, Unavailable
+from proxy.base.errors import BadInput, ClusterError, Forbidden, NotAuthenticated, Unavailable
 from proxy.base.names import new_id
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
@@ -63,6 +63,9 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == CONTROL or scope["path"].startswith(f"{CONTROL}/"):
             await self.control(scope, receive, send)
+            return
+        if not scope["path"].startswith("/"):  # `OPTIONS *`
+            await self._refuse(scope, receive, send, BadInput("The address must begin with a slash."))
             return
         try:
             given, scope = scope, await self.authenticator.authenticate(scope)

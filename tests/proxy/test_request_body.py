@@ -85,6 +85,25 @@ async def test_large_bodies_are_parsed_beside_the_loop_and_two_at_a_time(monkeyp
     assert all(task.result() == json.loads(body) for task in tasks)
 
 
+@pytest.mark.parametrize(
+    ("path", "key"), [("/queue", "delete"), ("/history", "delete"), ("/api/jobs/cancel", "job_ids")]
+)
+async def test_a_command_names_as_many_jobs_as_a_statement_takes(
+    server: Server, token: str, path: str, key: str
+) -> None:
+    async with server.browser(Authorization=f"Bearer {token}") as ann:
+        answer = await ann.post(path, json={key: ["x"] * (comfy_request.IDS_LIMIT + 1)})
+        assert answer.status_code == 400 and f"at most {comfy_request.IDS_LIMIT}" in answer.json()["error"]["message"]
+        assert (await ann.post(path, json={key: ["x"] * comfy_request.IDS_LIMIT})).status_code == 200
+
+
+@pytest.mark.parametrize("signed_in", [True, False])
+async def test_an_address_without_a_slash_is_refused(server: Server, token: str, signed_in: bool) -> None:
+    who = f"Authorization: {token}\r\n" if signed_in else ""
+    answer = await exchange(server, f"OPTIONS * HTTP/1.1\r\n{who}Connection: close")
+    assert answer.startswith(b"HTTP/1.1 400") and b'"bad_request"' in answer
+
+
 async def test_what_is_wrong_with_a_large_body_is_told() -> None:
     with pytest.raises(BadInput, match="not JSON"):
         await comfy_request._parsed(b"[" + b" " * comfy_request.INLINE_LIMIT)
