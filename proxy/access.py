@@ -3,7 +3,8 @@
 Each action here changes several tables' rows or counts attempts; the single tables know nothing of each other.
 """
 
-from dataclasses import dataclass
+from collections import OrderedDict
+from dataclasses import dataclass, field
 
 from sqlmodel import Session
 from starlette.types import Scope
@@ -25,6 +26,12 @@ from proxy.tokens import Tokens
 
 log = events(__name__)
 
+NAME_FACTOR = 10
+"""How many times `login_attempts` one name may see from all addresses together."""
+PLACES = 10_000
+"""Places of good sign-ins that are remembered; the longest unused one goes."""
+WRONG = "wrong passwords"
+
 
 @dataclass(frozen=True)
 class Access:
@@ -37,29 +44,35 @@ class Access:
     passwords: Passwords
     cache: AccessCache
     _by_address: Throttle
+    _by_place: Throttle
     _by_name: Throttle
+    _known_places: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
     async def sign_in(self, name: str, password: str, scope: Scope, user_agent: str) -> str:
         """Check a password; returns the login cookie's value. Raises NotAuthenticated or Throttled."""
         address = address_key(scope)
-        key = name.strip().casefold()[: accounts.NAME_LENGTH]
-        what = "wrong passwords"
-        # The address first, always: attempts that wait for each other's second place would wait for ever.
+        key = accounts.name_key(name)[: 4 * accounts.NAME_LENGTH]
+        place = f"{key}\n{address}"
+        # Guesses from elsewhere must not keep people out: where somebody has signed in before counts for itself.
+        everywhere = place if place in self._known_places else key
+        # Always in this order: attempts that wait for each other's second turn would wait for ever.
         async with (
-            self._by_address.attempt(address, what) as from_address,
-            self._by_name.attempt(key, what) as for_name,
+            self._by_address.attempt(address, WRONG) as from_address,
+            self._by_place.attempt(place, WRONG) as for_place,
+            self._by_name.attempt(everywhere, WRONG) as for_name,
         ):
             user = await self.users.check(name, password)
-            from_address.fine = for_name.fine = user is not None
+            from_address.fine = for_place.fine = for_name.fine = user is not None
         if user is None:
             log.info("login refused", address=address)
             raise NotAuthenticated("The user name or the password is not right.")
+        self._remember(place)
         log.info("login", user=user.name, address=address)
         return await self.logins.start(user.key, address, user_agent)
 
     async def change_password(self, identity: Identity, old: str, new: str) -> None:
         """A user's own change: needs the old password, ends the user's other logins. Raises BadInput or Throttled."""
-        async with self._by_name.attempt(identity.name.casefold(), "wrong passwords") as attempt:
+        async with self._by_place.attempt(f"\n{identity.user_id}", WRONG) as attempt:
             attempt.fine = await self.users.check(identity.name, old) is not None
         if not attempt.fine:
             raise BadInput("The current password is not right.")
@@ -74,6 +87,12 @@ class Access:
         await self.logins.revoke_all(user_id)
         log.info("password reset", user=user.name)
         return password
+
+    def _remember(self, place: str) -> None:
+        self._known_places[place] = None
+        self._known_places.move_to_end(place)
+        if len(self._known_places) > PLACES:
+            self._known_places.popitem(last=False)
 
     async def close(self) -> None:
         """Store what is still to be stored; end the threads."""
@@ -96,7 +115,8 @@ def open_access(settings: Settings, db: Database, tasks: Tasks) -> Access:
         passwords=hashing,
         cache=cache,
         _by_address=Throttle(settings.login_address_attempts, settings.login_window_s),
-        _by_name=Throttle(settings.login_attempts, settings.login_window_s),
+        _by_place=Throttle(settings.login_attempts, settings.login_window_s),
+        _by_name=Throttle(NAME_FACTOR * settings.login_attempts, settings.login_window_s),
     )
 
 

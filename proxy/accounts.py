@@ -61,9 +61,14 @@ def clean_name(name: str) -> str:
     return name
 
 
+def name_key(name: str) -> str:
+    """What all ways to write one user's name have in common; whoever looks up or counts by name uses this."""
+    return unicodedata.normalize("NFKC", name).strip().casefold()
+
+
 def find(session: Session, name: str) -> User | None:
     """The user of that name, whatever its case."""
-    key = unicodedata.normalize("NFKC", name).strip().casefold()
+    key = name_key(name)
     if len(key) > 4 * NAME_LENGTH or not key.isprintable():  # nobody's; and PostgreSQL refuses NUL
         return None
     return session.exec(select(User).where(User.name_key == key)).one_or_none()
@@ -84,7 +89,7 @@ def insert(session: Session, name: str, password_hash: str, *, is_admin: bool = 
         raise Conflict(f"There is a user named {name} already.")
     user = User(
         name=name,
-        name_key=name.casefold(),
+        name_key=name_key(name),
         slug=slug(name),
         password_hash=password_hash,
         is_admin=is_admin,

@@ -16,9 +16,9 @@ from proxy.base.database import Database
 from proxy.base.errors import ClusterError
 from proxy.base.logs import events
 from proxy.base.tasks import Tasks
-from proxy.credentials import FROM_PATH, Credential, extract
+from proxy.credentials import IN_ADDRESS, Credential, extract
 from proxy.logins import Logins
-from proxy.throttle import Throttle, Throttled, address_key
+from proxy.throttle import Throttle, address_key
 from proxy.tokens import Tokens, hash_of
 
 __all__ = ["Authenticator", "Identity", "identity", "no_referrer"]
@@ -31,8 +31,6 @@ TOUCH_S = 60.0
 """How far the stored last use may lag behind."""
 BAD_ANSWERS = 60
 """Bad tokens per address and window before 401 turns into 429: clients that reconnect for ever slow down."""
-BAD_LOOKUPS = 600
-"""Different bad tokens per address and window before none of that address is looked up any more."""
 BAD_WINDOW_S = 300.0
 
 
@@ -46,7 +44,6 @@ class Authenticator:
         self._cache = cache
         self._tasks = tasks
         self._answers = Throttle(BAD_ANSWERS, BAD_WINDOW_S)
-        self._lookups = Throttle(BAD_LOOKUPS, BAD_WINDOW_S)
         self._used_logins: set[str] = set()
         self._used_tokens: set[int] = set()
         self._flushed_s = monotonic_s()
@@ -59,7 +56,7 @@ class Authenticator:
         found = extract(scope)
         bad_token = False
         for credential in found.credentials:
-            identity = await self._identity(credential, scope)
+            identity = await self._identity(credential)
             if identity is not None:
                 return identity, found.scope
             bad_token |= credential.kind == "token"
@@ -90,7 +87,7 @@ class Authenticator:
         self._logins.touch(session, logins)
         token_rows.touch(session, tokens)
 
-    async def _identity(self, credential: Credential, scope: Scope) -> Identity | None:
+    async def _identity(self, credential: Credential) -> Identity | None:
         # A token is kept by its hash: memory dumps and debuggers show no secret that outlives the request.
         key = hash_of(credential.value) if credential.kind == "token" else credential.value
         known, identity = self._cache.get(key)
@@ -98,7 +95,7 @@ class Authenticator:
             return identity
         generation = self._cache.generation
         if credential.kind == "token":
-            identity = await self._by_token(credential.value, scope)
+            identity = await self._by_token(credential.value)
         else:
             identity = await self._by_cookie(credential.value)
         self._cache.put(key, identity, generation)
@@ -107,14 +104,11 @@ class Authenticator:
             self._tasks.start("store-last-uses", self.flush())
         return identity
 
-    async def _by_token(self, token: str, scope: Scope) -> Identity | None:
-        address = address_key(scope)
-        wait_s = self._lookups.wait_s(address)
-        if wait_s:
-            raise Throttled(f"Too many different bad tokens. Try again in {wait_s} seconds.", wait_s)
+    async def _by_token(self, token: str) -> Identity | None:
+        # Always looked up, whatever else its address sends: there is nothing to guess among 256 random bits, and nobody
+        # shall keep the others behind one address out.
         found = await self._tokens.find(token)
         if found is None:
-            self._lookups.count(address)
             return None
         row, user = found
         if now_ms() - (row.used_ms or 0) > TOUCH_S * 1000:
@@ -144,8 +138,8 @@ def _of_login(user: User, login_id: str) -> Identity:
 
 
 def no_referrer(scope: Scope, send: Send) -> Send:
-    """`send` that forbids browsers to pass the address on, when the cleaned `scope` had a token in its path."""
-    if FROM_PATH not in scope:
+    """`send` that forbids browsers to pass the address on, when the cleaned `scope` had a token in its address."""
+    if IN_ADDRESS not in scope:
         return send
 
     async def guarded(message: Message) -> None:

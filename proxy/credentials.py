@@ -21,8 +21,8 @@ TOKEN = re.compile(r"[A-Za-z0-9._~-]{1,512}")
 _PATH_TOKEN = re.compile(r"/t/([A-Za-z0-9._~-]{1,512})(/.*|$)", re.DOTALL)
 _RAW_PATH_TOKEN = re.compile(rb"/t/[^/]+(/.*|$)", re.DOTALL)
 COOKIE_LENGTH = 512
-FROM_PATH = "comfy_cluster.from_path"
-"""Key of a cleaned scope whose token stood in the path: answers must not leak the address (Referrer-Policy)."""
+IN_ADDRESS = "comfy_cluster.token_in_address"
+"""Key of a cleaned scope whose token stood in the path or the query: answers must not leak it (Referrer-Policy)."""
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -52,6 +52,7 @@ def extract(scope: Scope) -> Extracted:
         cleaned["headers"] = [pair for pair in scope["headers"] if pair[0] not in _SECRET_HEADERS]
     in_address = _from_query(scope, found, cleaned) | _from_path(scope, found, cleaned)
     if in_address:
+        cleaned[IN_ADDRESS] = True
         # The page that sent this request may have the token in its own address.
         headers: Headers = cleaned["headers"] if "headers" in cleaned else scope["headers"]
         cleaned["headers"] = [pair for pair in headers if pair[0] != b"referer"]
@@ -141,5 +142,4 @@ def _from_path(scope: Scope, found: list[str], cleaned: dict[str, Any]) -> bool:
     found.append(match[1])
     cleaned["path"] = rest
     cleaned["raw_path"] = raw_rest
-    cleaned[FROM_PATH] = True
     return True

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Scope
 
+from proxy.accounts import name_key
 from proxy.api_errors import error_headers
 from proxy.auth import identity
 from proxy.base.errors import BadInput, CallerError, Unavailable
@@ -94,7 +95,7 @@ class LoginPages:
             page.headers.update(error_headers(error, request.scope))
             return page
         await self._end_login(request)
-        mark = hashlib.sha256(f"last {name.strip().casefold()}".encode()).hexdigest()[:16]
+        mark = hashlib.sha256(f"last {name_key(name)}".encode()).hexdigest()[:16]
         if request.cookies.get(LAST_USER, mark) != mark:
             target = f"/cluster/switch?next={quote(target, safe='/')}"
         response = RedirectResponse(target, 303, {"Cache-Control": "no-store"})

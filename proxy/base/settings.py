@@ -40,7 +40,12 @@ class Settings(BaseSettings):
         None, description="That administrator's first password. Default: generated and printed once.", repr=False
     )
     login_days: float = Field(14.0, gt=0, description="A login ends after this many days without use.")
-    login_attempts: int = Field(10, ge=1, description="Wrong passwords allowed per user name within `login_window_s`.")
+    login_attempts: int = Field(
+        10,
+        ge=1,
+        description="Wrong passwords allowed per user name and address within `login_window_s`; ten times as many per "
+        "user name from all addresses together.",
+    )
     login_address_attempts: int = Field(
         60, ge=1, description="Wrong passwords allowed per address within `login_window_s`; a classroom shares one."
     )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from starlette.types import Scope
 
 from proxy.base.errors import BadInput
-from proxy.credentials import FROM_PATH, Credential, extract
+from proxy.credentials import IN_ADDRESS, Credential, extract
 
 T = "cct_aB3-._~x"
 Pairs = list[tuple[bytes, bytes]]
@@ -94,7 +94,7 @@ def test_path(path: str, raw: str, left: str, raw_left: str) -> None:
     found = extract(scope(path, raw=raw.encode()))
     assert found.credentials == (Credential("token", T),)
     assert (found.scope["path"], found.scope["raw_path"]) == (left, raw_left.encode())
-    assert found.scope[FROM_PATH] is True
+    assert found.scope[IN_ADDRESS] is True
 
 
 @pytest.mark.parametrize("path", ["/t", "/t/", "/t//x", "/t/a b/x", "/tt/x/y", "/api/t/x/y", "/"])
