@@ -154,7 +154,10 @@ def doctor(context: typer.Context) -> None:
 @app.command()
 def relay(
     server: Annotated[str, typer.Option(help="URL of the cluster proxy.")],
-    token: Annotated[str, typer.Option(envvar="COMFY_CLUSTER_TOKEN", help="API token to add to every request.")],
+    token: Annotated[
+        str,
+        typer.Option(envvar="COMFY_CLUSTER_TOKEN", help="API token to add to every request; rather in the variable."),
+    ],
     listen: Annotated[str, typer.Option(help="HOST:PORT to serve clients on.")] = "127.0.0.1:8188",
     allow_network: Annotated[bool, typer.Option(help="Let other machines use it, and with it your account.")] = False,
 ) -> None:
