@@ -6,7 +6,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from backend_pool.model import Backend, BackendMode
-from proxy.base.backend_url import clean_url
+from proxy.base.backend_url import clean_url, shown_url
 from proxy.base.clock import now_ms
 from proxy.base.database import Database
 from proxy.base.errors import BadInput, Conflict, NotFound
@@ -139,5 +139,5 @@ def _add(s: Session, url: str, name: str | None, source: str) -> Backend:
     try:
         s.flush()
     except IntegrityError as error:
-        raise Conflict(f"A backend named {label} or at {address} is registered already.") from error
+        raise Conflict(f"A backend named {label} or at {shown_url(address)} is registered already.") from error
     return row

@@ -8,7 +8,7 @@ const TEXT = {
   name: "Cluster",
   tooltip: "Your jobs in the cluster",
   idle: "No jobs waiting or running.",
-  waiting: (place) => (place ? `Waiting, place ${place} in line` : "Waiting"),
+  waiting: (place, reason) => (place ? `Waiting, place ${place} in line` : "Waiting") + (reason ? `: ${reason}` : ""),
   running: (progress) => (progress == null ? "Running" : `Running, ${Math.round(progress * 100)} %`),
   collecting: "Fetching pictures",
   badge: (place) => `#${place} in line`,
@@ -130,7 +130,7 @@ function element(tag, className, text) {
 
 function describe(job) {
   if (job.cancel_requested) return TEXT.cancelled;
-  if (job.state === "queued") return TEXT.waiting(job.place);
+  if (job.state === "queued") return TEXT.waiting(job.place, job.reason);
   if (job.state === "collecting") return TEXT.collecting;
   return TEXT.running(job.progress);
 }
