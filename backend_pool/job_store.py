@@ -5,11 +5,11 @@ A change names the epoch its owner holds: an owner that lost the job meanwhile g
 
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import Text, cast, func, inspect, update
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, delete, select
-from sqlmodel.sql.expression import Select, SelectOfScalar
+from sqlmodel.sql.expression import SelectOfScalar
 
+from backend_pool.document_size import held_by, measure
 from backend_pool.job_state import ACTIVE, FINAL, ON_BACKEND, JobState, check
 from backend_pool.model import Job, JobDocument, JsonDict, PromptCounter
 from backend_pool.submission import Result, Submission, count_outputs, workflow_id
@@ -42,7 +42,7 @@ class JobStore:
         return await self._db.write(lambda s: self._insert(s, new))
 
     def _insert(self, s: Session, new: Submission) -> Job:
-        waiting, size = s.exec(_held_by(new.user_id)).one()
+        waiting, size = s.exec(held_by(new.user_id)).one()
         if waiting >= self._queue_limit:
             raise TooManyRequests(f"You have {waiting} jobs waiting, the most allowed. Cancel some or wait.")
         if size >= self._history_size:
@@ -67,7 +67,7 @@ class JobStore:
         s.flush()
         extra = {**new.extra_data, "create_time": job.created_ms}
         s.add(JobDocument(seq=job.key, prompt=new.prompt, extra_data=extra, targets=new.targets))
-        _measure(s, job)
+        measure(s, job)
         return job
 
     async def forget(self, user_id: int, prompt_ids: Sequence[str] | None) -> None:
@@ -205,7 +205,7 @@ class JobStore:
 
         def work(s: Session) -> None:
             query = select(col(Job.seq), Job.document_size).where(Job.user_id == user_id, col(Job.state).in_(FINAL))
-            _, size = s.exec(_held_by(user_id)).one()
+            _, size = s.exec(held_by(user_id)).one()
             out = []
             for place, (seq, own) in enumerate(s.exec(query.order_by(col(Job.seq).desc())).all()):
                 size += own
@@ -233,7 +233,7 @@ class JobStore:
                     document.outputs, document.meta, document.messages = result.outputs, result.meta, result.messages
                 if files is not None:
                     document.files = files
-                _measure(s, row)
+                measure(s, row)
             return row
 
         return await self._db.write(work)
@@ -255,29 +255,8 @@ def _heads() -> SelectOfScalar[Job]:
     return select(Job).where(heads, col(Job.user_id).not_in(busy)).order_by(col(Job.seq))
 
 
-DOCUMENT_PARTS = tuple(column for column in inspect(JobDocument).columns if column.key != "seq")
-
 HEADS = _heads()
 """Made once: building it takes as long as running it."""
-
-
-def _held_by(user_id: int) -> Select[int, int]:
-    """How many active jobs a user has, and the size of their documents."""
-    size = func.coalesce(func.sum(Job.document_size), 0)
-    return select(func.count(), size).where(Job.user_id == user_id, col(Job.state).in_(ACTIVE))
-
-
-def _measure(s: Session, job: Job) -> None:
-    """Note the size of a job's document as the database holds it."""
-    s.flush()
-    size = sum(
-        (func.length(cast(part, Text)) for part in DOCUMENT_PARTS[1:]), func.length(cast(DOCUMENT_PARTS[0], Text))
-    )
-    of_job = select(size).where(JobDocument.seq == job.key).scalar_subquery()
-    s.exec(
-        update(Job).where(col(Job.seq) == job.key).values(document_size=of_job),
-        execution_options={"synchronize_session": False},
-    )
 
 
 def _check_held(row: Job | None, job: Job) -> Job:
