@@ -21,6 +21,10 @@ NODE = "const node = window.app.rootGraph.nodes.find((each) => each.type === typ
 PICTURE = f"""([type, before]) => {{ {NODE}
   const image = node?.imgs?.[0]
   const shown = image?.complete && image.naturalWidth && image.src.includes('/view?')
+  if (!shown && node) {{  // the frontend may still be choosing its own view
+    window.app.canvas.ds.scale = 0.8
+    window.app.canvas.centerOnNode(node)
+  }}
   return shown && image.src !== before ? image.src : null
 }}"""
 
@@ -127,7 +131,6 @@ class WebUi:
 
     async def picture(self, node_type: str = "SaveImage", before: str | None = None) -> str:
         """Wait for a saved picture on a node, another one than `before`; its address."""
-        await self.look_at(node_type)
         shown = await self.page.wait_for_function(PICTURE, arg=[node_type, before], timeout=WAIT_MS)
         return str(await shown.json_value())
 

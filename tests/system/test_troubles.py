@@ -15,7 +15,7 @@ from tests.cluster import Cluster, start_cluster
 from tests.contract import graphs
 from tests.engines import start_engine
 from tests.system.conftest import Newcomer
-from tests.system.inside import becomes, open_files, pids
+from tests.system.inside import LOOK_S, becomes, open_files, pids
 from tests.system.people import Someone, painting
 
 CLASS_SIZE = 20
@@ -77,7 +77,9 @@ async def test_without_any_backend_the_queue_waits_and_goes_on(lonely: Cluster, 
         async with asyncio.timeout(30):
             while backend["health"] != "down":
                 (backend,) = (await admin.comfy.get("/cluster/api/v1/admin/backends")).json()["backends"]
-        assert await ann.ids() == ([], waiting, [])
+        async with asyncio.timeout(30):
+            while await ann.ids() != ([], waiting, []):  # what had been given to it comes back
+                await asyncio.sleep(LOOK_S)
         assert (await ann.comfy.get("/object_info/KSampler")).json() != {}  # the canvas can still be worked on
         assert (await ann.comfy.get("/cluster/")).status == 200
         back = start_engine(tmp_path / "engine", "--port", backend["url"].rpartition(":")[2])
