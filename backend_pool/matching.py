@@ -56,7 +56,8 @@ class Matching:
                 self._told.add(job.key)
                 log.warning("job waits", job=job.prompt_id, user=job.user_id, why=reasons[job.key])
         self._reasons = reasons
-        self._told &= reasons.keys()
+        if len(self._told) > NEEDS_KEPT:
+            self._told.clear()
 
     def reason(self, seq: int) -> str | None:
         """Why the job waits, in plain words; None for one that is not the next of its user."""

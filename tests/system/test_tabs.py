@@ -142,7 +142,7 @@ async def test_a_tab_that_sends_what_no_client_sends_is_closed(ann: Someone, fra
         with contextlib.suppress(websockets.ConnectionClosed):
             await socket.send(iter([piece] * fragments) if fragments > 1 else piece)
         await asyncio.wait_for(socket.wait_closed(), 20)
-        assert socket.close_code == 1009
+        assert socket.close_code in (1009, 1006)  # a reset may overtake the close frame while parts are still sent
     async with ann.comfy.socket("quiet") as quiet:
         await quiet.ws.send_str("x" * (MESSAGE_BYTES - 1))
         await quiet.job(await ann.comfy.submit(graphs.saved(11), "quiet"))

@@ -230,7 +230,8 @@ async def test_nothing_piles_up(studio: Studio) -> None:
     await cycle()
 
     async def back() -> bool:
-        return open_files() == before and not children(zygote)
+        # Fewer are fine: a kept-alive control connection may have been counted before.
+        return all(now <= was for now, was in zip(open_files(), before, strict=True)) and not children(zygote)
 
     await until(back)
 
