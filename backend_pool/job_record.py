@@ -52,6 +52,8 @@ class JobRecord:
         """Store that the job runs, once it does. May be cancelled at any time."""
         await self._began.wait()
         await asyncio.sleep(RUNNING_AFTER_S)
+        if self.job.state is not JobState.ASSIGNED:  # it may be collecting by now, and a slow file is being fetched
+            return
         await self._write(lambda: self._store.running(self.job, self._began_ms))
         self._listener.queue_changed(self.job.user_id)
 
