@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -22,6 +23,7 @@ from pathlib import Path
 from proxy.base.errors import ClusterError, Unavailable
 from proxy.base.log_file import open_log, trim_log
 from user_sessions.directories import make_private
+from user_sessions.listener import bind
 from user_sessions.runtime import Runtime, SessionSpec
 from user_sessions.runtimes import make_runtime
 from user_sessions.sandbox import PR_SET_NAME, PR_SET_PDEATHSIG, Confinement, confine, limit, prctl
@@ -35,16 +37,19 @@ BAD_ORDERS = 2
 def run(spec: SessionSpec, runtime: Runtime, confinement: Confinement, parent: int | None, ready_fd: int | None) -> int:
     """Be the session: enter, serve, and return the exit code. `parent` is the process to die with."""
     try:
-        enter(spec, confinement, parent, ready_fd)
-        asyncio.run(_serve(spec, runtime, ready_fd))
+        listener = enter(spec, confinement, parent, ready_fd)
+        asyncio.run(_serve(spec, runtime, listener, ready_fd))
         return 0
     except (Exception, asyncio.CancelledError):
         traceback.print_exc()
         return FAILED
 
 
-def enter(spec: SessionSpec, confinement: Confinement, parent: int | None, ready_fd: int | None) -> None:
-    """Turn a fresh process into a session's: afterwards it can touch nothing that is not this user's."""
+def enter(spec: SessionSpec, confinement: Confinement, parent: int | None, ready_fd: int | None) -> socket.socket:
+    """Turn a fresh process into a session's: afterwards it can touch nothing that is not this user's.
+
+    Returns the session's socket, bound before the sandbox closed.
+    """
     with contextlib.suppress(PermissionError):  # already the leader of a process group of its own
         os.setsid()
     if parent is not None:
@@ -56,7 +61,7 @@ def enter(spec: SessionSpec, confinement: Confinement, parent: int | None, ready
     _surroundings(spec)
     make_private(spec.socket.parent)
     _claim(spec)
-    spec.socket.unlink(missing_ok=True)
+    listener = bind(spec.socket)
     limit(confinement)
     with contextlib.suppress(OSError):  # a session should be the first to go when memory runs out, not the proxy
         Path("/proc/self/oom_score_adj").write_text("500")
@@ -64,16 +69,17 @@ def enter(spec: SessionSpec, confinement: Confinement, parent: int | None, ready
     if parent is not None:
         _die_with(parent)  # again: a change of credentials clears it
     faulthandler.enable()
+    return listener
 
 
-async def _serve(spec: SessionSpec, runtime: Runtime, ready_fd: int | None) -> None:
+async def _serve(spec: SessionSpec, runtime: Runtime, listener: socket.socket, ready_fd: int | None) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     tasks = asyncio.TaskGroup()
     async with tasks:
-        serving = tasks.create_task(runtime.serve(spec, _reporter(ready_fd)), name="serve")
+        serving = tasks.create_task(runtime.serve(spec, listener, _reporter(ready_fd)), name="serve")
         trimming = tasks.create_task(_keep_log_small(), name="log")
         stopping = tasks.create_task(stopped.wait(), name="stop")
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)

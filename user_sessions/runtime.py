@@ -6,6 +6,7 @@ the runtime's own read-only paths are readable, and nothing else exists. What a 
 must therefore be made in `warm`, not in `serve`.
 """
 
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,10 +73,11 @@ class Runtime(Protocol):
     def warm(self) -> None:
         """Once, in the zygote, before any fork: import and preload what all sessions share. No threads, no loop."""
 
-    async def serve(self, spec: SessionSpec, ready: Callable[[], None]) -> None:
-        """In the child: serve `spec.socket` to requests that carry `spec.secret` in `SECRET_HEADER`.
+    async def serve(self, spec: SessionSpec, listener: socket.socket, ready: Callable[[], None]) -> None:
+        """In the child: serve `listener` to requests that carry `spec.secret` in `SECRET_HEADER`.
 
-        Calls `ready` once the socket accepts. Ends when it is cancelled; whatever it raises ends the session.
+        The listener is a Unix socket bound to `spec.socket` (0600) that does not listen yet: the sandbox lets nobody
+        make another. Calls `ready` once it accepts. Ends when it is cancelled; whatever it raises ends the session.
         """
 
 

@@ -33,7 +33,7 @@ class ProbeRuntime:
     def warm(self) -> None:
         """Nothing to share beyond the imports above."""
 
-    async def serve(self, spec: SessionSpec, ready: Callable[[], None]) -> None:
+    async def serve(self, spec: SessionSpec, listener: socket.socket, ready: Callable[[], None]) -> None:
         """Serve until cancelled."""
 
         async def guarded(request: web.Request) -> web.Response:
@@ -47,7 +47,7 @@ class ProbeRuntime:
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         try:
-            await web.UnixSite(runner, str(spec.socket)).start()
+            await web.SockSite(runner, listener).start()
             ready()
             await asyncio.Event().wait()
         finally:
@@ -62,7 +62,7 @@ class DeafRuntime:
     def warm(self) -> None:
         """Nothing."""
 
-    async def serve(self, spec: SessionSpec, ready: Callable[[], None]) -> None:
+    async def serve(self, spec: SessionSpec, listener: socket.socket, ready: Callable[[], None]) -> None:
         """Hang."""
         while True:
             try:
@@ -79,7 +79,7 @@ class BrokenRuntime:
     def warm(self) -> None:
         """Nothing."""
 
-    async def serve(self, spec: SessionSpec, ready: Callable[[], None]) -> None:
+    async def serve(self, spec: SessionSpec, listener: socket.socket, ready: Callable[[], None]) -> None:
         """Fail."""
         raise RuntimeError("this runtime is broken on purpose")
 

@@ -7,6 +7,7 @@ CPU only, no torch, no prompts.
 import asyncio
 import logging
 import mimetypes
+import socket
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -61,7 +62,7 @@ class LightRuntime:
         except (OSError, subprocess.SubprocessError) as error:
             log.warning("frontend files will be served uncompressed", reason=str(error)[:300])
 
-    async def serve(self, spec: SessionSpec, ready: Callable[[], None]) -> None:
+    async def serve(self, spec: SessionSpec, listener: socket.socket, ready: Callable[[], None]) -> None:
         """Serve one user's session until cancelled."""
         shared = self._load()
         # few threads: each costs a session memory of its own, and they serve one user
@@ -77,8 +78,7 @@ class LightRuntime:
             )
             await runner.setup()
             try:
-                await web.UnixSite(runner, str(spec.socket)).start()
-                spec.socket.chmod(0o600)
+                await web.SockSite(runner, listener).start()
                 ready_line = {"user": spec.user, "version": shared.version, "frontend": shared.frontend.version}
                 log.info("session ready", **ready_line)
                 if not ring.entries:  # the server logs warnings only: the terminal should not be an empty box

@@ -14,6 +14,7 @@ import pytest
 from proxy.base.tasks import Tasks
 from user_sessions.directories import prepare_public, prepare_user
 from user_sessions.light.runtime import LightRuntime
+from user_sessions.listener import bind
 from user_sessions.runtime import SECRET_HEADER, SessionSpec
 
 SECRET = "s3cret-of-this-session"
@@ -50,7 +51,7 @@ async def serving(runtime: LightRuntime, spec: SessionSpec) -> AsyncIterator[Run
     """Run a session in this loop until the block ends."""
     ready = asyncio.Event()
     tasks = Tasks()
-    task = tasks.start("session", runtime.serve(spec, ready.set))
+    task = tasks.start("session", runtime.serve(spec, bind(spec.socket), ready.set))
     waiting = tasks.start("ready", ready.wait())
     async with AsyncExitStack() as stack:
         stack.push_async_callback(tasks.stop)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.user_sessions.light.conftest import spec_in
 from user_sessions.light.runtime import LightRuntime
+from user_sessions.listener import bind
 
 
 def main() -> None:
@@ -20,7 +21,8 @@ def main() -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={sys.argv[2]},mode=700", "tmpfs", users], check=True)
     runtime = LightRuntime(None)
     runtime.warm()
-    asyncio.run(runtime.serve(spec_in(folder), lambda: print("ready", flush=True)))
+    spec = spec_in(folder)
+    asyncio.run(runtime.serve(spec, bind(spec.socket), lambda: print("ready", flush=True)))
 
 
 if __name__ == "__main__":

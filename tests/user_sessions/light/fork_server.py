@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.user_sessions.light.conftest import spec_in
 from user_sessions.light.runtime import LightRuntime
+from user_sessions.listener import bind
 
 
 def main() -> None:
@@ -30,7 +31,7 @@ def main() -> None:
         sockets.append(str(spec.socket))
         pid = os.fork()
         if pid == 0:
-            asyncio.run(runtime.serve(spec, lambda: None))
+            asyncio.run(runtime.serve(spec, bind(spec.socket), lambda: None))
             os._exit(0)
         pids.append(pid)
     print(*sockets, flush=True)
