@@ -11,14 +11,17 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from proxy.base.clock import monotonic_s
+from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.errors import Conflict, Unavailable
 from proxy.base.log_file import tail
+from proxy.base.logs import events
 from proxy.base.processes import spawn, start_time
 from user_sessions.directories import failures, make_private
+from user_sessions.memory import memory_of
+from user_sessions.report import Refresh, Report
 from user_sessions.runtime import SessionSpec
 from user_sessions.sandbox import Confinement
 from user_sessions.spawner import Poll
@@ -27,6 +30,8 @@ from user_sessions.zygotes import session_environment
 PAUSE_S = 0.05
 KILL_TIMEOUT_S = 5.0
 EXITS_KEPT = 500
+
+log = events(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Record:
     pid: int
     started: int
     socket: str
+    refresh: int = 0
+    """How many refreshes had been asked for when it started."""
 
     def alive(self) -> bool:
         """Whether this very process runs."""
@@ -58,6 +65,7 @@ class ChildSpawner:
         stop_timeout_s: float,
     ) -> None:
         self._records = run / "children"
+        self._marker = self._records / "refreshed"
         self._orders = {"runtime": runtime, "options": dict(options), "confinement": confinement.to_json()}
         self._start_timeout_s = start_timeout_s
         self._stop_timeout_s = stop_timeout_s
@@ -86,7 +94,10 @@ class ChildSpawner:
                 return Poll(session_id, "exited", code=code, error=f"The session ended with code {code}.")
             return Poll(session_id, "unknown")
         if record.alive():
-            return Poll(session_id, "running", ready=await _accepts(Path(record.socket)), pid=record.pid)
+            outdated = record.refresh < self._refreshes()[0]
+            return Poll(
+                session_id, "running", ready=await _accepts(Path(record.socket)), pid=record.pid, outdated=outdated
+            )
         code = self._forget(record)
         return Poll(session_id, "exited", pid=record.pid, code=code, error=f"The session ended with code {code}.")
 
@@ -102,12 +113,29 @@ class ChildSpawner:
                 return
         raise Unavailable("The session did not end even when killed. `dmesg` may say why.")
 
-    async def listing(self) -> list[Poll]:
+    async def listing(self, *, memory: bool = False) -> list[Poll]:
         """See Spawner."""
         with failures(self._records):
             names = sorted(self._records.glob("*.json"))
-        polls = [await self.poll(path.stem) for path in names]
-        return [poll for poll in polls if poll.state == "running"]
+        polls = [poll for path in names if (poll := await self.poll(path.stem)).state == "running"]
+        if not memory:
+            return polls
+        return await asyncio.to_thread(lambda: [replace(poll, memory=memory_of(poll.pid or 0)) for poll in polls])
+
+    async def refresh(self, by: str) -> Refresh:
+        """See Spawner. Every start is a fresh one here: nothing to prepare, only to be remembered."""
+        count, _ = self._refreshes()
+        done = Refresh("done", now_ms(), now_ms(), "", by)
+        with failures(self._marker):
+            partial = self._marker.with_suffix(".part")
+            partial.write_text(json.dumps({"count": count + 1, "refresh": asdict(done)}))
+            partial.replace(self._marker)
+        log.info("refresh asked for", by=by)
+        return done
+
+    async def report(self) -> Report:
+        """See Spawner."""
+        return Report(self._refreshes()[1])
 
     async def close(self) -> None:
         """See Spawner."""
@@ -124,7 +152,8 @@ class ChildSpawner:
         finally:
             os.close(read)
             os.close(write)
-        record = Record(spec.session_id, spec.user, child.pid, child.started, str(spec.socket))
+        refreshes = self._refreshes()[0]
+        record = Record(spec.session_id, spec.user, child.pid, child.started, str(spec.socket), refreshes)
         partial = self._record_path(spec.session_id).with_suffix(".part")
         with failures(partial):
             partial.write_text(json.dumps(record.__dict__))
@@ -161,6 +190,14 @@ class ChildSpawner:
         while len(self._exits) > EXITS_KEPT:
             del self._exits[next(iter(self._exits))]
         return code
+
+    def _refreshes(self) -> tuple[int, Refresh]:
+        """How many there were, and the latest."""
+        try:
+            stored = json.loads(self._marker.read_text())
+            return int(stored["count"]), Refresh.from_json(stored["refresh"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0, Refresh()
 
     def _record_path(self, session_id: str) -> Path:
         if not session_id or "/" in session_id or "\0" in session_id or session_id.startswith("."):

@@ -24,6 +24,7 @@ from proxy.base.names import new_id
 from proxy.base.tasks import Tasks
 from user_sessions.directories import failures, make_private, prepare_public
 from user_sessions.host_api import HostApi
+from user_sessions.refresher import Refresher
 from user_sessions.roster import Roster
 from user_sessions.run_dir import SOCKET_BYTES
 from user_sessions.runtimes import FRONTEND_CACHE, readable_paths
@@ -73,7 +74,8 @@ async def serve(config: HostConfig) -> None:
         log.warning("sessions are not confined", reason=confined[0].detail)
     token = _token(config.token_file)
     sandbox = tuple(asdict(layer) for layer in confined)
-    api = HostApi(new_id(), token, config.orders.runtime, roster, zygotes, config.start_timeout_s, stopped.set, sandbox)
+    refresher = Refresher(zygotes, roster, tasks, config.start_timeout_s)
+    api = HostApi(new_id(), token, config.orders.runtime, roster, zygotes, refresher, stopped.set, sandbox)
     runner = web.AppRunner(api.app(), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     mine: int | None = None

@@ -4,10 +4,11 @@ Routes and error mapping only. The token is a file beside the socket: sessions r
 socket on kernels without a sandbox, but they can never read that file.
 """
 
+import asyncio
 import hmac
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
 
@@ -15,7 +16,10 @@ from aiohttp import web
 
 from proxy.base.errors import BadInput, ClusterError, Forbidden
 from proxy.base.logs import events
-from user_sessions.roster import Roster
+from user_sessions.memory import memory_of
+from user_sessions.refresher import Refresher
+from user_sessions.report import Report
+from user_sessions.roster import Entry, Roster
 from user_sessions.runtime import SessionSpec
 from user_sessions.zygotes import Zygotes
 
@@ -35,7 +39,7 @@ class HostApi:
     runtime: str
     roster: Roster
     zygotes: Zygotes
-    warm_timeout_s: float
+    refresher: Refresher
     shut_down: Callable[[], None]
     sandbox: tuple[dict[str, Any], ...]
 
@@ -73,12 +77,16 @@ class HostApi:
                 },
                 "sessions": {"running": len(self.roster.running()), "exited": self.roster.exits()},
                 "sandbox": list(self.sandbox),
+                **Report(self.refresher.last, zygote.failed_nodes if zygote else ()).to_json(),
             }
         )
 
-    async def listing(self, _request: web.Request) -> web.Response:
-        """Every running session: complete, so that one missing here does not run."""
-        return web.json_response({"host": self.host_id, "sessions": [e.view() for e in self.roster.running()]})
+    async def listing(self, request: web.Request) -> web.Response:
+        """Every running session: complete, so that one missing here does not run. `?memory` adds what each takes."""
+        views = [self._view(entry) for entry in self.roster.running()]
+        if "memory" in request.query:
+            views = await asyncio.to_thread(_with_memory, views)
+        return web.json_response({"host": self.host_id, "sessions": views})
 
     async def start(self, request: web.Request) -> web.Response:
         """Start a session and answer once it does."""
@@ -87,30 +95,36 @@ class HostApi:
         except ValueError as error:  # malformed JSON, or bytes that are no text
             raise BadInput("The body is not JSON.") from error
         entry = await self.roster.start(spec)
-        return web.json_response({"host": self.host_id} | entry.view())
+        return web.json_response({"host": self.host_id} | self._view(entry))
 
     async def poll(self, request: web.Request) -> web.Response:
         """running, exited or unknown."""
         session_id = request.match_info["id"]
         entry = await self.roster.look(session_id)
-        found = entry.view() if entry else {"session_id": session_id, "state": "unknown"}
+        found = self._view(entry) if entry else {"session_id": session_id, "state": "unknown"}
         return web.json_response({"host": self.host_id} | found)
 
     async def stop(self, request: web.Request) -> web.Response:
         """End a session; answers when it is gone. One that is not there is as good as ended."""
         entry = await self.roster.stop(request.match_info["id"])
-        found = entry.view() if entry else {"session_id": request.match_info["id"], "state": "unknown"}
+        found = self._view(entry) if entry else {"session_id": request.match_info["id"], "state": "unknown"}
         return web.json_response({"host": self.host_id} | found)
 
-    async def refresh(self, _request: web.Request) -> web.Response:
-        """Fork from a fresh zygote from now on: the shared custom nodes or the frontend changed."""
-        zygote = await self.zygotes.refresh(self.warm_timeout_s)
-        return web.json_response({"pid": zygote.pid, "took_ms": zygote.took_ms})
+    async def refresh(self, request: web.Request) -> web.Response:
+        """Warm a fresh zygote to fork from: the shared custom nodes or the frontend changed. Answers at once."""
+        try:
+            by = str((await request.json())["by"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadInput('The body must say who asks: {"by": "..."}.') from error
+        return web.json_response({"refresh": asdict(self.refresher.begin(by))})
 
     async def shutdown(self, _request: web.Request) -> web.Response:
         """End every session and the host; the answer comes first."""
         self.shut_down()
         return web.json_response({"host": self.host_id, "sessions": len(self.roster.running())})
+
+    def _view(self, entry: Entry) -> dict[str, Any]:
+        return entry.view(self.zygotes.current)
 
     @property
     def _guard(self) -> Any:
@@ -132,3 +146,7 @@ class HostApi:
                 return web.json_response(ClusterError("The session host failed. Its log says why.").body(), status=500)
 
         return guard
+
+
+def _with_memory(views: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [view | {"memory": memory_of(view["pid"]) if view["pid"] else None} for view in views]

@@ -51,8 +51,8 @@ class Entry:
     """Set once it answers or is gone."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def view(self) -> dict[str, Any]:
-        """As the control API shows it; no secret, no path."""
+    def view(self, current: ZygoteProcess | None) -> dict[str, Any]:
+        """As the control API shows it; no secret, no path. Outdated: forked from another zygote than `current`."""
         return {
             "session_id": self.session_id,
             "user": self.user,
@@ -62,6 +62,7 @@ class Entry:
             "code": self.code,
             "exited_ms": self.exited_ms,
             "error": self.error,
+            "outdated": self.zygote is not None and self.zygote is not current,
         }
 
 
@@ -132,6 +133,13 @@ class Roster:
         async with asyncio.TaskGroup() as group:
             for entry in self.running():
                 group.create_task(self._stop_quietly(entry.session_id))
+
+    async def release_unused(self) -> None:
+        """End the retired zygotes that have no session any more, or never had one."""
+        assert self.zygotes is not None
+        in_use = {id(entry.zygote) for entry in self.running()}
+        for zygote in [zygote for zygote in self.zygotes.retired if id(zygote) not in in_use]:
+            await self.zygotes.release(zygote)
 
     def told(self, zygote: ZygoteProcess, message: Mapping[str, Any]) -> None:
         """A zygote's message."""
@@ -205,11 +213,9 @@ class Roster:
         entry.gone.set()
         log.info("session ended", session=entry.session_id, user=entry.user, pid=entry.pid, code=code, error=error)
         self._forget()
-        zygote, entry.zygote = entry.zygote, None
-        if zygote is not None and not any(other.zygote is zygote for other in self.running()):
-            assert self.zygotes is not None
-            if zygote in self.zygotes.retired:
-                self._tasks.start(f"end zygote {zygote.pid}", self.zygotes.release(zygote))
+        entry.zygote = None
+        if self.zygotes is not None and self.zygotes.retired:
+            self._tasks.start("release zygotes", self.release_unused())
 
     def _forget(self) -> None:
         ended = [session_id for session_id, entry in self._entries.items() if entry.exited]

@@ -1,4 +1,4 @@
-"""The seam between the controller and what runs sessions: four verbs, three answers, no guesses.
+"""The seam between the controller and what runs sessions: few verbs, three answers, no guesses.
 
 `HostSpawner` talks to a session host; `ChildSpawner` (its own module) starts plain child processes where forking from a
 zygote is impossible.
@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 import aiohttp
 
 from proxy.base.errors import Conflict, Unavailable
+from user_sessions.report import Refresh, Report
 from user_sessions.run_dir import host_socket
 from user_sessions.runtime import SessionSpec
 
@@ -35,6 +36,10 @@ class Poll:
     pid: int | None = None
     code: int | None = None
     error: str = ""
+    outdated: bool = False
+    """It runs, from before the latest refresh."""
+    memory: int | None = None
+    """Bytes, where it was asked for."""
 
 
 class Spawner(Protocol):
@@ -50,8 +55,15 @@ class Spawner(Protocol):
     async def stop(self, session_id: str) -> None:
         """End a session; returns when it is gone, or never was. Raises Unavailable when that is not certain."""
 
-    async def listing(self) -> list[Poll]:
+    async def listing(self, *, memory: bool = False) -> list[Poll]:
         """All running sessions: one missing here does not run. Raises Unavailable when that cannot be said."""
+
+    async def refresh(self, by: str) -> Refresh:
+        """Begin to prepare new sessions afresh, for changed nodes or models; returns at once, `report` tells the rest.
+        Running sessions go on and are outdated. `by` is who asks. Raises Unavailable."""
+
+    async def report(self) -> Report:
+        """How the latest refresh goes, and what could not be loaded. Raises Unavailable."""
 
     async def close(self) -> None:
         """Let go of connections; sessions go on."""
@@ -109,9 +121,9 @@ class HostSpawner:
         """See Spawner."""
         await self._call("DELETE", f"/sessions/{session_id}", self._stop_timeout_s)
 
-    async def listing(self) -> list[Poll]:
+    async def listing(self, *, memory: bool = False) -> list[Poll]:
         """See Spawner."""
-        answer = await self._call("GET", "/sessions", self._call_timeout_s)
+        answer = await self._call("GET", "/sessions?memory" if memory else "/sessions", self._call_timeout_s)
         try:
             return [_poll(entry) for entry in answer["sessions"]]
         except (KeyError, TypeError) as error:
@@ -121,9 +133,14 @@ class HostSpawner:
         """The host's own account of itself. Raises Unavailable; revives nothing."""
         return await self._once("GET", "/health", self._call_timeout_s)
 
-    async def refresh(self) -> None:
-        """Fork from a freshly warmed zygote from now on. Raises Unavailable; then the old one goes on."""
-        await self._once("POST", "/zygote/refresh", self._start_timeout_s)
+    async def refresh(self, by: str) -> Refresh:
+        """See Spawner. Revives nothing: a host that starts now is as fresh as can be."""
+        answer = await self._once("POST", "/zygote/refresh", self._call_timeout_s, {"by": by})
+        return Refresh.from_json(answer.get("refresh"))
+
+    async def report(self) -> Report:
+        """See Spawner."""
+        return Report.from_json(await self.health())
 
     async def shut_down(self) -> None:
         """End the host and every session. Raises Unavailable."""
@@ -204,6 +221,8 @@ def _poll(answer: Mapping[str, Any]) -> Poll:
             pid=answer.get("pid"),
             code=answer.get("code"),
             error=str(answer.get("error") or ""),
+            outdated=answer.get("outdated") is True,
+            memory=answer.get("memory"),
         )
     except (KeyError, ValueError, AttributeError, TypeError) as error:
         raise Unavailable("The session host's answer made no sense. Are proxy and host of one version?") from error

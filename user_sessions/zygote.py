@@ -159,7 +159,9 @@ def main(arguments: list[str]) -> int:
     gc.collect()
     gc.freeze()
     took_ms = int((time.monotonic() - began) * 1000)
-    host.send(json.dumps({"op": "warm", "session_id": "", "took_ms": took_ms, "threads": threads}).encode())
+    failed = getattr(runtime, "failed_nodes", [])  # only runtimes that load custom nodes know of any
+    told = {"op": "warm", "session_id": "", "took_ms": took_ms, "threads": threads, "failed_nodes": failed}
+    host.send(json.dumps(told).encode())
     Zygote(host, runtime, Confinement.from_json(orders["confinement"])).run()
     return 0
 

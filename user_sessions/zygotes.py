@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from proxy.base.errors import Unavailable
 from proxy.base.logs import events
 from proxy.base.tasks import Tasks
+from user_sessions.report import FailedNode, failed_nodes
 from user_sessions.runtime import SessionSpec
 from user_sessions.zygote import MESSAGE_BYTES
 
@@ -86,6 +87,7 @@ class ZygoteProcess:
         self.warm = False
         self.was_warm = False
         self.took_ms = 0
+        self.failed_nodes: tuple[FailedNode, ...] = ()
         self.error = ""
         self.ended = asyncio.Event()
 
@@ -133,6 +135,7 @@ class ZygoteProcess:
         if message["op"] == "warm":
             self.warm = self.was_warm = True
             self.took_ms = int(message["took_ms"])
+            self.failed_nodes = failed_nodes(message.get("failed_nodes"))
             log.info("zygote warm", pid=self.pid, took_ms=self.took_ms, threads=message["threads"])
             self.settled.set()
         elif message["op"] == "broken":

@@ -16,13 +16,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from aiohttp import web
 
+from proxy.base.errors import Unavailable
 from user_sessions.runtime import SECRET_HEADER, SessionSpec
 
 PTRACE_ATTACH = 16
+BREAK = "PYTHON_PROBE_BREAK"
+"""Python's own variables are handed on to sessions."""
 
 
 class ProbeRuntime:
@@ -92,6 +95,18 @@ class ColdRuntime(ProbeRuntime):
     def warm(self) -> None:
         """Die like a ComfyUI whose import fails."""
         sys.exit(3)
+
+
+class FragileRuntime(ProbeRuntime):
+    """Has a pack of nodes that failed to load; cannot be warmed while the file that BREAK names is there."""
+
+    name = "fragile"
+    failed_nodes: ClassVar = [{"pack": "bad-pack", "error": "No module named 'torch'", "log": "its last words"}]
+
+    def warm(self) -> None:
+        """Look at the file."""
+        if Path(os.environ[BREAK]).exists():
+            raise Unavailable("a broken custom node")
 
 
 def perform(order: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from user_sessions.controller import Address, Sessions
 from user_sessions.directories import prepare_user, public_directory, session_log
 from user_sessions.host_process import HostProcess
 from user_sessions.model import SessionRow
+from user_sessions.report import Refresh, Report
 from user_sessions.run_dir import run_dir, session_socket
 from user_sessions.runtime import SECRET_HEADER, SessionSpec
 from user_sessions.spawner import HostSpawner, Poll, Spawner
@@ -29,6 +30,7 @@ from user_sessions.spawner import HostSpawner, Poll, Spawner
 PROBE = "tests.user_sessions.probe_runtime:ProbeRuntime"
 DEAF = "tests.user_sessions.probe_runtime:DeafRuntime"
 BROKEN = "tests.user_sessions.probe_runtime:BrokenRuntime"
+FRAGILE = "tests.user_sessions.probe_runtime:FragileRuntime"
 COLD = "tests.user_sessions.probe_runtime:ColdRuntime"
 WAIT_S = 30.0
 TABLE = SQLModel.metadata.tables["sessions"]
@@ -103,6 +105,17 @@ async def until(ready: Any) -> None:
             await asyncio.sleep(0.02)
 
 
+async def refreshed(spawner: Spawner) -> Refresh:
+    """Ask for a refresh and wait for its end, done or failed."""
+    await spawner.refresh("the test")
+
+    async def ended() -> bool:
+        return (await spawner.report()).refresh.state in ("done", "failed")
+
+    await until(ended)
+    return (await spawner.report()).refresh
+
+
 class Studio:
     """A session host and what a proxy keeps beside it. `sessions` is the controller of one proxy's life."""
 
@@ -174,10 +187,20 @@ class FaultySpawner:
         self._reach()
         await self.real.stop(session_id)
 
-    async def listing(self) -> list[Poll]:
+    async def listing(self, *, memory: bool = False) -> list[Poll]:
         """See Spawner."""
         self._reach()
-        return await self.real.listing()
+        return await self.real.listing(memory=memory)
+
+    async def refresh(self, by: str) -> Refresh:
+        """See Spawner."""
+        self._reach()
+        return await self.real.refresh(by)
+
+    async def report(self) -> Report:
+        """See Spawner."""
+        self._reach()
+        return await self.real.report()
 
     async def close(self) -> None:
         """See Spawner."""

@@ -16,10 +16,18 @@ import pytest
 from proxy.base.errors import ConfigError, Unavailable
 from proxy.base.log_file import LOG_BYTES
 from proxy.base.processes import recorded, start_time
-from tests.user_sessions.studio import DEAF, PROBE, Studio, ask, gone, make_settings, make_spec, until
+from tests.user_sessions.studio import (
+    DEAF,
+    PROBE,
+    Studio,
+    ask,
+    gone,
+    make_settings,
+    make_spec,
+    until,
+)
 from user_sessions.host_process import HostProcess
 from user_sessions.run_dir import host_socket
-from user_sessions.spawner import HostSpawner
 
 
 async def call(studio: Studio, method: str, path: str, token: str | None = None, data: bytes = b"") -> tuple[int, str]:
@@ -196,21 +204,6 @@ async def test_a_host_nobody_can_reach_any_more_ends_itself(studio: Studio) -> N
     host_socket(studio.host.run).unlink()  # as when the data directory is removed
     for pid in pids:
         await gone(pid)
-
-
-async def test_a_refreshed_zygote_leaves_running_sessions_alone(studio: Studio) -> None:
-    assert isinstance(studio.spawner, HostSpawner)
-    spec = make_spec(studio.settings, "ann")
-    await studio.spawner.start(spec)
-    old = await zygote_pid(studio)
-    await studio.spawner.refresh()
-    new = await zygote_pid(studio)
-    assert new != old
-    bob = await started_pid(studio, "bob")
-    assert bob in children(new) and (await ask(spec, "pid"))["ok"] in children(old)
-    await studio.spawner.stop(spec.session_id)
-    await gone(old)  # retired, and its last session left
-    assert (await studio.health())["zygote"]["retired"] == 0
 
 
 async def test_nothing_piles_up(studio: Studio) -> None:

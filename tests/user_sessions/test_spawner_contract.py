@@ -21,6 +21,7 @@ from tests.user_sessions.studio import (
     gone,
     make_settings,
     make_spec,
+    refreshed,
     until,
 )
 from user_sessions.children import Children
@@ -188,3 +189,28 @@ async def test_the_secret_opens_a_session_and_nothing_else_does(kind: Kind) -> N
     assert await ask(ann, "pid", secret=bob.secret) == {"status": 403}
     assert await ask(ann, "pid", secret="") == {"status": 403}
     assert (await ask(bob, "pid"))["ok"]
+
+
+async def test_sessions_from_before_a_refresh_are_outdated(kind: Kind) -> None:
+    spawner = await kind.make()
+    ann, bob = make_spec(kind.settings, "ann"), make_spec(kind.settings, "bob")
+    assert (await spawner.report()).refresh.state == "none"
+    assert not (await spawner.start(ann)).outdated
+    ended = await refreshed(spawner)
+    assert (ended.state, ended.by, ended.error) == ("done", "the test", "")
+    assert (await spawner.poll(ann.session_id)).outdated
+    assert not (await spawner.start(bob)).outdated
+    again = await kind.make()  # a restarted proxy finds it out too
+    assert {poll.session_id: poll.outdated for poll in await again.listing()} == {
+        ann.session_id: True,
+        bob.session_id: False,
+    }
+    assert (await again.report()).refresh.state == "done"
+
+
+async def test_a_listing_tells_memory_when_asked(kind: Kind) -> None:
+    spawner = await kind.make()
+    await spawner.start(make_spec(kind.settings, "ann"))
+    assert [poll.memory for poll in await spawner.listing()] == [None]
+    (poll,) = await spawner.listing(memory=True)
+    assert poll.memory is not None and 1 << 20 < poll.memory < 1 << 30
