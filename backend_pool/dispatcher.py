@@ -19,10 +19,10 @@ from backend_pool.known_files import KnownFiles
 from backend_pool.listener import JobListener
 from backend_pool.matching import Matching
 from backend_pool.model import Job, JobDocument
+from backend_pool.owner import Owner
 from backend_pool.placement import Waiting, order
 from backend_pool.pool import Member, Pool
-from backend_pool.runner import Owner, Runner
-from backend_pool.upstream import Upstream
+from backend_pool.runner import Runner
 from backend_pool.verdicts import as_history, failed, interrupted
 from proxy.base.bell import rung
 from proxy.base.clock import monotonic_s
@@ -218,7 +218,7 @@ class Dispatcher:
             self._cancelled.discard(job.key)
             member.job = None
             member.done += 1
-            self._tasks.start(f"tidy {job.key}", self._tidy(member, runner.upstream if runner else None))
+            self._tasks.start(f"tidy {job.key}", self._tidy(member, runner))
 
     async def _carry(self, job: Job, member: Member, document: JobDocument, *, resume: bool) -> None:
         owner = await self._owner_of(job.user_id, self._secrets.get(job.key, {}))
@@ -246,15 +246,15 @@ class Dispatcher:
             self._forget(job)
             self._to_prune.add(job.user_id)
 
-    async def _tidy(self, member: Member, upstream: Upstream | None) -> None:
+    async def _tidy(self, member: Member, runner: Runner | None) -> None:
         """Leave nothing of an ended attempt at the backend; nobody waits for this."""
         removed = self._pool.member(member.key) is not member
         with contextlib.suppress(BackendError, TimeoutError):
             async with asyncio.timeout(TIDY_TIMEOUT_S):
-                if upstream is not None and upstream.ended:
-                    await member.client.post("/history", {"delete": [upstream.prompt_id]})
-                elif upstream is not None and removed:
-                    await member.leftovers.end(upstream.prompt_id)
+                if runner is not None and runner.upstream.ended:
+                    await runner.forget()
+                elif runner is not None and removed:
+                    await member.leftovers.end(runner.upstream.prompt_id)
         if removed:
             await member.client.close()
 

@@ -1,27 +1,27 @@
 """Carries one job through one backend: stage, submit, relay, collect, conclude (DESIGN D6).
 
-Decides what becomes of the job; `upstream` talks to the backend, `collector` brings files, `job_record` writes.
+Decides what becomes of the job; `upstream` talks to the backend, `job_files` carries files, `job_record` writes.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
-from backend_pool.collector import Collector
 from backend_pool.errors import BackendGone, BackendRefused, FileGone
 from backend_pool.frames import Message
+from backend_pool.job_files import JobFiles
 from backend_pool.job_record import JobRecord
 from backend_pool.job_state import JobState
 from backend_pool.job_store import Fenced, JobStore, Result
 from backend_pool.known_files import KnownFiles
 from backend_pool.listener import JobListener
 from backend_pool.model import Job, JobDocument, JsonDict
+from backend_pool.owner import Owner
 from backend_pool.pool import Member
-from backend_pool.staging import Staged, Unstageable, stage
-from backend_pool.translator import Translator
+from backend_pool.staging import Unstageable
+from backend_pool.stock_files import StockFiles
 from backend_pool.upstream import Lost, Upstream
-from backend_pool.user_files import UserDirs
 from backend_pool.verdicts import TERMINAL, as_history, began, failed, interrupted, refusal, result_of, state_of
 from proxy.base.errors import CallerError, DiskFull
 from proxy.base.logs import events
@@ -36,16 +36,6 @@ TRANSFER_PAUSES_S = (0.2, 1.0)
 
 class Unheeded(Exception):
     """The user cancelled, and the backend goes on all the same."""
-
-
-@dataclass(frozen=True)
-class Owner:
-    """What a runner needs to know of the job's user. `tag` is the unguessable part of their folder at backends."""
-
-    dirs: UserDirs
-    tag: str
-    secrets: Mapping[str, Any] = field(default_factory=dict)
-    """extra_data that is never stored: API tokens of paid nodes."""
 
 
 class Runner:
@@ -70,9 +60,8 @@ class Runner:
         self._prompt_id = job.prompt_id
         self._document = document
         self._member = member
-        self._owner = owner
+        self._secrets = owner.secrets
         self._settings = settings
-        self._known = known
         self._elsewhere = elsewhere
         self._cancel = asyncio.Event()
         self._told: JsonDict = {}
@@ -80,9 +69,16 @@ class Runner:
         self._last_words: Message | None = None
         self.lost = False
         """The backend let the job down; it deserves a look before it gets another."""
-        self._prepare(Staged(document.prompt))
+        self._files: JobFiles = StockFiles(
+            job, document, member=member, owner=owner, known=known, note=self._record.note_files
+        )
         if job.cancel_requested:
             self._cancel.set()
+
+    async def forget(self) -> None:
+        """Leave nothing of an ended attempt at the backend. Raises BackendError."""
+        if self.upstream.ended:
+            await self._files.forget()
 
     def cancel(self) -> None:
         """The user wants it to end; takes effect wherever the job is."""
@@ -119,27 +115,8 @@ class Runner:
 
     # -- the way through -------------------------------------------------------------------------------------------
 
-    def _prepare(self, staged: Staged) -> None:
-        self._staged = staged
-        self._translator = Translator(self.upstream.prompt_id, self._prompt_id, staged)
-        self._collector = Collector(
-            self._record.job,
-            client=self._member.client,
-            note=self._record.note_files,
-            dirs=self._owner.dirs,
-            tag=self._owner.tag,
-            prompt=self._document.prompt,
-            own=staged.own,
-            known=self._known,
-        )
-        self._collector.files = list(self._document.files)
-
     async def _carry(self, resume: bool) -> None:
-        salt = f"{self._owner.tag}-{self._known.epoch}"
-        staging = asyncio.to_thread(
-            stage, self._document.prompt, self._member.info, self._owner.dirs, self._owner.tag, salt
-        )
-        self._prepare(await staging)
+        await self._files.prepare()
         if self._record.job.state is JobState.COLLECTING:
             self.upstream.ended = True
             document = self._document
@@ -148,21 +125,21 @@ class Runner:
         if resume:
             await self.upstream.take_up(begun=self._record.began)
         elif self._document.files:
-            await asyncio.to_thread(self._collector.discard, {})  # an earlier attempt could not tidy up
+            await asyncio.to_thread(self._files.discard, {})  # an earlier attempt could not tidy up
             await self._record.note_files([])
         if self._cancel.is_set() and not self.upstream.submitted:
             await self._end_cancelled("cancelled before a backend had it")
             return
-        await self._beside(self.upstream.follow(self._staged, self._order(), self._hear, self._record.begin))
+        await self._beside(self.upstream.follow(self._files, self._order(), self._hear, self._record.begin))
         entry = await self.upstream.history()
-        result = result_of(await asyncio.to_thread(self._translator.document, entry), self._prompt_id)
-        if not all(self._collector.is_home(ui) for ui in result.outputs.values()):
-            await self._record.collecting(result, self._collector.files)
+        result = result_of(await asyncio.to_thread(self._files.document, entry), self._prompt_id)
+        if await self.upstream.patiently(lambda: self._files.missing(result.outputs.values())):
+            await self._record.collecting(result, self._files.files)
         await self._conclude(result)
 
     def _order(self) -> JsonDict:
         return {
-            "extra_data": {**self._document.extra_data, **self._owner.secrets},
+            "extra_data": {**self._document.extra_data, **self._secrets},
             "partial_execution_targets": self._document.targets,
         }
 
@@ -193,11 +170,11 @@ class Runner:
     async def _hear(self, frame: str | bytes) -> bool:
         """Act on one frame; True for the end marker."""
         if isinstance(frame, bytes):
-            translated = self._translator.binary(frame) if self._record.began else None
+            translated = self._files.binary(frame) if self._record.began else None
             if translated is not None:
                 self._record.tell(translated)
             return False
-        message = self._translator.text(frame)
+        message = self._files.text(frame)
         if message is None:
             return False
         if message.type == "executing" and message.data.get("node") is None:
@@ -209,64 +186,66 @@ class Runner:
         else:
             if message.type == "execution_start":
                 self._record.begin()
-                self._collector.claims.began_ms = message.data.get("timestamp")
+                self._files.began(message.data.get("timestamp"))
             self._record.tell(message)
         return False
 
     async def _executed(self, data: JsonDict) -> None:
         """Bring the files, then tell. What cannot be brought now is tried again at the end."""
         try:
-            output = self._translator.restored(await self._collector.localize(data.get("output")))
+            output = await self._files.localize(data.get("output"))
         except (FileGone, BackendGone) as error:
             log.warning("file not fetched yet", job=self._prompt_id, backend=self._member.row.name, error=str(error))
             return
         self._told[str(data.get("node"))] = output
-        self._record.tell(Message("executed", {**self._translator.restored(data), "output": output}))
+        self._record.tell(Message("executed", {**self._files.restored(data), "output": output}))
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
     async def _conclude(self, result: Result) -> None:
         """Bring home what is missing, store the end, tell what has not been told."""
-        self._collector.claims.began_ms = began(result.messages) or self._collector.claims.began_ms
+        self._files.began(began(result.messages))
+        if await self.upstream.patiently(lambda: self._files.missing(result.outputs.values())):
+            await self._beside(self._fetch(self._files.bring_rest))
         for node, ui in result.outputs.items():
-            if not self._collector.is_home(ui):
-                await self._beside(self._fetch(ui))
-            localized = self._translator.restored(await self._collector.localize(ui))
+            if not self._files.is_home(ui):
+                await self._beside(self._fetch(partial(self._files.localize, ui)))
+            localized = await self._files.localize(ui)
             if node not in self._told:  # the socket was gone meanwhile; many clients read nothing but `executed`
                 display = (result.meta.get(node) or {}).get("display_node", node)
                 data = {"node": node, "display_node": display, "output": localized, "prompt_id": self._prompt_id}
                 self._record.tell(Message("executed", data))
             self._told[node] = localized
         outputs = {node: self._told[node] for node in result.outputs}
-        messages = self._translator.restored(result.messages)
+        messages = self._files.restored(result.messages)
         last = self._last_words or next((Message(m[0], m[1]) for m in reversed(messages) if m[0] in TERMINAL), None)
-        final = Result(outputs, self._translator.restored(result.meta), messages)
+        final = Result(outputs, self._files.restored(result.meta), messages)
         await self._record.finish(state_of(messages), final, "ended at the backend", last)
 
-    async def _fetch(self, ui: Any) -> None:
-        """The files of one output. A broken transfer is repeated; what the backend cannot give fails the job."""
+    async def _fetch(self, bring: Callable[[], Awaitable[Any]]) -> None:
+        """Files from the backend. A broken transfer is repeated; what the backend cannot give fails the job."""
         for pause_s in TRANSFER_PAUSES_S:
             try:
-                await self._collector.localize(ui)
+                await bring()
                 return
             except (FileGone, BackendGone) as error:
                 log.warning("file not fetched", job=self._prompt_id, backend=self._member.row.name, error=str(error))
             await asyncio.sleep(pause_s)
             await self.upstream.patiently(self.upstream.where)
         try:
-            await self._collector.localize(ui)
+            await bring()
         except BackendGone as error:  # it answers otherwise: rendering again would end the same
             raise FileGone(f"A file could not be fetched from the backend: {error}") from error
 
     async def _end_cancelled(self, why: str) -> None:
         message = interrupted(self._prompt_id)
-        await asyncio.to_thread(self._collector.discard, self._told)
+        await asyncio.to_thread(self._files.discard, self._told)
         result = Result(self._told, messages=[as_history(message)])
         await self._record.finish(JobState.CANCELLED, result, why, message)
 
     async def _fail(self, message: Message) -> None:
-        message = Message(message.type, self._translator.restored(message.data))
-        await asyncio.to_thread(self._collector.discard, self._told)
+        message = Message(message.type, self._files.restored(message.data))
+        await asyncio.to_thread(self._files.discard, self._told)
         result = Result(self._told, messages=[as_history(message)])
         await self._record.finish(JobState.FAILED, result, message.data["exception_message"], message)
 
@@ -288,5 +267,5 @@ class Runner:
             await self._fail(failed(self._prompt_id, "BackendLost", text))
         else:
             await self._record.check_held()
-            await asyncio.to_thread(self._collector.discard, {})  # before it may start elsewhere, under the same names
-            await self._record.requeue(why, counts=counts, files=self._collector.files)
+            await asyncio.to_thread(self._files.discard, {})  # before it may start elsewhere, under the same names
+            await self._record.requeue(why, counts=counts, files=self._files.files)

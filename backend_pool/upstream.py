@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 from aiohttp import ClientWebSocketResponse, WSMsgType
 
-from backend_pool.comfy_client import FileRef, Whereabouts
+from backend_pool.comfy_client import Whereabouts
 from backend_pool.errors import BackendBroken, BackendError, BackendGone, BackendRefused
+from backend_pool.job_files import JobFiles
 from backend_pool.model import JsonDict
 from backend_pool.pool import Member
-from backend_pool.staging import Staged
 from proxy.base.logs import events
 from proxy.base.settings import Settings
 
@@ -80,7 +80,7 @@ class Upstream:
         if begun and not self.submitted:
             raise Lost("the backend does not know the job any more")
 
-    async def follow(self, staged: Staged, order: Mapping[str, Any], hear: Hear, began: Callable[[], None]) -> None:
+    async def follow(self, files: JobFiles, order: Mapping[str, Any], hear: Hear, began: Callable[[], None]) -> None:
         """Submit if that is still to do, then pass on frames until the backend has the prompt in its history."""
         outage = False
         while not self.ended:
@@ -88,7 +88,7 @@ class Upstream:
                 async with self._client.events(self._client_id) as socket:
                     outage = False
                     if not self.submitted:
-                        await self._submit(staged, order)
+                        await self._submit(files, order)
                     if await self._pump(socket, hear, began):
                         return
             except BackendGone as error:
@@ -137,18 +137,15 @@ class Upstream:
                     raise Lost("the backend is gone") from None
                 await asyncio.sleep(RETRY_S)
 
-    async def _submit(self, staged: Staged, order: Mapping[str, Any]) -> None:
+    async def _submit(self, files: JobFiles, order: Mapping[str, Any]) -> None:
         if self._unsure and await self.where() != "absent":
             self.submitted = True
             return
-        for name, path in staged.files.items():
-            size = (await asyncio.to_thread(path.stat)).st_size
-            if not await self._client.has(FileRef(name, staged.folder, "input"), size):
-                await self._client.upload(path, name, staged.folder)
+        await files.send()
         self._unsure = True  # an answer that never comes may follow a prompt that was taken
         ids = {"prompt_id": self.prompt_id, "client_id": self._client_id}
         try:
-            answer = await self._client.submit({"prompt": staged.prompt, **order, **ids})
+            answer = await files.submit({**order, **ids})
         except (BackendBroken, BackendRefused):
             self._unsure = False  # it answered, and not with a prompt id
             raise

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlmodel import select
 
-from backend_pool.runner import Owner
+from backend_pool.owner import Owner
 from backend_pool.user_files import UserDirs
 from proxy.accounts import User
 from proxy.base.database import Database

@@ -22,9 +22,9 @@ from backend_pool.job_state import FINAL, JobState
 from backend_pool.job_store import JobStore, Submission
 from backend_pool.listener import JobListener
 from backend_pool.model import Job, JobDocument, JsonDict
+from backend_pool.owner import Owner
 from backend_pool.pool import Pool
 from backend_pool.registry import Registry
-from backend_pool.runner import Owner
 from backend_pool.user_files import UserDirs
 from proxy.base.database import Database, sqlite_url
 from proxy.base.names import new_id

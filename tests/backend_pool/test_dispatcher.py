@@ -13,7 +13,7 @@ from backend_pool.job_state import JobState
 from backend_pool.matching import BUSY
 from backend_pool.model import BackendMode
 from backend_pool.node_info import input_specs, options
-from backend_pool.runner import Owner
+from backend_pool.owner import Owner
 from backend_pool.user_files import digest
 from backend_pool.user_folder import user_folder
 from proxy.base.errors import DiskFull, NotFound
