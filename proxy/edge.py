@@ -32,7 +32,8 @@ from proxy.upstreams import Upstream, Upstreams
 from proxy.user_events import UserEvents
 from proxy.user_socket import MESSAGE_BYTES, UserSocket
 from proxy.webui import WebUi
-from user_sessions.controller import Address, Sessions
+from user_sessions.controller import Sessions
+from user_sessions.live import Address
 from user_sessions.runtime import SECRET_HEADER
 
 CONTROL = "/cluster"

@@ -9,8 +9,8 @@ from proxy.app import Cluster
 from proxy.base.errors import ClusterError
 from proxy.base.logs import events
 from proxy.edge import session_upstream
-from user_sessions.controller import Address
 from user_sessions.directories import prepare_public
+from user_sessions.live import Address
 from user_sessions.run_dir import clear
 
 log = events(__name__)
@@ -29,7 +29,7 @@ async def start(cluster: Cluster) -> None:
     async def close_connections(_user_id: int, address: Address) -> None:
         await cluster.upstreams.drop(session_upstream(address).key)
 
-    cluster.sessions.on_end(close_connections)
+    cluster.sessions.live.on_end.append(close_connections)
     await cluster.pool.refresh()
     start_loop = cluster.tasks.start
     start_loop("backends", cluster.pool.watch(), vital=True)

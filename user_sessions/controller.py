@@ -5,11 +5,12 @@ crash leaves behind is settled by `reconcile.py`, which compares rows with what 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from proxy.base.clock import monotonic_s, now_ms
+from proxy.base.clock import now_ms
 from proxy.base.database import Database
 from proxy.base.errors import ClusterError, Conflict, Unavailable
 from proxy.base.log_file import tail
@@ -26,40 +27,27 @@ from user_sessions.directories import (
     session_log,
     user_directories,
 )
+from user_sessions.live import Address, LiveSessions
 from user_sessions.model import SessionRow
 from user_sessions.reconcile import Reconciler
+from user_sessions.report import Refresh, Report
 from user_sessions.run_dir import run_dir, session_socket
 from user_sessions.runtime import SessionSpec
 from user_sessions.spawner import Poll, Spawner
-from user_sessions.state import SessionState
+from user_sessions.starts import Starts
+from user_sessions.state import CRASHES, SessionState, crashed_last, crashes, gave_up
 from user_sessions.view import SessionView, view
 
-STARTS_AT_ONCE = 8
 WAIT_MARGIN_S = 60.0
-COOL_DOWN_S = 2.0
-"""How long a failed start is answered from memory: a page that reloads must not start a process each time."""
+LEAVE_TIMEOUT_S = 2.0
+"""How long a stop waits for what is under way at the session to be let go of."""
+ENDING_PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.4)
+"""Between looks at a session whose connections broke: the kernel closes them before the process can be seen to end."""
 
 log = events(__name__)
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where a session answers, and the secret it wants."""
-
-    socket: Path
-    secret: str = field(repr=False)
-    session_id: str
-
-
-@dataclass(frozen=True)
-class Live:
-    """A running session of this generation."""
-
-    address: Address
-    generation: int
-
-
-OnEnd = Callable[[int, Address], Awaitable[None]]
+OnNews = Callable[[int], None]
 
 
 class Sessions:
@@ -71,32 +59,33 @@ class Sessions:
         self._spawner = spawner
         self._tasks = tasks
         self._run = run_dir(settings)
-        self._live: dict[int, Live] = {}
-        self._starts: dict[int, asyncio.Future[Address]] = {}
+        self.live = LiveSessions(tasks)
+        self._starts: Starts[Address] = Starts(tasks, settings.session_start_timeout_s + WAIT_MARGIN_S)
         self._locks: dict[int, asyncio.Lock] = {}
-        self._failed: dict[int, tuple[float, Unavailable]] = {}
-        self._gate = asyncio.Semaphore(STARTS_AT_ONCE)
-        self._on_end: list[OnEnd] = []
+        self._on_news: list[OnNews] = []
+        self._seen: dict[str, Poll] = {}
+        self.report = Report()
+        """What the spawner last told of itself."""
         self.touched: dict[int, int] = {}
         """Last real action by user in milliseconds, not yet in the rows."""
-        self._reconciler = Reconciler(settings, db, spawner, self)
+        self._reconciler = Reconciler(settings, db, spawner, self, tasks)
 
-    def on_end(self, callback: OnEnd) -> None:
-        """Call this when a session ended or is about to: the proxy closes its connections to that socket."""
-        self._on_end.append(callback)
+    def on_news(self, callback: OnNews) -> None:
+        """Call this with a user whose session crashed, came back, or became outdated."""
+        self._on_news.append(callback)
 
     async def adopt(self) -> None:
         """At proxy start: keep what rows and spawner agree on, settle the rest. Raises Unavailable."""
         await self._reconciler.run(starting_up=True)
 
-    async def watch(self, busy: Callable[[], set[int]]) -> None:
-        """Until cancelled: notice ends, stop idle sessions, write activity down. `busy` users are never idle."""
-        await self._reconciler.watch(busy)
+    async def watch(self, busy: Callable[[], set[int]], in_use: Callable[[], set[int]] = set) -> None:
+        """Until cancelled: notice ends, stop idle sessions, move outdated ones, write activity down. `busy` users have
+        a job and are never idle; those `in_use` have a connection open, and are not moved."""
+        await self._reconciler.watch(busy, in_use)
 
     def address(self, user_id: int) -> Address | None:
         """Where that user's session answers; from memory, for the path of every request."""
-        live = self._live.get(user_id)
-        return live.address if live else None
+        return self.live.address(user_id)
 
     def touch(self, user_id: int) -> None:
         """A real action of that user, not a poll or a reconnect. Memory only; `watch` writes it down."""
@@ -104,48 +93,63 @@ class Sessions:
 
     async def ensure(self, user_id: int, slug: str) -> Address:
         """The address of a session that answers; starts one or joins a start under way. Raises Unavailable."""
-        live = self._live.get(user_id)
-        if live is not None:
-            return live.address
-        future = self._starts.get(user_id)
-        if future is None:
-            until, failure = self._failed.get(user_id, (0.0, None))
-            if failure is not None and monotonic_s() < until:
-                raise Unavailable(failure.message, failure.details)
-            future = self._starts[user_id] = asyncio.get_running_loop().create_future()
-            self._tasks.start(f"start session of user {user_id}", self._start_into(future, user_id, slug))
-        try:
-            # Shielded: a browser that goes away must not take the start from others who wait for it.
-            async with asyncio.timeout(self._settings.session_start_timeout_s + WAIT_MARGIN_S):
-                return await asyncio.shield(future)
-        except TimeoutError as error:
-            raise Unavailable("Your workspace takes too long to start. Try again in a moment.") from error
+        address = self.live.address(user_id)
+        if address is not None:
+            return address
+        return await self._starts.join(user_id, lambda: self._start(user_id, slug))
 
-    async def stop(self, user_id: int, why: str = "stop asked for", idle_since_ms: int | None = None) -> None:
-        """End that user's session; returns when it is gone. With `idle_since_ms` only if nothing was done since.
+    async def stop(
+        self, user_id: int, why: str = "stop asked for", idle_since_ms: int | None = None
+    ) -> SessionRow | None:
+        """End that user's session; returns when it is gone, with its row as it was, None when nothing ran. With
+        `idle_since_ms` only if nothing was done since.
         Raises Unavailable when the end is not certain yet: it is wanted, written down and tried again."""
         async with self.lock(user_id):
             row = await self._db.read(lambda s: store.get(s, user_id))
             if row is None or row.state == SessionState.STOPPED:
-                return
+                return None
             if idle_since_ms is not None and max(row.active_ms, self.touched.get(user_id, 0)) > idle_since_ms:
-                return
+                return None
             before = frozenset({SessionState.STARTING, SessionState.RUNNING})
             if row.state == SessionState.FAILED:
                 await self.change(row, frozenset({SessionState.FAILED}), SessionState.STOPPED, why, desired="stopped")
-                return
+                return None
             await self.change(row, before, SessionState.STOPPING, why, desired="stopped")
             await self.finish_stop(row)
+            return row
 
     async def restart(self, user_id: int, slug: str) -> Address:
-        """Stop and start. Raises Unavailable."""
-        self._failed.pop(user_id, None)
+        """Stop and start, whatever happened before. Raises Unavailable."""
+        self._starts.forgive(user_id)
         await self.stop(user_id, "restart asked for")
         return await self.ensure(user_id, slug)
 
+    async def move(self, user_id: int, slug: str, idle_since_ms: int) -> None:
+        """Restart an outdated session that nothing was done in since; its user shall not notice, so the time of the
+        last action stays. Raises Unavailable."""
+        was = await self.stop(user_id, "a fresher one is ready", idle_since_ms)
+        if was is not None:
+            await self._starts.join(user_id, lambda: self._start(user_id, slug, was.active_ms))
+
+    async def revive(self, user_id: int, slug: str, session_id: str | None = None) -> None:
+        """Bring a session back that crashed, for a tab that is open; one that was stopped, or fails to start, stays
+        as it is. `session_id` is the one whose connection just broke."""
+        if session_id is not None and not await self.is_gone(user_id, session_id):
+            return
+        row = await self._db.read(lambda s: store.get(s, user_id))
+        if row is not None and row.state == SessionState.FAILED and crashed_last(row.history):
+            with contextlib.suppress(Unavailable):  # it is in the row, where pages and the next request find it
+                await self.ensure(user_id, slug)
+
+    async def refresh(self, by: str) -> Refresh:
+        """Prepare new sessions afresh, for changed custom nodes or models; returns at once. Raises Unavailable."""
+        started = await self._spawner.refresh(by)
+        self.report = replace(self.report, refresh=started)
+        return started
+
     async def host_ended(self) -> None:
         """At the server's own clean stop, once its session host has ended: what ran was stopped, nothing failed."""
-        self._live.clear()
+        self.live.clear()
         for row in await self._db.read(store.with_process):
             alive = frozenset({SessionState.STARTING, SessionState.RUNNING})
             await self.change(row, alive, SessionState.STOPPING, "the server stops", desired="stopped")
@@ -153,7 +157,7 @@ class Sessions:
 
     async def recheck(self, user_id: int) -> Address | None:
         """Ask the spawner at once, for a caller whose connection was refused: None when the session is gone."""
-        live = self._live.get(user_id)
+        live = self.live.get(user_id)
         if live is None:
             return None
         try:
@@ -168,46 +172,55 @@ class Sessions:
                     await self.ended(row, poll)
         return self.address(user_id)
 
+    async def is_gone(self, user_id: int, session_id: str) -> bool:
+        """Whether that session is over, for a caller whose connection to it broke; waits a moment for its end."""
+        for pause_s in (*ENDING_PAUSES_S, 0.0):
+            address = await self.recheck(user_id)
+            if address is None or address.session_id != session_id:
+                return True
+            await asyncio.sleep(pause_s)
+        return False
+
     async def view_of(self, user_id: int) -> SessionView | None:
         """That user's session; None for one who never had any."""
         row = await self._db.read(lambda s: store.get(s, user_id))
-        return None if row is None else view(row)
+        return None if row is None else view(row, self._seen.get(row.session_id))
 
-    async def listing(self) -> list[SessionView]:
-        """All sessions that ever were, by user."""
-        return [view(row) for row in await self._db.read(store.every)]
+    async def listing(self, *, memory: bool = False) -> list[SessionView]:
+        """All sessions that ever were, by user; with what memory they take where that can be said."""
+        seen = self._seen
+        if memory:
+            with contextlib.suppress(Unavailable):
+                seen = {poll.session_id: poll for poll in await self._spawner.listing(memory=True)}
+        return [view(row, seen.get(row.session_id)) for row in await self._db.read(store.every)]
+
+    def saw(self, polls: Mapping[str, Poll], rows: Iterable[SessionRow]) -> None:
+        """What the spawner's latest listing says."""
+        before, self._seen = self._seen, dict(polls)
+        for row in rows:
+            poll, was = polls.get(row.session_id), before.get(row.session_id)
+            if poll is not None and poll.outdated and not (was is not None and was.outdated):
+                self._tell(row.user_id)
 
     def lock(self, user_id: int) -> asyncio.Lock:
         """Starts and ends of one user's session happen one at a time."""
         return self._locks.setdefault(user_id, asyncio.Lock())
 
-    def live_generations(self) -> dict[int, int]:
-        """Which generation of whose session this proxy sends requests to."""
-        return {user_id: live.generation for user_id, live in self._live.items()}
-
     def went_live(self, row: SessionRow) -> Address:
         """Send requests to the session of that row from now on."""
-        address = Address(Path(row.socket), row.secret, row.session_id)
-        self._live[row.user_id] = Live(address, row.generation)
-        self._failed.pop(row.user_id, None)
-        return address
-
-    def drop(self, user_id: int) -> None:
-        """Send nothing there any more and tell whoever holds connections."""
-        live = self._live.pop(user_id, None)
-        if live is not None:
-            for callback in self._on_end:
-                self._tasks.start(f"session of user {user_id} ended", _quiet(callback, user_id, live.address))
+        self._starts.forgive(row.user_id)
+        return self.live.add(row)
 
     async def finish_stop(self, row: SessionRow) -> None:
         """The second half of a stop: end the process, then say so. Raises Unavailable."""
-        self.drop(row.user_id)
+        if leaving := self.live.drop(row.user_id):
+            await asyncio.wait(leaving, timeout=LEAVE_TIMEOUT_S)
         await self._spawner.stop(row.session_id)
         await self.change(row, frozenset({SessionState.STOPPING}), SessionState.STOPPED, "ended", pid=None)
 
     async def ended(self, row: SessionRow, poll: Poll) -> None:
         """A running or starting session turned out to be gone."""
-        self.drop(row.user_id)
+        self.live.drop(row.user_id)
         last = await asyncio.to_thread(tail, session_log(self._settings.data_dir, row.slug))
         error = "\n".join(part for part in (poll.error or "The session ended without being asked to.", last) if part)
         before = frozenset({SessionState.RUNNING, SessionState.STARTING})
@@ -221,6 +234,8 @@ class Sessions:
         changed = await self._db.write(lambda s: store.compare_and_set(s, change))
         if changed is not None:
             log.info("session", user=row.slug, session=row.session_id, state=str(after), why=why)
+            if after == SessionState.FAILED or (after == SessionState.RUNNING and crashes(changed.history)):
+                self._tell(row.user_id)
         return changed
 
     async def launch(self, row: SessionRow) -> Address:
@@ -238,36 +253,32 @@ class Sessions:
             raise Unavailable("Your workspace was stopped while it started. Try again.")
         return self.went_live(changed)
 
-    async def _start_into(self, future: asyncio.Future[Address], user_id: int, slug: str) -> None:
-        try:
-            address = await self._start(user_id, slug)
-        except ClusterError as error:
-            unavailable = error if isinstance(error, Unavailable) else Unavailable(error.message, error.details)
-            self._failed[user_id] = (monotonic_s() + COOL_DOWN_S, unavailable)
-            future.set_exception(unavailable)
-        except BaseException:
-            future.set_exception(Unavailable("Your workspace could not be started. The server's log says why."))
-            raise
-        else:
-            future.set_result(address)
-        finally:
-            del self._starts[user_id]
-            if not future.cancelled():
-                future.exception()  # whoever asked may be gone: it is in the row and in the log
-
-    async def _start(self, user_id: int, slug: str) -> Address:
-        async with self.lock(user_id), self._gate:
+    async def _start(self, user_id: int, slug: str, active_ms: int | None = None) -> Address:
+        async with self.lock(user_id), self._starts.gate:
             row = await self._db.read(lambda s: store.get(s, user_id))
             if row is not None:
                 address = await self._reconciler.settle(row)
                 if address is not None:
                     return address
+                await self._refuse_another_crash(user_id)
             directories = await asyncio.to_thread(prepare_user, self._settings.data_dir, slug)
             self._tasks.start(f"prune temp of user {user_id}", _prune(directories, slug))
             socket = str(session_socket(self._run, slug))
-            start = store.Start(user_id, slug, socket, new_id(), new_secret())
+            start = store.Start(user_id, slug, socket, new_id(), new_secret(), active_ms)
             limit = self._settings.session_limit
             return await self.launch(await self._db.write(lambda s: store.begin(s, start, limit=limit)))
+
+    async def _refuse_another_crash(self, user_id: int) -> None:
+        row = await self._db.read(lambda s: store.get(s, user_id))
+        if row is not None and row.state == SessionState.FAILED and gave_up(row.history, now_ms()):
+            raise Unavailable(
+                f"Your session ended {CRASHES} times within a minute, so it is not started again by itself.",
+                row.error.partition("\n")[2],
+            )
+
+    def _tell(self, user_id: int) -> None:
+        for callback in self._on_news:
+            callback(user_id)
 
     def _spec(self, row: SessionRow) -> SessionSpec:
         data = self._settings.data_dir
@@ -287,10 +298,3 @@ async def _prune(directories: Directories, slug: str) -> None:
     removed = await asyncio.to_thread(prune_temp, directories)
     if removed:
         log.info("old previews removed", user=slug, files=removed)
-
-
-async def _quiet(callback: OnEnd, user_id: int, address: Address) -> None:
-    try:
-        await callback(user_id, address)
-    except Exception as error:
-        log.error("a listener to the end of sessions failed", exc_info=error)

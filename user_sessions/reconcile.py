@@ -14,13 +14,16 @@ from proxy.base.database import Database
 from proxy.base.errors import ClusterError, Unavailable
 from proxy.base.logs import events
 from proxy.base.settings import Settings
+from proxy.base.tasks import Tasks
 from user_sessions import store
 from user_sessions.model import SessionRow
+from user_sessions.moving import Mover
 from user_sessions.spawner import Poll, Spawner
 from user_sessions.state import SessionState
 
 if TYPE_CHECKING:
-    from user_sessions.controller import Address, Sessions
+    from user_sessions.controller import Sessions
+    from user_sessions.live import Address
 
 INTERVAL_S = 2.0
 FLUSH_S = 30.0
@@ -31,20 +34,21 @@ log = events(__name__)
 class Reconciler:
     """The loop beside the controller; acts through the controller's own verbs."""
 
-    def __init__(self, settings: Settings, db: Database, spawner: Spawner, sessions: "Sessions") -> None:
+    def __init__(self, settings: Settings, db: Database, spawner: Spawner, sessions: "Sessions", tasks: Tasks) -> None:
         self._settings = settings
         self._db = db
         self._spawner = spawner
         self._sessions = sessions
         self._flushed_s = monotonic_s()
         self._blind = False
+        self._mover = Mover(settings.session_refresh_idle_s, sessions, tasks)
 
-    async def watch(self, busy: Callable[[], set[int]]) -> None:
+    async def watch(self, busy: Callable[[], set[int]], in_use: Callable[[], set[int]] = set) -> None:
         """Until cancelled. A spawner that cannot be asked, or a defect, costs a turn, never the loop."""
         while True:
             await asyncio.sleep(INTERVAL_S * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
             try:
-                await self.turn(busy)
+                await self.turn(busy, in_use)
                 self._blind = False
             except ClusterError as error:
                 if not self._blind:
@@ -53,12 +57,14 @@ class Reconciler:
             except Exception as error:  # a defect met with one row must not end the care for all others
                 log.error("a look at the sessions failed", exc_info=error)
 
-    async def turn(self, busy: Callable[[], set[int]]) -> None:
+    async def turn(self, busy: Callable[[], set[int]], in_use: Callable[[], set[int]] = set) -> None:
         """One look at everything. Raises Unavailable."""
         if monotonic_s() - self._flushed_s >= FLUSH_S:
             await self.flush()
         await self.run(starting_up=False)
+        self._sessions.report = await self._spawner.report()
         await self.cull(busy())
+        self._mover.turn(await self._sessions.listing(), lambda: busy() | in_use())
 
     async def flush(self) -> None:
         """Write users' last actions down."""
@@ -89,8 +95,9 @@ class Reconciler:
             if not lock.locked():  # else it is being started or stopped right here
                 async with lock:
                     await self._judge(row, running.get(row.session_id), starting_up=starting_up)
-        live = self._sessions.live_generations()  # before the rows: one that goes live meanwhile is not judged
+        live = self._sessions.live.generations()  # before the rows: one that goes live meanwhile is not judged
         now = {row.session_id: row for row in await self._db.read(store.with_process)}
+        self._sessions.saw(running, now.values())
         self._drop_what_others_ended(live, list(now.values()))
         for session_id in running.keys() - now.keys():
             log.warning("session without a row", session=session_id)
@@ -124,7 +131,7 @@ class Reconciler:
         try:
             match SessionState(row.state):
                 case SessionState.RUNNING if poll is not None:
-                    if self._sessions.live_generations().get(row.user_id) != row.generation:
+                    if self._sessions.live.generations().get(row.user_id) != row.generation:
                         self._sessions.went_live(row)
                 case SessionState.RUNNING:
                     await self._sessions.ended(row, await self._end_of(row))
@@ -166,4 +173,4 @@ class Reconciler:
         running = {row.user_id: row.generation for row in rows if row.state == SessionState.RUNNING}
         for user_id, generation in live.items():
             if running.get(user_id) != generation and not self._sessions.lock(user_id).locked():
-                self._sessions.drop(user_id)
+                self._sessions.live.drop(user_id)

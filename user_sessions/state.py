@@ -73,3 +73,30 @@ def transitions(history: str) -> list[Transition]:
         ]
     except (ValueError, KeyError, TypeError):
         return []
+
+
+CRASHES = 3
+CRASH_WINDOW_MS = 60_000
+CRASH_REST_MS = 300_000
+
+
+def crashes(history: str) -> list[int]:
+    """When the session ended without being asked to, since it was last stopped; milliseconds, oldest first."""
+    found: list[int] = []
+    for change in transitions(history):
+        if change.after is SessionState.STOPPED:
+            found = []
+        elif (change.before, change.after) == (SessionState.RUNNING, SessionState.FAILED):
+            found.append(change.at_ms)
+    return found
+
+
+def crashed_last(history: str) -> bool:
+    """Whether the latest change was such an end."""
+    return any((t.before, t.after) == (SessionState.RUNNING, SessionState.FAILED) for t in transitions(history)[-1:])
+
+
+def gave_up(history: str, at_ms: int) -> bool:
+    """Whether it crashed so often so fast that nothing but its user's wish, or a rest, starts it again."""
+    last = crashes(history)[-CRASHES:]
+    return len(last) == CRASHES and last[-1] - last[0] <= CRASH_WINDOW_MS and at_ms - last[-1] < CRASH_REST_MS

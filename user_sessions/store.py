@@ -39,6 +39,8 @@ class Start:
     socket: str
     session_id: str
     secret: str = field(repr=False)
+    active_ms: int | None = None
+    """Last action of its user; None for now."""
 
 
 def begin(session: Session, start: Start, *, limit: int) -> SessionRow:
@@ -58,7 +60,8 @@ def begin(session: Session, start: Start, *, limit: int) -> SessionRow:
     row.generation += 1
     row.slug, row.socket, row.session_id, row.secret = start.slug, start.socket, start.session_id, start.secret
     row.desired, row.error, row.pid = Desired.RUNNING.value, "", None
-    row.started_ms = row.active_ms = now_ms()
+    row.started_ms = now_ms()
+    row.active_ms = row.started_ms if start.active_ms is None else start.active_ms
     return row
 
 

@@ -79,6 +79,12 @@ class Settings(BaseSettings):
     session_idle_timeout_s: float = Field(
         3600.0, ge=0, description="A session without activity or jobs for this long is stopped; 0 never stops one."
     )
+    session_refresh_idle_s: float = Field(
+        30.0,
+        ge=0,
+        description="After a refresh of custom nodes or models, a session without a job, an action or an open tab for "
+        "this long is restarted by itself; the others when their users say so.",
+    )
     session_limit: int = Field(200, ge=1, description="How many sessions may run at once.")
     session_stop_timeout_s: float = Field(5.0, gt=0, description="How long a session may take to end before a kill.")
     session_memory_mb: int = Field(4096, ge=64, description="Address space a session may use.")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.user_sessions.studio import Studio, open_studio, short_directory
 from tests.user_sessions.test_light_end_to_end import fetch
-from user_sessions.controller import Address
+from user_sessions.live import Address
 
 PAGE = (
     "/",

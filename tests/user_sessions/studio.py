@@ -18,9 +18,10 @@ from proxy.base.errors import Unavailable
 from proxy.base.names import new_id, new_secret
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
-from user_sessions.controller import Address, Sessions
+from user_sessions.controller import Sessions
 from user_sessions.directories import prepare_user, public_directory, session_log
 from user_sessions.host_process import HostProcess
+from user_sessions.live import Address
 from user_sessions.model import SessionRow
 from user_sessions.report import Refresh, Report
 from user_sessions.run_dir import run_dir, session_socket

@@ -10,7 +10,8 @@ import pytest
 
 from proxy.base.errors import Unavailable
 from tests.user_sessions.studio import BROKEN, FaultySpawner, Studio, ask, gone, make_spec, open_studio, until
-from user_sessions.controller import Address, Sessions
+from user_sessions.controller import Sessions
+from user_sessions.live import Address
 from user_sessions.model import SessionRow
 from user_sessions.reconcile import Reconciler
 from user_sessions.state import SessionState
@@ -25,7 +26,7 @@ def nobody() -> set[int]:
 
 def reconciler(studio: Studio, sessions: Sessions | None = None, spawner: Any = None) -> Reconciler:
     """The loop's body, to be stepped by hand."""
-    return Reconciler(studio.settings, studio.db, spawner or studio.spawner, sessions or studio.sessions)
+    return Reconciler(studio.settings, studio.db, spawner or studio.spawner, sessions or studio.sessions, studio.tasks)
 
 
 async def pid_of(address: Address) -> int:
@@ -110,7 +111,7 @@ async def test_a_crash_is_noticed_told_and_mended_by_the_next_visit(studio: Stud
     async def note(user_id: int, address: Address) -> None:
         ended.append((user_id, address))
 
-    studio.sessions.on_end(note)
+    studio.sessions.live.on_end.append(note)
     first = await studio.sessions.ensure(ANN, "ann")
     pid = await pid_of(first)
     os.kill(pid, signal.SIGKILL)

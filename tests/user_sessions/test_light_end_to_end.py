@@ -6,7 +6,7 @@ from typing import Any
 import aiohttp
 
 from tests.user_sessions.studio import open_studio
-from user_sessions.controller import Address
+from user_sessions.live import Address
 from user_sessions.runtime import SECRET_HEADER
 
 
