@@ -4,6 +4,7 @@ Written for comfyui-frontend-package 1.58. Its nodes are drawn on a canvas, so w
 `app` object; what can be clicked is clicked. Every wait ends after WAIT_MS.
 """
 
+import base64
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,15 @@ PICTURE = f"""([type, before]) => {{ {NODE}
   }}
   return shown && image.src !== before ? image.src : null
 }}"""
+
+DROP = """async ([content, name, type]) => {
+  const data = new DataTransfer()
+  data.items.add(new File([Uint8Array.from(atob(content), (char) => char.charCodeAt(0))], name, { type }))
+  const at = { dataTransfer: data, bubbles: true, cancelable: true, clientX: 300, clientY: 700 }
+  for (const kind of ['dragenter', 'dragover', 'drop']) {
+    document.querySelector('#graph-canvas').dispatchEvent(new DragEvent(kind, at))
+  }
+}"""
 
 
 async def sign_in(page: Page, url: str, username: str, password: str) -> None:
@@ -82,6 +92,26 @@ class WebUi:
         """Open a workflow as a dropped file would."""
         await self.page.evaluate("(workflow) => window.app.loadGraphData(workflow)", workflow)
 
+    async def drop(self, name: str, content: bytes, mime_type: str) -> None:
+        """Drop a file onto an empty place of the canvas."""
+        await self.page.evaluate(DROP, [base64.b64encode(content).decode(), name, mime_type])
+
+    async def shows(self, node_type: str) -> None:
+        """Wait until the open workflow has a node of a type."""
+        script = f"(type) => {{ {NODE} return Boolean(node) }}"
+        await self.page.wait_for_function(script, arg=node_type, timeout=WAIT_MS)
+
+    async def open_templates(self) -> None:
+        """Open the dialog with the templates; wait for one."""
+        await self.page.evaluate("() => void window.app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+        await self.page.locator("[data-testid^=template-workflow-]").first.wait_for(timeout=WAIT_MS)
+
+    async def open_template(self, title: str) -> None:
+        """Choose one in the open dialog; the dialog closes."""
+        cards = self.page.locator("[data-testid^=template-workflow-]")
+        await cards.filter(has_text=title).first.click()
+        await cards.first.wait_for(state="hidden", timeout=WAIT_MS)
+
     async def set_widget(self, node_type: str, name: str, value: object) -> None:
         """Set a number or a choice on the first node of a type."""
         script = f"""([type, name, value]) => {{ {NODE}
@@ -106,6 +136,14 @@ class WebUi:
         """Press a button widget, such as LoadImage's upload."""
         script = f"([type, name]) => {{ {NODE} node.widgets.find((each) => each.name === name).callback() }}"
         await self.page.evaluate(script, [node_type, name])
+
+    async def upload(self, node_type: str, file: Path) -> str:
+        """Choose a file for a node's upload button; the name it was given."""
+        async with self.page.expect_file_chooser() as chooser:
+            await self.press_widget(node_type, "upload")
+        async with self.page.expect_response("**/upload/image", timeout=WAIT_MS) as uploaded:
+            await (await chooser.value).set_files(file)
+        return str((await (await uploaded.value).json())["name"])
 
     async def save_as(self, name: str) -> None:
         """Save the open workflow under a new name, as Ctrl+S does."""
@@ -183,6 +221,17 @@ class WebUi:
         async with self.page.expect_response(f"**/api/jobs/{job_id}/cancel", timeout=WAIT_MS) as posted:
             await self.row(job_id).get_by_role("button", name="Cancel").click()
         return await posted.value
+
+    async def job_menu(self, job_id: str, entry: str) -> None:
+        """Choose an entry of a row's menu."""
+        await self.row(job_id).hover(timeout=WAIT_MS)
+        await self.row(job_id).get_by_role("button", name="More").click()
+        await self.page.get_by_role("menuitem", name=entry).click()
+
+    async def opened(self, job_id: str) -> None:
+        """Wait until the workflow of a job is the open one."""
+        script = "(id) => window.app.extensionManager.workflow.activeWorkflow?.path.includes(id)"
+        await self.page.wait_for_function(script, arg=job_id, timeout=WAIT_MS)
 
     async def clear_queue(self) -> None:
         """Drop all waiting jobs."""

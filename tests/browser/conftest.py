@@ -9,8 +9,9 @@ import pytest
 from playwright.async_api import Browser
 
 from tests import chromium
+from tests.browser.runtimes import RUNTIMES, Runtime
 from tests.browser.visitor import Visitor
-from tests.cluster import Cluster, start_cluster
+from tests.cluster import Cluster
 
 Visit = Callable[..., Awaitable[Visitor]]
 COUNTER = itertools.count(1)
@@ -22,10 +23,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
+@pytest.fixture(scope="session", params=RUNTIMES)
+def runtime(request: pytest.FixtureRequest) -> Runtime:
+    """What sessions run: each test runs over all."""
+    made = request.param()
+    assert isinstance(made, Runtime)
+    return made
+
+
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory, runtime: Runtime) -> Iterator[Cluster]:
     """A server with two engines, shared."""
-    with start_cluster(tmp_path_factory.mktemp("browsers"), "--engines", "2") as running:
+    with runtime.start(tmp_path_factory.mktemp(runtime.name), "--engines", "2") as running:
         yield running
 
 

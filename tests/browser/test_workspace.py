@@ -8,32 +8,39 @@ from playwright.async_api import Browser, Page, ViewportSize, expect
 
 from tests import chromium
 from tests.browser.conftest import Visit
+from tests.browser.runtimes import Runtime
 from tests.browser.visitor import Visitor
-from tests.cluster import start_cluster
 from tests.system.inside import fault
 
 PHONE: ViewportSize = {"width": 390, "height": 844}
 PAGES = ("/cluster/", "/cluster/gallery", "/cluster/account")
 
 
-async def test_a_saved_workflow_survives_a_restart_from_the_sidebar(visit: Visit) -> None:
+async def test_settings_workflows_and_files_survive_a_restart_from_the_sidebar(visit: Visit) -> None:
     ann = await visit("ann")
     webui = await ann.open()
+    await ann.page.evaluate("() => window.app.extensionManager.setting.set('Comfy.Graph.CanvasInfo', false)")
     await webui.write_prompt("kept for later")
     await webui.save_as("My fox")
+    await webui.run()
+    address = await webui.picture()
     await ann.show_cluster_tab()
     panel = ann.page.locator(".cluster-panel")
     await expect(panel).to_contain_text(ann.person.name)
-    before = (await ann.get("/cluster/api/v1/session"))["started_ms"]
+    await ann.shot("cluster-tab")
+    before = await webui.api_prompt()
+    started_ms = (await ann.get("/cluster/api/v1/session"))["started_ms"]
     async with ann.page.expect_response("**/cluster/api/v1/session/restart") as restarted:
         await panel.get_by_role("button", name="Restart my session").click()
     assert (await restarted.value).status == 200
-    assert (await ann.get("/cluster/api/v1/session"))["started_ms"] > before
+    assert (await ann.get("/cluster/api/v1/session"))["started_ms"] > started_ms
     await webui.reload()
+    assert await webui.api_prompt() == before
+    assert await ann.page.evaluate("() => window.app.extensionManager.setting.get('Comfy.Graph.CanvasInfo')") is False
     await ann.page.get_by_test_id("workflows-tab-button").first.click()
     await ann.page.get_by_text("My fox", exact=False).first.wait_for()
-    texts = [node["inputs"].get("text") for node in (await webui.api_prompt()).values()]
-    assert "kept for later" in texts
+    await ann.shot("after-a-restart")
+    assert len(await webui.picture_bytes(address)) > 1000
     await webui.run()
     await webui.picture()
 
@@ -64,10 +71,12 @@ async def test_the_cluster_tab_shows_the_queue_and_cancels(visit: Visit) -> None
     await webui.idle()
 
 
-async def test_a_first_visit_shows_a_workflow_this_pool_can_run(browser: Browser, tmp_path: Path) -> None:
+async def test_a_first_visit_shows_a_workflow_this_pool_can_run(
+    browser: Browser, runtime: Runtime, tmp_path: Path
+) -> None:
     options = ["--step-ms", "1", "--checkpoints", "only.safetensors", "--without", "diffusion_models"]
     env = {"COMFY_CLUSTER_ENGINE_ARGS": json.dumps(options)}
-    with await asyncio.to_thread(start_cluster, tmp_path, "--engines", "1", env=env) as cluster:
+    with await asyncio.to_thread(runtime.start, tmp_path, "--engines", "1", env=env) as cluster:
         context = await chromium.window(browser)
         ann = Visitor(cluster, await asyncio.to_thread(cluster.user, "ann"), context, await chromium.tab(context))
         await ann.sign_in()

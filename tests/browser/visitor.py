@@ -1,5 +1,8 @@
 """Somebody with an account in front of a browser window."""
 
+import os
+import re
+from pathlib import Path
 from typing import Any
 
 from playwright.async_api import BrowserContext, Page
@@ -7,7 +10,8 @@ from playwright.async_api import BrowserContext, Page
 from tests.cluster import Cluster, Person
 from tests.webui import WebUi, sign_in
 
-PICTURES = "() => Object.values(window.app.nodeOutputs).flatMap((output) => output.images ?? [])"
+SHOTS = os.environ.get("BROWSER_SHOTS")
+"""A folder: scenes leave screenshots there, for people to look at."""
 
 
 class Visitor:
@@ -46,6 +50,13 @@ class Visitor:
         """Open the sidebar tab of the cluster."""
         await self.page.get_by_label("Your jobs in the cluster", exact=True).first.click()
         await self.page.locator(".cluster-panel").wait_for()
+
+    async def shot(self, scene: str) -> None:
+        """A screenshot named after the runtime and the scene, where screenshots are wanted."""
+        if SHOTS:
+            runtime = re.search(r"\[([\w.-]+)", os.environ.get("PYTEST_CURRENT_TEST", ""))
+            Path(SHOTS).mkdir(parents=True, exist_ok=True)
+            await self.webui.screenshot(Path(SHOTS) / f"{runtime[1] if runtime else 'page'}-{scene}.png")
 
     def problems(self) -> list[str]:
         """What went wrong in the page so far."""

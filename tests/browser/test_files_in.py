@@ -1,0 +1,72 @@
+"""Files that find their way onto the canvas: a painted mask, a picture with its workflow, a template."""
+
+import io
+from pathlib import Path
+
+from PIL import Image
+
+from tests.browser.conftest import Visit
+from tests.browser.graphs import mask_shown
+from tests.browser.mask_editor import MaskEditor
+
+
+async def test_a_mask_painted_in_the_editor_reaches_the_run(visit: Visit, tmp_path: Path) -> None:
+    Image.radial_gradient("L").convert("RGB").resize((400, 300)).save(tmp_path / "photo.png")
+    ann = await visit("ann")
+    webui = await ann.open()
+    await webui.load(mask_shown())
+    await webui.upload("LoadImage", tmp_path / "photo.png")
+    await webui.look_at("LoadImage")
+    editor = MaskEditor(ann.page)
+    await editor.open("LoadImage")
+    await editor.stroke()
+    await ann.shot("mask-editor")
+    await editor.save()
+    chosen = (await webui.api_prompt())["1"]["inputs"]["image"]
+    assert "clipspace" in chosen and chosen.endswith(" [input]")
+    shown = Image.open(io.BytesIO(await webui.picture_bytes(await webui.picture("LoadImage"))))
+    assert shown.size == (400, 300)
+    assert _at_middle(shown.getchannel("A")) < 200 < _at_corner(shown.getchannel("A"))
+    await webui.run()
+    mask = Image.open(io.BytesIO(await webui.picture_bytes(await webui.picture("SaveImage")))).convert("L")
+    await ann.shot("mask-run")
+    assert _at_middle(mask) > 55 > _at_corner(mask)
+    assert _at_corner(mask) == 0
+
+
+async def test_a_picture_dropped_on_the_canvas_brings_its_workflow_back(visit: Visit) -> None:
+    ann = await visit("ann")
+    webui = await ann.open()
+    await webui.write_prompt("a fox to be found again")
+    await webui.set_widget("KSampler", "seed", 4711)
+    first = await webui.run()
+    picture = await webui.picture_bytes(await webui.picture())
+    prompt = await webui.api_prompt()
+    await webui.load(mask_shown())
+    await webui.drop("fox.png", picture, "image/png")
+    await webui.shows("KSampler")
+    assert await webui.api_prompt() == prompt
+    again = await webui.run()
+    assert again != first
+    await webui.idle()
+    assert await webui.picture_bytes(await webui.picture()) == picture
+    await ann.shot("dropped")
+
+
+async def test_a_template_opens_and_runs(visit: Visit) -> None:
+    ann = await visit("ann")
+    webui = await ann.open()
+    await webui.open_templates()
+    await ann.shot("templates")
+    await webui.open_template("A first picture")
+    await webui.shows("EmptyImage")
+    await webui.run()
+    assert len(await webui.picture_bytes(await webui.picture())) > 100
+
+
+def _at_middle(picture: Image.Image) -> int:
+    return int(picture.getpixel((picture.width // 2, picture.height // 2)))  # type: ignore[arg-type]
+
+
+def _at_corner(picture: Image.Image) -> int:
+    return int(picture.getpixel((5, 5)))  # type: ignore[arg-type]
