@@ -13,8 +13,7 @@ from backend_pool.job_state import ACTIVE, FINAL, JobState
 from backend_pool.model import Job, JobDocument
 from proxy.base.database import Database
 
-CHUNK = 500
-"""Documents read by one statement."""
+SUBMITTED = ("prompt", "extra_data")
 PART_ROWS = 100
 PART_SIZE = 4 * 1024 * 1024
 """What one part of a long list holds at most, unless one document alone is larger."""
@@ -48,9 +47,9 @@ class Listed:
 
 @dataclass(frozen=True)
 class JobPage:
-    """One page, its documents without what was submitted, and the number of jobs that match in all."""
+    """One page, and the number of jobs that match in all."""
 
-    jobs: list[tuple[Job, JobDocument]]
+    jobs: list[Listed]
     total: int
 
 
@@ -80,11 +79,15 @@ class JobQueries:
         listed = [Listed(*row) for row in await self._db.read(lambda s: s.exec(query).all())]
         return listed[::-1] if last else listed
 
-    async def parts(self, listed: Sequence[Listed]) -> AsyncIterator[list[tuple[Job, JobDocument]]]:
+    async def parts(
+        self, listed: Sequence[Listed], *, submitted: bool = True
+    ) -> AsyncIterator[list[tuple[Job, JobDocument]]]:
         """Those jobs with their documents, in order, never more than a part of them in memory; what was deleted
-        meanwhile is left out."""
+        meanwhile is left out. Without `submitted` what people sent, most of a document, is not read."""
         for seqs in _parts(listed):
             query = _joined().where(col(Job.seq).in_(seqs))
+            if not submitted:
+                query = query.options(*(defer(_column(JobDocument, name), raiseload=True) for name in SUBMITTED))
 
             def work(s: Session, query: Select[Job, JobDocument] = query) -> dict[int, tuple[Job, JobDocument]]:
                 return {job.key: (job, document) for job, document in s.exec(query)}
@@ -106,7 +109,8 @@ class JobQueries:
             keys: list[Any] = [key, col(Job.seq)]
             if order.descending:
                 keys = [key.desc() for key in keys]
-            return JobPage(_part(s, shown, keys, window), total)
+            query = _listed().where(*shown).order_by(*keys).offset(window.skip or 0).limit(window.limit)
+            return JobPage([Listed(*row) for row in s.exec(query).all()], total)
 
         return await self._db.read(work)
 
@@ -120,24 +124,6 @@ def _shown(user_id: int, states: frozenset[JobState]) -> list[ColumnElement[bool
     """Jobs in these states, without those cancelled before they began: ComfyUI keeps no history of them."""
     never_began = and_(col(Job.state).in_(FINAL), col(Job.started_ms).is_(None))
     return [col(Job.user_id) == user_id, col(Job.state).in_(states), ~never_began]
-
-
-def _part(
-    s: Session, shown: list[ColumnElement[bool]], keys: Sequence[Any], window: Window
-) -> list[tuple[Job, JobDocument]]:
-    """A window of jobs. Which ones is settled on the rows alone: sorting would drag every document along."""
-    chosen = select(Job.seq).where(*shown).order_by(*keys).offset(window.skip or 0).limit(window.limit)
-    seqs = list(s.exec(chosen).all())
-    found: dict[int, tuple[Job, JobDocument]] = {}
-    for start in range(0, len(seqs), CHUNK):
-        query = _joined().where(col(Job.seq).in_(seqs[start : start + CHUNK]))
-        # What was submitted is most of a document, and no list shows it.
-        query = query.options(
-            defer(_column(JobDocument, "prompt"), raiseload=True),
-            defer(_column(JobDocument, "extra_data"), raiseload=True),
-        )
-        found |= {job.key: (job, document) for job, document in s.exec(query)}
-    return [found[seq] for seq in seqs if seq in found]
 
 
 def _parts(listed: Sequence[Listed]) -> Iterator[list[int]]:

@@ -3,6 +3,7 @@
 Parameters and errors as in ComfyUI 0.8.0's server.py; `cancelled` and the cancel routes as in newer versions.
 """
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -10,10 +11,12 @@ from starlette.responses import Response
 
 from backend_pool.job_queries import JobOrder, JobQueries, Window
 from backend_pool.job_state import JobState
+from backend_pool.model import Job, JobDocument
 from proxy.base.settings import Settings
-from proxy.comfy_json import ComfyJson
+from proxy.comfy_json import ComfyJson, dumps
 from proxy.comfy_request import identity, ids, read_command
 from proxy.comfy_shapes import STATUS, job_detail, job_item
+from proxy.comfy_stream import entries, response
 from proxy.job_control import Jobs
 
 SORTS = ("created_at", "execution_duration")
@@ -40,17 +43,16 @@ class JobsRoutes:
         except _Invalid as error:
             return ComfyJson({"error": str(error)}, 400)
         page = await self.queries.page(identity(request).user_id, states, order, Window(limit, offset))
-        return ComfyJson(
-            {
-                "jobs": [job_item(job, document) for job, document in page.jobs],
-                "pagination": {
-                    "offset": offset,
-                    "limit": limit,
-                    "total": page.total,
-                    "has_more": offset + len(page.jobs) < page.total,
-                },
-            }
-        )
+        more = offset + len(page.jobs) < page.total
+        pagination = {"offset": offset, "limit": limit, "total": page.total, "has_more": more}
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b'{"jobs":['
+            async for piece in entries(self.queries, page.jobs, _item, submitted=False):
+                yield piece
+            yield f'],"pagination":{dumps(pagination)}}}'.encode("ascii")
+
+        return await response(pieces())
 
     async def one(self, request: Request) -> Response:
         """GET /api/jobs/{id}."""
@@ -72,6 +74,10 @@ class JobsRoutes:
             return ComfyJson({"error": "job_ids must be a list of job ids", "invalid_ids": []}, 400)
         ended = await self.jobs.cancel(identity(request).user_id, ids(body, "job_ids"))
         return ComfyJson({"cancelled": bool(ended)})
+
+
+def _item(job: Job, document: JobDocument) -> str:
+    return dumps(job_item(job, document))
 
 
 def _states(request: Request) -> frozenset[JobState]:

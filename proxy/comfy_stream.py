@@ -17,10 +17,12 @@ JSON = "application/json"
 Encode = Callable[[Job, JobDocument], str]
 
 
-async def entries(queries: JobQueries, listed: Sequence[Listed], encode: Encode) -> AsyncIterator[bytes]:
-    """What `encode` makes of each job, with commas between."""
+async def entries(
+    queries: JobQueries, listed: Sequence[Listed], encode: Encode, *, submitted: bool = True
+) -> AsyncIterator[bytes]:
+    """What `encode` makes of each job, with commas between; without `submitted` it may not touch what was sent."""
     comma = ""
-    async for part in queries.parts(listed):
+    async for part in queries.parts(listed, submitted=submitted):
         text = await asyncio.to_thread(_joined, part, encode)
         if text:
             yield f"{comma}{text}".encode("ascii")

@@ -216,7 +216,7 @@ async def test_pages(store: JobStore, queries: JobQueries) -> None:
         order: JobOrder, window: Window, states: frozenset[JobState] = ACTIVE | FINAL
     ) -> tuple[list[str], int]:
         page = await queries.page(1, states, order, window)
-        return [job.prompt_id for job, _ in page.jobs], page.total
+        return await shown(queries, page.jobs), page.total
 
     assert await ids(JobOrder(), Window(2, 0)) == (["q", "p2"], 4)
     assert await ids(JobOrder(), Window(2, 2)) == (["p1", "p0"], 4)
