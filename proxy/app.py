@@ -29,6 +29,7 @@ from proxy.job_control import Jobs
 from proxy.job_views import JobViews
 from proxy.open_sockets import OpenSockets
 from proxy.readiness import Readiness
+from proxy.reboot import Reboot
 from proxy.secret_key import load_or_create
 from proxy.starter import Starter, read_workflow
 from proxy.upstreams import Upstreams
@@ -82,6 +83,8 @@ class Cluster:
     queries: JobQueries
     dispatcher: Dispatcher
     upstreams: Upstreams
+    events: UserEvents
+    sockets: OpenSockets
     asgi: ASGIApp
 
 
@@ -116,15 +119,18 @@ def build(settings: Settings, db: Database) -> Cluster:
     starter = Starter(pool, settings)
     readiness = Readiness(db, settings.data_dir, free_mb=settings.free_space_mb, spawner=spawner, tasks=tasks)
     health = HealthRoutes(db, pool, readiness, events, spawner, access.authenticator)
+    sockets = OpenSockets(access.authenticator, access.cache, tasks)
+    sessions.on_news(events.session_news)
     asgi = Edge(
         control=Control([*health.routes(), *api.routes(deps), *pages.routes(deps)]),
         comfy=comfy.app(),
         authenticator=access.authenticator,
         sessions=sessions,
         events=events,
-        sockets=OpenSockets(access.authenticator, access.cache, tasks),
+        sockets=sockets,
         webui=WebUi(upstreams, starter),
         starter=starter,
+        reboot=Reboot(sessions, events, settings),
         upstreams=upstreams,
         tasks=tasks,
         settings=settings,
@@ -143,5 +149,7 @@ def build(settings: Settings, db: Database) -> Cluster:
         queries=queries,
         dispatcher=dispatcher,
         upstreams=upstreams,
+        events=events,
+        sockets=sockets,
         asgi=asgi,
     )

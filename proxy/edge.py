@@ -26,6 +26,7 @@ from proxy.headers import SAFE_METHODS, same_origin
 from proxy.http_server import MESSAGE_LIMIT
 from proxy.open_sockets import AccessEnded, OpenSockets
 from proxy.pages_login import login_redirect
+from proxy.reboot import Reboot
 from proxy.session_leg import SessionLeg
 from proxy.starter import Starter
 from proxy.upstreams import Upstream, Upstreams
@@ -57,6 +58,7 @@ class Edge:
     sockets: OpenSockets
     webui: WebUi
     starter: Starter
+    reboot: Reboot
     upstreams: Upstreams
     tasks: Tasks
     settings: Settings
@@ -102,12 +104,28 @@ class Edge:
         if path == "/" and (redirect := await self._page(scope, user)):
             await redirect(scope, receive, send)
             return
+        if self.reboot.answers(path):
+            await (await self.reboot.answer(scope, user))(scope, receive, send)
+            return
         upstream = await self._session(user)
         if self.webui.answers(path) and scope["method"] in SAFE_METHODS:
-            await (await self.webui.answer(path, upstream))(scope, receive, send)
+            await (await self._webui(path, upstream, user))(scope, receive, send)
             return
         private = not path.startswith(ASSETS)
-        await forward_http(scope, receive, send, upstream, self.upstreams, self.settings, private=private)
+
+        async def again() -> Upstream | None:
+            return await self._replacement(user, upstream.key)
+
+        await forward_http(scope, receive, send, upstream, self.upstreams, self.settings, private=private, again=again)
+
+    async def _webui(self, path: str, upstream: Upstream, user: Identity) -> Response:
+        try:
+            return await self.webui.answer(path, upstream)
+        except Unavailable:
+            fresh = await self._replacement(user, upstream.key)
+            if fresh is None:
+                raise
+            return await self.webui.answer(path, fresh)
 
     async def _page(self, scope: Scope, user: Identity) -> Response | None:
         """The canvas waits a moment for its session, then the starting page takes over and shows what happens."""
@@ -137,7 +155,11 @@ class Edge:
             limit=self.settings.replay_buffer,
             max_upload_mb=self.settings.max_upload_mb,
         )
-        leg = SessionLeg(lambda: self._leg(user), self.upstreams, self.settings, tab)
+
+        async def revive(key: str | None) -> None:
+            await self.sessions.revive(user.user_id, user.slug, key)
+
+        leg = SessionLeg(lambda: self._leg(user), revive, self.upstreams, self.settings, tab)
         _limit_messages(scope)
         await self.events.join(tab)  # before the handshake is answered: what fails here still gets its status
         try:
@@ -152,9 +174,13 @@ class Edge:
         try:
             await self.upstreams.http(upstream).ready()
         except (OSError, TimeoutError):
-            if await self.sessions.recheck(user.user_id) is None:
+            if await self.sessions.is_gone(user.user_id, upstream.key):
                 return session_upstream(await self.sessions.ensure(user.user_id, user.slug))
         return upstream
+
+    async def _replacement(self, user: Identity, key: str) -> Upstream | None:
+        """What answers in place of a session whose connection broke; None when it still runs."""
+        return await self._session(user) if await self.sessions.is_gone(user.user_id, key) else None
 
     def _leg(self, user: Identity) -> Upstream | None:
         address = self.sessions.address(user.user_id)

@@ -7,18 +7,21 @@ watching in `relay_watch`. Never decides who may ask. One chunk is in flight eac
 import asyncio
 import contextlib
 import json
+from collections.abc import Awaitable, Callable
 
 from proxy.base.errors import error_body
 from proxy.base.logs import events
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
-from proxy.headers import Scope, header_values, request_headers, response_headers, target
+from proxy.headers import SAFE_METHODS, Scope, header_values, request_headers, response_headers, target
 from proxy.relay_watch import End, Ended, Receive, Send, Watch
 from proxy.upstream_connection import BODILESS, Connection, UpstreamBroken
 from proxy.upstream_pool import Pool
 from proxy.upstreams import Upstream, Upstreams
 
 log = events(__name__)
+
+Again = Callable[[], Awaitable[Upstream | None]]
 
 ABORT = "comfy_cluster.abort"
 """ASGI extension of `http_server.ClientProtocol`: `{"abort": callable}` resets the client's connection."""
@@ -37,8 +40,10 @@ async def forward_http(  # noqa: PLR0917 - the edge's contract
     settings: Settings,
     *,
     private: bool = True,
+    again: Again | None = None,
 ) -> int:
-    """Relay and return the status sent. `private`: nothing of the answer may be kept by a shared cache."""
+    """Relay and return the status sent. `private`: nothing of the answer may be kept by a shared cache. `again` names
+    the upstream to ask once more when a safe request broke off before its answer began; None gives up."""
     try:
         request = _Request(scope, upstream, settings)
     except ValueError as error:
@@ -68,6 +73,10 @@ async def forward_http(  # noqa: PLR0917 - the edge's contract
     except TimeoutError:
         await answer.fail(504, "The workspace could not be reached in time. Try again.", upstream, "no connection")
     except OSError as error:
+        safe = scope["method"] in SAFE_METHODS and not request.has_body and not answer.status
+        fresh = await again() if again is not None and safe else None
+        if fresh is not None:
+            return await forward_http(scope, receive, send, fresh, upstreams, settings, private=private)
         await answer.fail(502, "The workspace did not answer. It may be restarting: try again.", upstream, str(error))
     return answer.status
 

@@ -36,7 +36,13 @@ async def start(cluster: Cluster) -> None:
     start_loop("engines", engines.watch(), vital=True)
     await _first_answers(cluster)
     start_loop("dispatcher", cluster.dispatcher.watch(), vital=True)
-    start_loop("sessions", cluster.sessions.watch(cluster.dispatcher.busy_users), vital=True)
+
+    def in_use() -> set[int]:
+        busy = cluster.upstreams.busy()
+        live = cluster.sessions.live.addresses().items()
+        return cluster.sockets.users() | {user for user, address in live if session_upstream(address).key in busy}
+
+    start_loop("sessions", cluster.sessions.watch(cluster.dispatcher.busy_users, in_use), vital=True)
 
 
 async def stop(cluster: Cluster, *, keep: bool = False) -> None:

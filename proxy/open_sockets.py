@@ -32,6 +32,10 @@ class OpenSockets:
         self._bells: dict[int, set[asyncio.Event]] = defaultdict(set)
         cache.on_change.append(self._changed)
 
+    def users(self) -> set[int]:
+        """Who has one open."""
+        return set(self._bells)
+
     @contextlib.asynccontextmanager
     async def watched(self, scope: Scope, user_id: int) -> AsyncIterator[None]:
         """Cancels the body and raises AccessEnded once `scope`'s credentials are no longer `user_id`'s."""

@@ -5,6 +5,7 @@ TimeoutError. Decides when a request may be repeated: once, if it has no body an
 """
 
 import asyncio
+import contextlib
 import ssl
 from collections import deque
 from pathlib import Path
@@ -30,6 +31,7 @@ class Pool:
         self._slots = asyncio.Semaphore(limit)
         self._idle: deque[Connection] = deque()
         self._busy: set[Connection] = set()
+        self._at_rest = asyncio.Event()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
         self._loop = asyncio.get_running_loop()
@@ -47,6 +49,7 @@ class Pool:
             self._slots.release()
             raise
         self._busy.add(connection)
+        self._at_rest.clear()
         return connection
 
     async def ready(self) -> None:
@@ -61,6 +64,8 @@ class Pool:
         if connection not in self._busy:
             return
         self._busy.discard(connection)
+        if not self._busy:
+            self._at_rest.set()
         self._slots.release()
         if self._closed or not connection.reusable:
             connection.close()
@@ -83,6 +88,23 @@ class Pool:
             self.give(connection)
             raise
         return connection
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way."""
+        return bool(self._busy)
+
+    async def drain(self, limit_s: float) -> None:
+        """Take no more; requests under way may come to their end within that time."""
+        self._closed = True
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()
+        if self._busy:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limit_s):
+                    await self._at_rest.wait()
+        await self.close()
 
     async def close(self) -> None:
         """Close all; requests under way fail."""

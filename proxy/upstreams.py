@@ -16,6 +16,7 @@ from proxy.base.tasks import Tasks
 from proxy.upstream_pool import Pool
 
 CONNECTIONS = 128
+DRAIN_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,21 @@ class Upstreams:
     """The same, for `ws_connect`, which offers no way to refuse redirects per call."""
 
     async def drop(self, key: str) -> None:
-        """Close every connection of an upstream that is gone; unknown keys are fine."""
+        """Close every connection of an upstream that is gone or about to be; what is under way there may come to its
+        end within DRAIN_S. Unknown keys are fine."""
         links = self._links.pop(key, None)
         if links is not None:
+            await links.http.drain(DRAIN_S)
             await _close(links)
+
+    def busy(self) -> set[str]:
+        """Keys of those that answer a request right now."""
+        return {key for key, links in self._links.items() if links.http.busy}
 
     async def close(self) -> None:
         """Close everything."""
         for key in list(self._links):
-            await self.drop(key)
+            await _close(self._links.pop(key))
         await self.tasks.stop()
 
     def _of(self, upstream: Upstream) -> _Links:

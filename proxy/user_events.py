@@ -14,10 +14,12 @@ from proxy.base.errors import ClusterError
 from proxy.base.logs import events
 from proxy.base.tasks import Tasks
 from proxy.replay import Replay
-from proxy.user_socket import TooManyTabs, UserSocket
+from proxy.user_socket import Restarted, TooManyTabs, UserSocket
 
 log = events(__name__)
 
+SESSION_NEWS = "cluster_session"
+"""Kind of the frame that tells a tab to look at its session; `webui.js` listens to it."""
 TABS_LIMIT = 50
 """Tabs one user may have open; overflow closes the oldest. Each may hold frames that wait for its browser."""
 PREVIEW_AFTER_S = (2.0, 3.0, 5.0)
@@ -90,6 +92,16 @@ class UserEvents:
             tabs.remove(socket)
         if not tabs:
             self._sockets.pop(socket.user_id, None)
+
+    def session_news(self, user_id: int) -> None:
+        """Have that user's tabs look at their session again; programs ignore the unknown kind."""
+        for socket in self._sockets.get(user_id, ()):
+            socket.push(encode(SESSION_NEWS, {}))
+
+    def reconnect(self, user_id: int) -> None:
+        """Close that user's tabs' sockets: a browser comes back at once and is replayed."""
+        for socket in self._sockets.get(user_id, ()):
+            socket.end(Restarted())
 
     def connected(self) -> int:
         """How many tabs are connected."""

@@ -50,6 +50,12 @@ class TooLong(Ended):
     code, reason = 1009, "message too big"
 
 
+class Restarted(Ended):
+    """The user's session was restarted by something that waits for the socket to come back."""
+
+    code, reason = 1012, "service restart"
+
+
 class UserSocket:
     """A connected tab. `sid` is its clientId, the one it must use to submit prompts."""
 

@@ -141,7 +141,7 @@ async def test_a_killed_session_is_back_with_the_next_request(eve: Someone) -> N
     async with eve.comfy.socket("tab") as socket:
         prompt_id = await eve.comfy.submit(painting(1, steps=300), "tab")
         await socket.until(lambda frame: frame.kind == "progress")
-        for _ in range(3):
+        for _ in range(2):  # a third time within a minute is a loop
             pid = await kill_session(eve)
             answer = await eve.comfy.get("/settings/Mark")
             assert (answer.status, answer.json()) == (200, "kept")
