@@ -15,6 +15,8 @@ from backend_pool.engine.door import USER, read_secret
 from backend_pool.engine.engine import build
 from backend_pool.engine.log_ring import Ring
 from backend_pool.engine.options import Options, parse
+from backend_pool.engine.pack_host import mount
+from backend_pool.worker_pack.heartbeat import Heartbeat
 from proxy.base import logs
 
 
@@ -38,7 +40,8 @@ def main() -> None:
 async def _serve(options: Options) -> None:
     engine = build(options)
     secret = None if options.secret_file is None else read_secret(options.secret_file)
-    runner = web.AppRunner(make_app(engine, secret), access_log=None)
+    pack = None if options.worker_pack is None else mount(engine, options.worker_pack)
+    runner = web.AppRunner(make_app(engine, secret, pack), access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, options.host, options.port)
     await site.start()
@@ -48,6 +51,8 @@ async def _serve(options: Options) -> None:
     if options.url_file is not None:
         login = "" if secret is None else f"{USER}:{quote(secret, safe='')}@"
         await asyncio.to_thread(_write_atomically, options.url_file, f"http://{login}{address}")
+    if pack is not None:
+        Heartbeat(pack.config, pack.description, pack.learn, lambda: (host, port)).start()
     print(f"Ready: http://{address}", flush=True)  # noqa: T201 - the contract with whoever started us
     await asyncio.Event().wait()
 

@@ -7,13 +7,16 @@ from backend_pool.engine.answers import ENGINE, guard
 from backend_pool.engine.door import door
 from backend_pool.engine.engine import Engine
 from backend_pool.engine.models import MB
+from backend_pool.worker_pack.pack import Pack
+from backend_pool.worker_pack.routes import Routes
+from backend_pool.worker_pack.routes import door as pack_door
 
 TABLES = (routes_ws.routes, routes_prompt.routes, routes_jobs.routes, routes_files.routes, routes_info.routes)
 
 
-def make_app(engine: Engine, secret: str | None = None) -> web.Application:
-    """Routes over an engine, for those who know the secret."""
-    middlewares = [door(engine.options.host, secret), guard]
+def make_app(engine: Engine, secret: str | None = None, pack: Pack | None = None) -> web.Application:
+    """Routes over an engine, for those who know the secret; with a worker pack, for its dispatcher."""
+    middlewares = [door(engine.options.host, secret), *([] if pack is None else [pack_door(pack)]), guard]
     app = web.Application(client_max_size=engine.options.max_upload_mb * MB, middlewares=middlewares)
     app[ENGINE] = engine
     plain = [route for table in TABLES for route in table if isinstance(route, web.RouteDef)]
@@ -24,4 +27,6 @@ def make_app(engine: Engine, secret: str | None = None) -> web.Application:
     internal = web.Application()
     internal.router.add_routes(routes_info.internal)
     app.add_subapp("/internal", internal)
+    if pack is not None:
+        Routes(pack).add_to(app.router)
     return app

@@ -29,9 +29,14 @@ class Cache:
         self._entries: dict[str, Entry] = {}
         self._keys: dict[str, str] = {}
 
-    def prepare(self, prompt: Mapping[str, Any], fingerprint: Callable[[str], Any]) -> list[str]:
-        """Compute the keys of a prompt, drop what it has no use for, and list the nodes that are cached."""
-        self._keys = keys_of(prompt, fingerprint)
+    def prepare(
+        self, prompt: Mapping[str, Any], fingerprint: Callable[[str], Any], owner: Callable[[str], str]
+    ) -> list[str]:
+        """Compute the keys of a prompt, drop what it has no use for, and list the nodes that are cached.
+
+        `owner` says for whom a node's result is kept: "" for everybody.
+        """
+        self._keys = keys_of(prompt, fingerprint, owner)
         used = set(self._keys.values())
         self._entries = {key: entry for key, entry in self._entries.items() if key in used}
         return [node_id for node_id in prompt if self._keys[node_id] in self._entries]
@@ -64,7 +69,9 @@ def links(node: Mapping[str, Any]) -> Iterator[str]:
             yield value[0]
 
 
-def keys_of(prompt: Mapping[str, Any], fingerprint: Callable[[str], Any]) -> dict[str, str]:
+def keys_of(
+    prompt: Mapping[str, Any], fingerprint: Callable[[str], Any], owner: Callable[[str], str] = lambda _: ""
+) -> dict[str, str]:
     """The cache key of every node, parents before children; nodes in or below a circle get one of no use."""
     keys: dict[str, str] = {}
     for root in prompt:
@@ -78,14 +85,14 @@ def keys_of(prompt: Mapping[str, Any], fingerprint: Callable[[str], Any]) -> dic
                 continue
             stack.pop()
             if node_id not in keys:
-                keys[node_id] = _key(prompt[node_id], fingerprint(node_id), keys)
+                keys[node_id] = _key(prompt[node_id], [fingerprint(node_id), owner(node_id)], keys)
     return keys
 
 
-def _key(node: Mapping[str, Any], fingerprint: Any, keys: Mapping[str, str]) -> str:
-    if isinstance(fingerprint, float):  # NaN: the fingerprint could not be taken, never equal to anything
+def _key(node: Mapping[str, Any], marks: list[Any], keys: Mapping[str, str]) -> str:
+    if isinstance(marks[0], float):  # NaN: the fingerprint could not be taken, never equal to anything
         return f"once:{next(_uncachable)}"
-    parts: list[Any] = [node.get("class_type"), fingerprint]
+    parts: list[Any] = [node.get("class_type"), *marks]
     inputs = node.get("inputs")
     for name, value in sorted((inputs if isinstance(inputs, dict) else {}).items()):
         if is_link(value):

@@ -11,6 +11,7 @@ from backend_pool.engine.nodes.registry import Node, Shown
 from backend_pool.engine.plan import Plan
 from backend_pool.engine.progress import Progress
 from backend_pool.engine.prompt_queue import Item, Outcome
+from backend_pool.worker_pack.comfy_cache import SHARED_LOADERS
 from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.logs import events
 
@@ -50,7 +51,9 @@ class Executor:
         self.client_id: str | None = None
         self.last_node_id: str | None = None
         self.timings: dict[str, Timing] = {}
-        self._states: dict[tuple[str, str], dict[str, Any]] = {}
+        self._states: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self.user = ""
+        """For whom results are kept: a worker pack sets it with the directories."""
 
     def run(self, item: Item) -> Outcome:
         """Execute a validated prompt; never raises for what a node does."""
@@ -59,9 +62,13 @@ class Executor:
         run = Run(item, item.extra_data | item.sensitive, self.client_id, Progress(item.prompt_id, send))
         self._message(run, "execution_start", {})
         prompt = item.prompt
-        kept = {(node_id, node["class_type"]) for node_id, node in prompt.items()}
+        kept = {(node_id, node["class_type"], self.user) for node_id, node in prompt.items()}
         self._states = {key: state for key, state in self._states.items() if key in kept}
-        cached = self.cache.prepare(prompt, lambda node_id: self._fingerprint(run, node_id))
+        cached = self.cache.prepare(
+            prompt,
+            lambda node_id: self._fingerprint(run, node_id),
+            lambda node_id: "" if prompt[node_id]["class_type"] in SHARED_LOADERS else self.user,
+        )
         self._message(run, "execution_cached", {"nodes": cached})
         plan = Plan(
             item.outputs,
@@ -179,7 +186,7 @@ class Executor:
 
     def _job(self, run: Run, node_id: str) -> Job:
         kind = run.item.prompt[node_id]["class_type"]
-        state = self._states.setdefault((node_id, kind), {})
+        state = self._states.setdefault((node_id, kind, self.user), {})
         return Job(self.services, run.progress, node_id, kind, run.item.prompt, run.extra_data, run.sid, state)
 
     def _where(self, run: Run, job: Job) -> dict[str, Any]:

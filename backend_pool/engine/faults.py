@@ -22,6 +22,7 @@ Kind = Literal[
     "drop_ws",
     "slow_view",
     "truncate_view",
+    "stray_file",
 ]
 Point = Literal["now", "before_submit_answer", "after_submit", "mid_step", "before_executed", "before_history"]
 AT_ONCE: tuple[Kind, ...] = ("crash", "hang_server", "drop_ws")
@@ -97,7 +98,7 @@ class Faults:
 
     def take_at_node(self, node_id: str, class_type: str, step: int) -> Fault | None:
         """The next strike inside a job: as a node starts (step 0) or at its n-th progress report."""
-        inner = ("oom", "error", "hang_job", "hang_server", "drop_ws")
+        inner = ("oom", "error", "hang_job", "hang_server", "drop_ws", "stray_file")
         return self._take(
             lambda fault: (
                 (fault.fault in inner or (fault.fault == "crash" and fault.at == "mid_step"))

@@ -1,7 +1,11 @@
-"""The engine's directories and names in them: annotated names, containment, counters of saved files. Blocking."""
+"""The engine's directories and names in them: annotated names, containment, counters of saved files. Blocking.
+
+A worker pack switches input, output and temp to those of the job that is on, as it does in ComfyUI.
+"""
 
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -34,15 +38,25 @@ class Directories:
         shutil.rmtree(base / "temp", ignore_errors=True)
         for name in (*KINDS, "models"):
             (base / name).mkdir(parents=True, exist_ok=True)
+        self._own = {kind: base / kind for kind in KINDS}
+        self._now: Mapping[str, Path] = self._own
+
+    def switch(self, roots: Mapping[str, Path] | None) -> None:
+        """From now on input, output and temp are these; None: the engine's own again."""
+        self._now = self._own if roots is None else roots
+
+    def root(self, kind: str) -> Path:
+        """The directory of a kind that is known to be one."""
+        return self._now[kind]
 
     def of(self, kind: str) -> Path | None:
         """The directory of `input`, `output` or `temp`; None for anything else."""
-        return self.base / kind if kind in KINDS else None
+        return self._now.get(kind)
 
     def find(self, name: str) -> Path | None:
         """The existing file of an annotated name such as `x.png [output]`; input by default. None outside or absent."""
         bare, kind = annotated(name)
-        folder = self.base / (kind or "input")
+        folder = self.root(kind or "input")
         try:
             path = inside(folder, bare)
             return path if path.is_file() else None
@@ -51,7 +65,7 @@ class Directories:
 
     def listing(self, kind: Kind) -> list[str]:
         """Names of the files directly in a directory, sorted."""
-        return sorted(entry.name for entry in (self.base / kind).iterdir() if entry.is_file())
+        return sorted(entry.name for entry in self.root(kind).iterdir() if entry.is_file())
 
     def save_target(self, prefix: str, kind: Kind, width: int, height: int) -> SaveTarget:
         """Expand `%date%` tokens of ComfyUI 0.8.0 and find the next counter. Raises OutsideDirectory."""
@@ -59,12 +73,13 @@ class Directories:
         for token, code in TOKENS.items():
             prefix = prefix.replace(f"%{token}%", time.strftime(code, now))
         prefix = prefix.replace("%width%", str(width)).replace("%height%", str(height))
-        whole = inside(self.base / kind, prefix)
+        root = self.root(kind)
+        whole = inside(root, prefix)
         # An emptied prefix makes `._00001_.png` in ComfyUI too.
-        folder, name = (whole, ".") if whole == (self.base / kind).resolve() else (whole.parent, whole.name)
+        folder, name = (whole, ".") if whole == root.resolve() else (whole.parent, whole.name)
         folder.mkdir(parents=True, exist_ok=True)
         counter = 1 + max((_counter(entry.name, name) for entry in folder.iterdir()), default=0)
-        subfolder = folder.relative_to((self.base / kind).resolve()).as_posix()
+        subfolder = folder.relative_to(root.resolve()).as_posix()
         return SaveTarget(folder, name, counter, "" if subfolder == "." else subfolder)
 
 

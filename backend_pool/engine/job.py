@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from backend_pool.engine.faults import Fault, Faults, crash
-from backend_pool.engine.files import Directories
+from backend_pool.engine.files import Directories, inside
 from backend_pool.engine.models import Models
 from backend_pool.engine.options import Options
 from backend_pool.engine.progress import Progress
@@ -115,12 +115,22 @@ class Job:
             raise InjectedError(fault.message or "This node failed because a fault was armed for it.")
         if fault.fault == "crash":
             crash()
+        if fault.fault == "stray_file":
+            self._write_unasked(fault.message or "output/stray.txt")
         if fault.fault == "drop_ws":
             self.services.sockets.abort_all_soon()
         if fault.fault == "hang_server":
             self.services.block_loop(fault.seconds)
         if fault.fault == "hang_job":
             self._hang(fault)
+
+    def _write_unasked(self, path: str) -> None:
+        """What nodes of custom packs do: a file that no output names."""
+        kind, _, name = path.partition("/")
+        target = inside(self.directories.root(kind), name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("a") as out:
+            out.write(f"written by {self.class_type}\n")
 
     def _hang(self, fault: Fault) -> None:
         waited = 0.0

@@ -25,6 +25,7 @@ class Options:
     previews: bool = True
     faults: bool = False
     max_upload_mb: int = 100
+    worker_pack: Path | None = None
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
@@ -49,6 +50,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     add("--preview-method", choices=("auto", "none"), default="auto", help="previews of jobs that do not ask")
     add("--faults", action="store_true", help="allow POST /engine/faults from this machine")
     add("--max-upload-size", type=_positive, default=100, help="largest request body in MiB")
+    add("--worker-pack", type=Path, help="settings of a worker pack to mount, as its installer writes them")
     given = parser.parse_args(arguments)
     return Options(
         base_dir=given.base_dir.resolve(),
@@ -66,6 +68,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         previews=given.preview_method == "auto",
         faults=given.faults,
         max_upload_mb=given.max_upload_size,
+        worker_pack=given.worker_pack,
     )
 
 

@@ -103,7 +103,7 @@ async def _upload(request: web.Request) -> Upload | None:
     image, kind, subfolder = post.get("image"), str(post.get("type", "input")), str(post.get("subfolder", ""))
     if not isinstance(image, FileField) or not image.filename or kind not in KINDS:
         return None
-    root = engine_of(request).directories.base / kind
+    root = engine_of(request).directories.root(kind)
     try:
         folder = inside(root, subfolder)
         target = inside(root, str(Path(subfolder) / image.filename))

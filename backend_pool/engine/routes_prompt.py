@@ -29,32 +29,38 @@ async def get_prompt(request: web.Request) -> web.Response:
 async def post_prompt(request: web.Request) -> web.Response:
     """Validate and queue a prompt."""
     engine = engine_of(request)
-    body = await json_object(request)
-    refusal = engine.faults.take("refuse")
-    if refusal is not None:
-        message = refusal.message or "Refused by an injected fault."
-        return web.json_response(error_body("injected_fault", message) | {"node_errors": {}}, status=refusal.status)
-    number = _number(engine, body)
-    if "prompt" not in body:
-        error = error_body("no_prompt", "No prompt provided", "No prompt provided")
-        return web.json_response(error | {"node_errors": {}}, status=400)
-    extra_data = _extra_data(body)
-    verdict = await asyncio.to_thread(_validate, engine, body)
-    if not verdict.ok:
-        return web.json_response(verdict.body(), status=400)
-    sensitive = {key: extra_data.pop(key) for key in SENSITIVE if key in extra_data}
-    extra_data["create_time"] = now_ms()
-    prompt_id = str(body.get("prompt_id", uuid.uuid4()))
-    engine.queue.put(Item(number, prompt_id, verdict.prompt, extra_data, verdict.outputs, sensitive))
-    engine.faults.crash_at("before_submit_answer")
+    status, answer = await accept(engine, await json_object(request))
+    if status != 200:
+        return web.json_response(answer, status=status)
     if engine.faults.take("lose_answer") is not None and request.transport is not None:
         request.transport.abort()
-    answer = {"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors}
     response = web.json_response(answer)
     await response.prepare(request)
     await response.write_eof()
     engine.faults.crash_at("after_submit")
     return response
+
+
+async def accept(engine: Engine, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Status and body of the answer to a prompt; 200 when it is queued."""
+    refusal = engine.faults.take("refuse")
+    if refusal is not None:
+        message = refusal.message or "Refused by an injected fault."
+        return refusal.status, error_body("injected_fault", message) | {"node_errors": {}}
+    number = _number(engine, body)
+    if "prompt" not in body:
+        error = error_body("no_prompt", "No prompt provided", "No prompt provided")
+        return 400, error | {"node_errors": {}}
+    extra_data = _extra_data(body)
+    verdict = await asyncio.to_thread(judge, engine, body)
+    if not verdict.ok:
+        return 400, verdict.body()
+    sensitive = {key: extra_data.pop(key) for key in SENSITIVE if key in extra_data}
+    extra_data["create_time"] = now_ms()
+    prompt_id = str(body.get("prompt_id", uuid.uuid4()))
+    engine.queue.put(Item(number, prompt_id, verdict.prompt, extra_data, verdict.outputs, sensitive))
+    engine.faults.crash_at("before_submit_answer")
+    return 200, {"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors}
 
 
 @routes.get("/queue")
@@ -125,7 +131,8 @@ async def post_free(request: web.Request) -> web.Response:
     return web.Response()
 
 
-def _validate(engine: Engine, body: dict[str, Any]) -> Verdict:
+def judge(engine: Engine, body: dict[str, Any]) -> Verdict:
+    """What validation says of a prompt. Blocking."""
     return validate(
         body["prompt"],
         engine.catalogue.object_info(),

@@ -1,6 +1,7 @@
 """The engine's one worker thread: takes prompts from the queue, runs them, writes the history. No job ends it."""
 
 import threading
+from collections.abc import Callable
 
 from backend_pool.engine.executor import Executor
 from backend_pool.engine.prompt_queue import Item, Outcome, PromptQueue
@@ -19,6 +20,8 @@ class Worker:
         self._thread = threading.Thread(target=self._work, name="prompt worker", daemon=True)
         self.jobs_run = 0
         self.jobs_failed = 0
+        self.ended: Callable[[str], None] = lambda _prompt_id: None
+        """Called when a job has run, before its history can be read."""
 
     def start(self) -> None:
         """Begin to take prompts."""
@@ -43,6 +46,7 @@ class Worker:
             log.error("executor failed", job=item.prompt_id, exc_info=error)
             message = {"prompt_id": item.prompt_id, "exception_message": str(error), "timestamp": now_ms()}
             outcome = Outcome(False, {}, {}, [("execution_error", message)])
+        self.ended(item.prompt_id)
         self._executor.services.faults.crash_at("before_history")
         self.jobs_run += 1
         self.jobs_failed += not outcome.success

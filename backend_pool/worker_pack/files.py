@@ -1,0 +1,85 @@
+"""Files of a job whose directories are scratch ones: stubs of what the user has, and what the job wrote. Blocking.
+
+A stub has the size and time of the user's file and takes no room: save nodes go on counting, and what a node appends to
+one can be told from what it wrote anew.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from .host import Dirs
+from .wire import KINDS
+
+WRITTEN = ("output", "temp")
+BLOCK = 1024 * 1024
+
+Stamp = tuple[int, int]
+"""Size in bytes, modification time in nanoseconds."""
+
+
+class BadPath(ValueError):
+    """A path that leads out of the job's directories."""
+
+
+def locate(dirs: Dirs, path: str) -> Path:
+    """The file behind `output/sub/name`. Raises BadPath."""
+    parts = PurePosixPath(path).parts
+    if len(parts) < 2 or parts[0] not in KINDS or ".." in parts or "\0" in path or path.startswith("/"):
+        raise BadPath(path)
+    return Path(dirs.of(parts[0]), *parts[1:])
+
+
+def make_stubs(dirs: Dirs, stubs: list[dict[str, Any]]) -> dict[str, Stamp]:
+    """Put files in place of the user's own, for their names. Raises BadPath, OSError."""
+    made: dict[str, Stamp] = {}
+    for stub in stubs:
+        path, stamp = locate(dirs, stub["path"]), (int(stub["size"]), int(stub["mtime_ns"]))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as out:
+            out.truncate(stamp[0])
+        os.utime(path, ns=(stamp[1], stamp[1]))
+        made[stub["path"]] = (stamp[0], path.stat().st_mtime_ns)  # as this file system keeps times
+    return made
+
+
+def written(dirs: Dirs, stubs: dict[str, Stamp]) -> list[dict[str, Any]]:
+    """Every plain file of output and temp but untouched stubs, oldest first; `from` where the new part begins."""
+    found = []
+    for kind in WRITTEN:
+        for path in _plain_files(Path(dirs.of(kind))):
+            name = f"{kind}/{path.relative_to(dirs.of(kind)).as_posix()}"
+            try:
+                stat = path.stat()
+                known = stubs.get(name)
+                if known == (stat.st_size, stat.st_mtime_ns):
+                    continue
+                begin = known[0] if known is not None and _appended(path, known[0], stat.st_size) else 0
+            except OSError:  # a node has just removed it
+                continue
+            found.append({"path": name, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "from": begin})
+    return sorted(found, key=lambda entry: entry["mtime_ns"])
+
+
+def _plain_files(root: Path) -> Iterator[Path]:
+    """Links are left alone: they may lead anywhere."""
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = Path(folder, name)
+            if path.is_file() and not path.is_symlink():
+                yield path
+
+
+def _appended(path: Path, old: int, size: int) -> bool:
+    """Whether a stub of `old` bytes was written on at its end alone: its own bytes are still the zeros of a hole."""
+    if not 0 < old < size:
+        return False
+    with path.open("rb") as content:
+        left = old
+        while left:
+            block = content.read(min(BLOCK, left))
+            if not block or block.count(0) != len(block):
+                return False
+            left -= len(block)
+    return True

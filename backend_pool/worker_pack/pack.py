@@ -1,0 +1,165 @@
+"""The pack's server part as one object: who may talk to it, its one job, its files, what its heartbeats say."""
+
+import asyncio
+import hmac
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .config import Config
+from .host import Answer, Host, Json
+from .slot import Busy, Carried, Slot
+from .wire import PACK_VERSION, PROTOCOL
+from .workspace import NotShared, Room, Workspace
+
+log = logging.getLogger("comfyui-cluster-worker")
+T = TypeVar("T")
+
+INVENTORY_EVERY_S = 20.0
+
+
+class Pack:
+    """Made once per server process; routes, door and heartbeat work with it."""
+
+    def __init__(self, config: Config, host: Host, root: Path) -> None:
+        self.config = config
+        self.host = host
+        self.workspace = Workspace(root, config.shared_data, config.store_mb * 1024 * 1024)
+        self.slot = Slot(host, self.workspace)
+        self.instance = uuid.uuid4().hex
+        self._secret: bytes | None = None
+        self._info: bytes | None = None
+        self._inventory: tuple[float, str | None] = (0.0, None)
+        self._counting = threading.Lock()
+
+    # -- who may talk ----------------------------------------------------------------------------------------------
+
+    def learn(self, answer: Json) -> None:
+        """Take what the proxy answered to a heartbeat."""
+        secret = answer.get("secret")
+        if isinstance(secret, str) and secret:
+            self._secret = secret.encode()
+
+    def knows(self, given: str | None) -> bool:
+        """Whether somebody sent the dispatcher's secret. Nobody does before the proxy has told it."""
+        return self._secret is not None and hmac.compare_digest((given or "").encode(), self._secret)
+
+    # -- jobs ------------------------------------------------------------------------------------------------------
+
+    async def submit(self, body: Json) -> Answer:
+        """Give a job its directories and queue it; whatever goes wrong, the server's own are back afterwards."""
+        order, storage = body["order"], body["storage"]
+        prompt_id = str(order["prompt_id"])
+        if self.slot.busy and self.slot.of(prompt_id) is not None:
+            return Answer(200, {"prompt_id": prompt_id, "number": 0, "node_errors": {}})
+        if "inputs" in storage:
+            wanted = [entry["sha256"] for entry in storage["inputs"]]
+            absent = await aside(self.workspace.store.missing, wanted)
+            if absent:
+                return Answer(409, {"missing": absent})
+        try:
+            self.slot.take()
+        except Busy:
+            return self._busy()
+        try:
+            if self.host.remaining():  # somebody's at ComfyUI's own pages
+                return self._busy()
+            await aside(self.slot.evict)
+            room = await aside(self._room, str(body["user"]), storage)
+            job = Carried(prompt_id, order.get("client_id"), room)
+            self.slot.begin(job)
+        except NotShared as error:
+            return Answer(409, {"not_shared": str(error)})
+        finally:
+            self.slot.give_up()
+        return await self._queue(job, order)
+
+    async def _queue(self, job: Carried, order: Json) -> Answer:
+        try:
+            answer = await self.host.submit(without_forgeries(order))
+            job.queued = answer.status == 200
+            return answer
+        finally:
+            if not job.queued:
+                self.slot.ended(job.id)
+                await aside(self.slot.evict)
+
+    def _room(self, tag: str, storage: Json) -> Room:
+        if "folder" in storage:
+            return self.workspace.shared(tag, str(storage["folder"]))
+        return self.workspace.scratch(tag, storage["inputs"], storage["stubs"])
+
+    def _busy(self) -> Answer:
+        job = self.slot.job
+        return Answer(409, {"busy": job.id if job is not None else None})
+
+    async def forget(self, prompt_id: str) -> bool:
+        """Leave nothing of a job that does not run; False when it does."""
+        if self.host.where(prompt_id) == "running":
+            return False
+        self.host.forget(prompt_id)
+        if self.slot.of(prompt_id) is not None:
+            self.slot.ended(prompt_id)
+            await aside(self.slot.evict)
+        return True
+
+    async def object_info(self) -> bytes | None:
+        """The nodes as of the last time that no user's directories were on; None when that never was."""
+        if not self.slot.busy:
+            body = await self.host.object_info()
+            if not self.slot.busy:
+                self._info = body
+        return self._info
+
+    # -- what it says of itself ------------------------------------------------------------------------------------
+
+    def inventory(self) -> str | None:
+        """A hash that changes with nodes and models. Blocking; not looked at while a user's models are among them."""
+        with self._counting:
+            at, known = self._inventory
+            if not self.slot.busy and (known is None or time.monotonic() - at >= INVENTORY_EVERY_S):
+                found = self.host.inventory()
+                if not self.slot.busy:
+                    known = found
+                    self._inventory = (time.monotonic(), known)
+            return known
+
+    def description(self) -> Json:
+        """The body of a heartbeat. Blocking."""
+        job = self.slot.job
+        return {
+            "protocol": PROTOCOL,
+            "pack": PACK_VERSION,
+            "worker_id": self.config.worker_id,
+            "instance": self.instance,
+            "name": self.config.name,
+            "url": self.config.advertise,
+            "open": self.config.open,
+            "job": job.id if job is not None and job.ended_s is None else None,
+            "queue": self.host.remaining(),
+            "inventory": self.inventory(),
+            "shared_proof": self.workspace.proof(),
+            **self.host.facts(),
+        }
+
+
+def without_forgeries(order: Json) -> Json:
+    """An order whose nodes carry no `is_changed`: ComfyUI would trust it, and answer with somebody's old result."""
+    nodes = order.get("prompt")
+    if not isinstance(nodes, dict):
+        return order
+    clean = {
+        key: {name: value for name, value in node.items() if name != "is_changed"} if isinstance(node, dict) else node
+        for key, node in nodes.items()
+    }
+    return {**order, "prompt": clean}
+
+
+async def aside(work: Callable[..., T], *arguments: Any) -> T:
+    """Run blocking work in a thread."""
+    return await asyncio.get_running_loop().run_in_executor(None, partial(work, *arguments))

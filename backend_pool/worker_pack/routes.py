@@ -1,0 +1,198 @@
+"""The pack's own HTTP routes. All demand the dispatcher's secret; a job's answers have ComfyUI's shapes."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from .files import BadPath, locate
+from .host import Answer, Json
+from .pack import Pack, aside
+from .slot import Carried
+from .wire import PREFIX, SECRET_HEADER
+
+CHUNK = 256 * 1024
+ANSWER_FIRST_S = 0.1
+
+
+def door(pack: Pack) -> Any:
+    """A middleware: the pack's routes for the dispatcher alone; ComfyUI's too, unless the operator left them open."""
+
+    @web.middleware
+    async def check(request: web.Request, handler: Any) -> web.StreamResponse:
+        if pack.knows(request.headers.get(SECRET_HEADER)):
+            return await _called(handler, request)
+        if not pack.config.open or request.path.startswith(PREFIX):
+            return _error(401, "This ComfyUI works for a cluster and answers to its dispatcher only.")
+        if pack.slot.busy:
+            return _error(423, "A job of the cluster runs here. Try again when it has ended.")
+        return await _called(handler, request)
+
+    return check
+
+
+async def _called(handler: Any, request: web.Request) -> web.StreamResponse:
+    response: web.StreamResponse = await handler(request)
+    return response
+
+
+class Routes:
+    """Handlers over a pack."""
+
+    def __init__(self, pack: Pack) -> None:
+        self._pack = pack
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        """Register them all."""
+        get, post, put, delete = router.add_get, router.add_post, router.add_put, router.add_delete
+        get(f"{PREFIX}/about", self.about)
+        get(f"{PREFIX}/object_info", self.object_info)
+        post(f"{PREFIX}/blobs/missing", self.missing)
+        put(f"{PREFIX}/blobs/{{name}}", self.receive)
+        post(f"{PREFIX}/jobs", self.submit)
+        get(f"{PREFIX}/jobs/{{id}}/files", self.files)
+        get(f"{PREFIX}/jobs/{{id}}/file", self.file)
+        get(f"{PREFIX}/jobs/{{id}}/log", self.log)
+        delete(f"{PREFIX}/jobs/{{id}}", self.forget)
+        post(f"{PREFIX}/validate", self.validate)
+        post(f"{PREFIX}/free", self.free)
+        post(f"{PREFIX}/restart", self.restart)
+
+    async def about(self, _request: web.Request) -> web.Response:
+        """What a heartbeat says."""
+        return web.json_response(await aside(self._pack.description))
+
+    async def object_info(self, _request: web.Request) -> web.Response:
+        """The nodes, without any user's files among them."""
+        body = await self._pack.object_info()
+        if body is None:
+            return _error(503, "A job runs since this ComfyUI began; its nodes can be told afterwards.")
+        return web.Response(body=body, content_type="application/json")
+
+    async def missing(self, request: web.Request) -> web.Response:
+        """Which files of a list of hashes are still to be sent."""
+        try:
+            hashes = [str(name) for name in (await request.json())["hashes"]]
+            return web.json_response({"missing": await aside(self._pack.workspace.store.missing, hashes)})
+        except (ValueError, KeyError, TypeError):
+            return _error(400, "Send {hashes: [SHA-256, ...]}.")
+
+    async def receive(self, request: web.Request) -> web.Response:
+        """Store one input file, streamed."""
+        store = self._pack.workspace.store
+        try:
+            incoming = await aside(store.begin, request.match_info["name"])
+        except ValueError:
+            return _error(400, "The name has to be a SHA-256.")
+        try:
+            async for chunk in request.content.iter_chunked(CHUNK):
+                await aside(incoming.write, chunk)
+            whole = await aside(incoming.finish)
+        except OSError as error:
+            if isinstance(error, ConnectionError):
+                raise
+            return _error(507, f"This worker cannot store the file: {error.strerror or error}")
+        finally:
+            await aside(incoming.close)
+        await aside(store.shrink)
+        return web.json_response({}) if whole else _error(400, "The content is not what its name says.")
+
+    async def submit(self, request: web.Request) -> web.Response:
+        """Switch to a job's directories, validate, queue."""
+        try:
+            body = json.loads(await _whole(request))
+            answer = await self._pack.submit(body)
+        except (KeyError, TypeError, BadPath, json.JSONDecodeError) as error:
+            return _error(400, f"The order is not complete: {error!r}")
+        return _said(answer)
+
+    async def files(self, request: web.Request) -> web.Response:
+        """What the job wrote so far."""
+        job = self._job(request)
+        return web.json_response({"files": await aside(self._pack.slot.files, job)})
+
+    async def file(self, request: web.Request) -> web.StreamResponse:
+        """One of them, from `?from=` on."""
+        job = self._job(request)
+        try:
+            path = locate(job.room.dirs, request.query.get("path", ""))
+            begin = int(request.query.get("from", "0"))
+        except ValueError:
+            return _error(400, "There is no such path.")
+        if job.room.scratch is None or path.is_symlink() or not path.is_file():
+            return _error(404, "There is no such file.")
+        if not begin:
+            return web.FileResponse(path, chunk_size=CHUNK)
+        return await _tail(request, path, begin)
+
+    async def log(self, request: web.Request) -> web.Response:
+        """The server's log while the job ran."""
+        job = self._job(request)
+        return web.json_response({"entries": self._pack.host.log_lines(job.since_s, job.ended_s)})
+
+    async def forget(self, request: web.Request) -> web.Response:
+        """Remove the job, its history entry and its files."""
+        if not await self._pack.forget(request.match_info["id"]):
+            return _error(409, "It runs.")
+        return web.json_response({})
+
+    async def validate(self, request: web.Request) -> web.Response:
+        """Judge a prompt without running it."""
+        if self._pack.slot.busy:
+            return _said(Answer(409, {"busy": None}))
+        return _said(await self._pack.host.validate(json.loads(await _whole(request))))
+
+    async def free(self, _request: web.Request) -> web.Response:
+        """Unload models, forget results."""
+        self._pack.host.free()
+        return web.json_response({})
+
+    async def restart(self, _request: web.Request) -> web.Response:
+        """Begin anew in place; refused while something runs."""
+        if self._pack.slot.busy or self._pack.host.remaining():
+            return _error(409, "A job runs here.")
+        asyncio.get_running_loop().call_later(ANSWER_FIRST_S, self._pack.host.restart)
+        return web.json_response({})
+
+    def _job(self, request: web.Request) -> Carried:
+        job = self._pack.slot.of(request.match_info["id"])
+        if job is None:
+            raise web.HTTPNotFound(text="This worker does not have the job.")
+        return job
+
+
+async def _whole(request: web.Request) -> bytes:
+    """A body whatever its size: the server's own limit is for uploads of strangers."""
+    return b"".join([chunk async for chunk in request.content.iter_chunked(CHUNK)])
+
+
+async def _tail(request: web.Request, path: Path, begin: int) -> web.StreamResponse:
+    size = max((await aside(path.stat)).st_size - begin, 0)
+    response = web.StreamResponse(headers={"Content-Length": str(size)})
+    await response.prepare(request)
+    position = begin
+    while position < begin + size:
+        chunk = await aside(_block, path, position, min(CHUNK, begin + size - position))
+        if not chunk:
+            break
+        await response.write(chunk)
+        position += len(chunk)
+    await response.write_eof()
+    return response
+
+
+def _block(path: Path, position: int, length: int) -> bytes:
+    with path.open("rb") as content:
+        content.seek(position)
+        return content.read(length)
+
+
+def _said(answer: Answer) -> web.Response:
+    return web.json_response(answer.body, status=answer.status)
+
+
+def _error(status: int, message: str) -> web.Response:
+    body: Json = {"error": {"type": "cluster_worker", "message": message, "details": "", "extra_info": {}}}
+    return web.json_response(body, status=status)
