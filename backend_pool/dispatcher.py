@@ -128,7 +128,7 @@ class Dispatcher:
             elif member is None or job.upstream_id is None:
                 with contextlib.suppress(Fenced):
                     await self._store.requeue(job, "its backend is not registered any more")
-            elif member.job is None and (member.info or member.gone.is_set()):  # else it has not been probed yet
+            elif member.job is None and (member.health is not Health.JOINING or member.gone.is_set()):  # not probed yet
                 log.info("job taken up again", job=job.prompt_id, backend=member.row.name, state=job.state)
                 self._start(job, member, None, resume=True)
 

@@ -35,6 +35,12 @@ class Backend(SQLModel, table=True):
     source: str = Field(description="registered | settings | engine: who added it.")
     mode: BackendMode = Field(default=BackendMode.ACTIVE, sa_column=enum_column(BackendMode, BackendMode.ACTIVE))
     created_ms: int = Field(sa_type=BigInteger)
+    refresh_ms: int = Field(
+        default=0,
+        sa_type=BigInteger,
+        description="When somebody last asked to have its nodes and models read again.",
+        sa_column_kwargs={"server_default": "0"},
+    )
 
 
 class Job(SQLModel, table=True):

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backend_pool.comfy_client import ComfyClient, Timeouts
-from backend_pool.errors import BackendBroken, BackendError
+from backend_pool.errors import BackendError
 from backend_pool.health import Health, judge
-from backend_pool.json_text import parse
 from backend_pool.leftovers import Leftovers
 from backend_pool.model import Backend, BackendMode
-from backend_pool.node_info import ObjectInfo, usable
+from backend_pool.node_info import ObjectInfo
+from backend_pool.offer import Offer, Provider
+from backend_pool.offer_reader import OfferReader
+from backend_pool.offer_store import OfferStore
 from backend_pool.pool_info import PoolInfo
 from backend_pool.registry import Registry
 from proxy.base.bell import rung
@@ -27,9 +29,6 @@ from proxy.base.tasks import Tasks
 
 log = events(__name__)
 
-INFO_EVERY_S = 60.0
-INFO_TIMEOUT_S = 60.0
-
 
 @dataclass
 class Member:
@@ -37,13 +36,14 @@ class Member:
 
     row: Backend
     client: ComfyClient
+    reader: OfferReader
     health: Health = Health.JOINING
     silent_since: float = field(default_factory=monotonic_s)
     error: str | None = None
     stats: dict[str, Any] = field(default_factory=dict)
-    info: ObjectInfo = field(default_factory=dict)
-    info_raw: bytes = b""
-    info_at: float = -INFO_EVERY_S
+    offer: Offer = field(default_factory=Offer)
+    reads_user_models: bool = False
+    """Whether a user's own models, such as `output/loras`, are where it looks for them."""
     job: int | None = None
     seen_ms: int | None = None
     done: int = 0
@@ -65,6 +65,16 @@ class Member:
         return self.row.id
 
     @property
+    def info(self) -> ObjectInfo:
+        """Its node definitions; none before it has told them."""
+        return self.offer.info
+
+    @property
+    def provider(self) -> Provider:
+        """What it offers, as the union and the matching of jobs see it."""
+        return Provider(self.key, self.row.name, self.offer, self.reads_user_models)
+
+    @property
     def idle(self) -> bool:
         """Whether a job may be given to it now."""
         ready = self.health is Health.UP and self.row.mode is BackendMode.ACTIVE and bool(self.info)
@@ -80,13 +90,15 @@ class Pool:
         self._tasks = tasks
         self._relist = asyncio.Event()
         self.members: dict[int, Member] = {}
-        self.info = PoolInfo([])
+        self.info = PoolInfo()
         self.generation = 0
         self.listed = False
         """Whether the rows have been read: before that, a backend without a member is not a removed one."""
         self.on_change: list[Callable[[], None]] = []
-        self._seen: dict[int, ObjectInfo] = {}
+        self._store = OfferStore(settings.data_dir)
+        self._seen: tuple[Provider, ...] = ()
         self._merging = asyncio.Lock()
+        self._relisting = asyncio.Lock()
 
     @property
     def probe_timeout_s(self) -> float:
@@ -107,10 +119,15 @@ class Pool:
             await rung(self._relist, self._settings.job_poll_s)
 
     async def refresh(self) -> None:
-        """One relist."""
+        """One relist; two at once would let one backend join twice."""
+        async with self._relisting:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
         rows = {row.id: row for row in await self._registry.listing() if row.id is not None}
         for key in self.members.keys() - rows.keys():
             await self._leave(self.members.pop(key))
+            await asyncio.to_thread(self._store.forget, key)
         for key, row in rows.items():
             member = self.members.get(key)
             if member is not None and member.row.url != row.url:  # SQLite gave a removed backend's id to a new one
@@ -118,10 +135,13 @@ class Pool:
                 member = None
             if member is None:
                 self._join(row)
-            elif member.row.mode != row.mode:
+                continue
+            known, member.row = member.row, row
+            if known.mode != row.mode:
                 log.info("backend mode changed", backend=row.name, mode=row.mode)
-                member.row = row
                 self._changed()
+            if known.refresh_ms != row.refresh_ms:
+                self.read_again(member)
         self.listed = True
 
     async def close(self) -> None:
@@ -140,12 +160,19 @@ class Pool:
             log.info("backend health changed", backend=member.row.name, health=member.health, was="up", error=why)
         member.doubted.set()
 
+    def read_again(self, member: Member) -> None:
+        """Read what it offers now, without waiting for a probe to find that it has changed."""
+        member.reader.ask_again()
+        member.doubted.set()
+
     def _changed(self) -> None:
         for heard in self.on_change:
             heard()
 
     def _join(self, row: Backend) -> None:
-        member = Member(row, ComfyClient(row.url, timeouts(self._settings)))
+        client = ComfyClient(row.url, timeouts(self._settings))
+        reader = OfferReader(client, self._settings.models_interval_s, self._settings.probe_timeout_s)
+        member = Member(row, client, reader)
         self.members[member.key] = member
         self._tasks.start(f"probe {row.name}", self._probe_for_ever(member))
 
@@ -155,9 +182,10 @@ class Pool:
         member.gone.set()
         if member.job is None:
             await member.client.close()
-        await self._rebuild()
+        await self._rebuild(told=True)
 
     async def _probe_for_ever(self, member: Member) -> None:
+        await self._remember(member)
         while self.members.get(member.key) is member:
             try:
                 await self._probe(member)
@@ -169,31 +197,31 @@ class Pool:
             pause_s = self._settings.probe_interval_s * random.uniform(0.8, 1.2)  # noqa: S311
             await rung(member.doubted, pause_s)
 
+    async def _remember(self, member: Member) -> None:
+        """Begin with what it offered when it was last seen: it may be away, and jobs wait for it."""
+        try:
+            member.offer = await asyncio.to_thread(self._store.load, member.key, member.row.url)
+            await self._rebuild()
+        except Exception as error:
+            log.error("what a backend offered is of no use", backend=member.row.name, error=repr(error))
+            member.offer = Offer()
+
     async def _probe(self, member: Member) -> None:
         timeout_s = self._settings.probe_timeout_s
         try:
             stats = await member.client.get_json("/system_stats", timeout_s)
-            if member.health is not Health.UP or monotonic_s() - member.info_at >= INFO_EVERY_S:
-                await self._read_info(member)
+            if member.health is not Health.UP:
+                member.reader.ask_again()  # it may have been started anew
+            offer = await member.reader.look(member.offer)
         except BackendError as error:
             await self._judge(member, answered=False, error=str(error))
             return
+        if offer is not member.offer:
+            member.offer = offer
+            await asyncio.to_thread(self._store.save, member.key, member.row.url, offer)
         member.stats = stats if isinstance(stats, dict) else {}
         member.seen_ms = now_ms()
         await self._judge(member, answered=True, error=None)
-
-    async def _read_info(self, member: Member) -> None:
-        raw = await member.client.get_bytes("/object_info", INFO_TIMEOUT_S)
-        member.info_at = monotonic_s()
-        if raw == member.info_raw:
-            return
-        try:
-            info = await asyncio.to_thread(parse, raw)
-        except ValueError as error:
-            raise BackendBroken(f"{member.client.label}/object_info did not answer JSON") from error
-        if not isinstance(info, dict):
-            raise BackendBroken(f"{member.client.label}/object_info is not an object")
-        member.info, member.info_raw = usable(info), raw
 
     async def _judge(self, member: Member, *, answered: bool, error: str | None) -> None:
         now = monotonic_s()
@@ -210,23 +238,25 @@ class Pool:
             member.gone.clear()
         if member.health is not before:
             log.info("backend health changed", backend=member.row.name, health=member.health, was=before, error=error)
-        if self.members.get(member.key) is member and (
-            member.health is not before or member.info is not self._seen.get(member.key, {})
-        ):
-            await self._rebuild()
+        if self.members.get(member.key) is member:
+            await self._rebuild(told=member.health is not before)
 
-    async def _rebuild(self) -> None:
-        """Publish the union again. A backend that is down for a while keeps its nodes on show: its jobs wait for it.
+    async def _rebuild(self, *, told: bool = False) -> None:
+        """Publish the union again where it has changed. A backend that is down for a while keeps its nodes on show: its
+        jobs wait for it.
 
         In a thread: a pool's documents have megabytes.
         """
         async with self._merging:
-            infos = {key: member.info for key, member in self.members.items() if member.info}
-            if list(map(id, infos.values())) != list(map(id, self._seen.values())):
-                self.info = await asyncio.to_thread(PoolInfo, list(infos.values()), self._settings.denied_nodes)
+            providers = tuple(member.provider for member in self.members.values() if member.info)
+            changed = providers != self._seen
+            if changed:
+                denied, hidden = self._settings.denied_nodes, self._settings.hidden_models
+                self.info = await asyncio.to_thread(PoolInfo, providers, denied, hidden)
                 self.generation += 1
-            self._seen = infos
-        self._changed()
+                self._seen = providers
+        if changed or told:
+            self._changed()
 
 
 def timeouts(settings: Settings) -> Timeouts:

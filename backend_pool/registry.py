@@ -83,6 +83,14 @@ class Registry:
         """Forget a backend; a job it runs is carried on elsewhere."""
         await self._db.write(lambda s: s.delete(_get(s, backend_id)))
 
+    async def ask_refresh(self, backend_id: int) -> Backend:
+        """Have a running server read its nodes and models again."""
+        return await self._db.write(lambda s: _refreshed(_get(s, backend_id)))
+
+    def ask_refresh_now(self, which: str) -> Backend:
+        """`ask_refresh` by name or id."""
+        return self._db.write_now(lambda s: _refreshed(_named(s, which)))
+
     def set_mode_now(self, which: str, mode: BackendMode) -> Backend:
         """`set_mode` by name or id."""
 
@@ -126,6 +134,11 @@ def _named(s: Session, which: str) -> Backend:
         row = s.get(Backend, min(int(which), 2**63 - 1))
     if row is None:
         raise NotFound(f"There is no backend {which!r}. `backend list` shows them.")
+    return row
+
+
+def _refreshed(row: Backend) -> Backend:
+    row.refresh_ms = max(now_ms(), row.refresh_ms + 1)
     return row
 
 

@@ -5,13 +5,14 @@ recurses for ever or depends on the order of a set, this one gives an error in t
 stack, so graphs of any depth are fine.
 """
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from backend_pool.dynamic_inputs import DYNAMIC_TYPES, live_inputs
+from backend_pool.node_info import config, kind_of
 from backend_pool.validation_values import (
-    DYNAMIC_TYPES,
     LONG_LIST,
     CustomCheck,
     Error,
@@ -162,12 +163,13 @@ class _Walk:
         kind = self.prompt[node_id]["class_type"]
         errors: list[Error] = []
         upstream_valid = True
-        for name, wanted, options, required in _declared(self.object_info[kind]):
-            info = [wanted, options]
+        for group, name, spec in live_inputs(self.object_info[kind], inputs):
+            info = [kind_of(spec), dict(config(spec))]
             if name not in inputs:
-                if required and wanted not in DYNAMIC_TYPES:
+                if group == "required":
+                    short = name.rpartition(".")[2]
                     errors.append(
-                        make_error("required_input_missing", "Required input is missing", name, input_name=name)
+                        make_error("required_input_missing", "Required input is missing", short, input_name=name)
                     )
                 continue
             value = inputs[name]
@@ -200,7 +202,7 @@ class _Walk:
         # What ComfyUI lets raise here (no such node, slot out of range) is reported by whoever asked for this node.
         source = self.object_info[self.prompt[value[0]]["class_type"]]
         received = tuple(source.get("output") or ())[value[1]]
-        if types_match(received, info[0]):
+        if types_match(received, info[0]) or info[0] in DYNAMIC_TYPES:
             return None
         return make_error(
             "return_type_mismatch",
@@ -211,14 +213,6 @@ class _Walk:
             received_type=received,
             linked_node=value,
         )
-
-
-def _declared(entry: Mapping[str, Any]) -> Iterator[tuple[str, Any, dict[str, Any], bool]]:
-    """(name, type, options, required) of a node's inputs, in the order of object_info."""
-    for category in ("required", "optional"):
-        for name, spec in ((entry.get("input") or {}).get(category) or {}).items():
-            options = spec[1] if len(spec) > 1 and isinstance(spec[1], dict) else {}
-            yield name, spec[0], options, category == "required"
 
 
 def _copy(prompt: dict[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,6 @@ Error = dict[str, Any]
 
 UPLOADS = ("image_upload", "video_upload", "audio_upload", "file_upload", "animated_image_upload")
 ANY_TYPES = ("*", "COMFY_MATCHTYPE_V3")
-# Their real inputs are named at run time (`images.image0`), so only the backend can judge them.
-DYNAMIC_TYPES = ("COMFY_AUTOGROW_V3", "COMFY_DYNAMICCOMBO_V3", "COMFY_DYNAMICSLOT_V3")
 LONG_LIST = 20
 COERCIONS: dict[str, Callable[[Any], Any]] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 

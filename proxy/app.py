@@ -20,6 +20,7 @@ from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
 from proxy.comfy_info import InfoRoutes
 from proxy.comfy_jobs import JobsRoutes
+from proxy.comfy_models import ModelRoutes
 from proxy.comfy_prompt import PromptRoute
 from proxy.comfy_queue import QueueRoutes
 from proxy.comfy_routes import ComfyRoutes
@@ -114,6 +115,7 @@ def build(settings: Settings, db: Database) -> Cluster:
         queue=QueueRoutes(queries, store, jobs, settings),
         jobs=JobsRoutes(queries, jobs, settings),
         info=InfoRoutes(pool, folders, settings.max_upload_mb),
+        models=ModelRoutes(pool),
     )
     deps = Deps(settings, access, sessions, jobs, JobViews(db), registry, pool)
     starter = Starter(pool, settings)

@@ -11,7 +11,8 @@ from sqlalchemy import make_url
 
 from proxy.base.database import Database
 from proxy.base.errors import ConfigError
-from proxy.base.settings import Settings, load
+from proxy.base.settings import Settings
+from proxy.base.settings_file import load
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")]
 DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Where everything is kept. Default: ./data")]

@@ -16,9 +16,11 @@ from starlette.types import Receive, Scope, Send
 from backend_pool.dispatcher import Dispatcher
 from backend_pool.job_queries import JobQueries
 from backend_pool.job_store import JobStore, Submission
+from backend_pool.judgement import judge
 from backend_pool.pool import Pool
 from backend_pool.user_files import UserDirs, resolve
-from backend_pool.validation import Verdict, validate
+from backend_pool.user_models import files_of
+from backend_pool.validation import Verdict
 from proxy.api_errors import error_response
 from proxy.base.errors import BadInput, ClusterError, Unavailable
 from proxy.base.names import new_id
@@ -77,6 +79,7 @@ class PromptRoute:
             targets=verdict.outputs,
             number=order.number,
             front=order.front,
+            withheld=sorted(secrets),
         )
         with self.dispatcher.hold(user.user_id, new.prompt_id):
             job = await self.store.submit(new)
@@ -94,8 +97,7 @@ class PromptRoute:
     def _judge(self, body: Any, dirs: UserDirs) -> Verdict | None:
         if "prompt" not in body:
             return None
-        union = self.pool.info.union
-        if not union:
+        if not self.pool.info.union:
             raise Unavailable("No backend has answered yet, so prompts cannot be checked. Try again in a moment.")
 
         def missing_file(_kind: str, name: str, value: Any, _spec: Any) -> str | None:
@@ -103,7 +105,8 @@ class PromptRoute:
                 return f"Invalid {_file_word(name)} file: {value}"
             return None
 
-        return validate(body["prompt"], union, targets=body.get("partial_execution_targets"), custom=missing_file)
+        targets = body.get("partial_execution_targets")
+        return judge(body["prompt"], self.pool.info, files_of(dirs), targets=targets, custom=missing_file)
 
 
 NO_PROMPT = {

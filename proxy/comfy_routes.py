@@ -16,6 +16,7 @@ from proxy.api_errors import MethodNotAllowed, error_response, unexpected
 from proxy.base.errors import ClusterError, NotFound
 from proxy.comfy_info import InfoRoutes
 from proxy.comfy_jobs import JobsRoutes
+from proxy.comfy_models import ModelRoutes
 from proxy.comfy_prompt import PromptRoute
 from proxy.comfy_queue import QueueRoutes
 
@@ -40,7 +41,7 @@ def owns(path: str) -> bool:
         if segments and segments[0] in OWNED_API:
             return True
     if segments[:2] == ["experiment", "models"]:
-        return len(segments) < 3 or segments[2] != "preview"
+        return True
     return bool(segments) and segments[0] in OWNED
 
 
@@ -52,10 +53,11 @@ class ComfyRoutes:
     queue: QueueRoutes
     jobs: JobsRoutes
     info: InfoRoutes
+    models: ModelRoutes
 
     def app(self) -> ASGIApp:
         """The router; errors leave as ComfyUI-shaped JSON."""
-        queue, jobs, info = self.queue, self.jobs, self.info
+        queue, jobs, info, models = self.queue, self.jobs, self.info, self.models
         twins: list[tuple[str, Handler, list[str]]] = [
             ("/queue", queue.queue, ["GET"]),
             ("/queue", queue.change_queue, ["POST"]),
@@ -67,12 +69,13 @@ class ComfyRoutes:
             ("/free", queue.free, ["POST"]),
             ("/object_info", info.object_info, ["GET"]),
             ("/object_info/{node_class:path}", info.object_info_one, ["GET"]),
-            ("/embeddings", info.embeddings, ["GET"]),
-            ("/models", info.models, ["GET"]),
-            ("/models/{folder}", info.models_in, ["GET"]),
-            ("/experiment/models", info.experiment_models, ["GET"]),
-            ("/experiment/models/{folder}", info.experiment_models_in, ["GET"]),
-            ("/view_metadata/{folder}", info.view_metadata, ["GET"]),
+            ("/embeddings", models.embeddings, ["GET"]),
+            ("/models", models.models, ["GET"]),
+            ("/models/{folder}", models.models_in, ["GET"]),
+            ("/experiment/models", models.experiment_models, ["GET"]),
+            ("/experiment/models/preview/{folder}/{index:int}/{filename:path}", models.preview, ["GET"]),
+            ("/experiment/models/{folder}", models.experiment_models_in, ["GET"]),
+            ("/view_metadata/{folder}", models.view_metadata, ["GET"]),
             ("/system_stats", info.system_stats, ["GET"]),
             ("/features", info.features, ["GET"]),
         ]

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from backend_pool.node_info import Needs, input_specs, options
+from backend_pool.needs import Choice, Needs
+from backend_pool.node_info import input_specs, options
 from backend_pool.pool import Pool
 from proxy.base.errors import ConfigError
 from proxy.base.logs import events
@@ -28,9 +29,9 @@ FRONTEND_DEFAULT = Needs(
     frozenset({"UNETLoader", "CLIPLoader", "VAELoader", "ModelSamplingAuraFlow", "EmptySD3LatentImage", "KSampler"}),
     frozenset(
         {
-            ("UNETLoader", "unet_name", "z_image_turbo_bf16.safetensors"),
-            ("CLIPLoader", "clip_name", "qwen_3_4b.safetensors"),
-            ("VAELoader", "vae_name", "ae.safetensors"),
+            Choice("UNETLoader", "unet_name", "z_image_turbo_bf16.safetensors"),
+            Choice("CLIPLoader", "clip_name", "qwen_3_4b.safetensors"),
+            Choice("VAELoader", "vae_name", "ae.safetensors"),
         }
     ),
 )

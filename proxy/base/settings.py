@@ -6,11 +6,11 @@ Each field's description is its documentation; a test compares `docs/settings.md
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from proxy.base.backend_url import clean_url
-from proxy.base.errors import BadInput, ConfigError
+from proxy.base.errors import BadInput
 
 ENV_PREFIX = "COMFY_CLUSTER_"
 
@@ -64,12 +64,30 @@ class Settings(BaseSettings):
 
     runtime: Literal["light", "comfyui"] = Field(
         "light",
-        description="What a session runs: the light runtime. `comfyui`, a real ComfyUI, is not available yet.",
+        description="What a session runs: `light`, the WebUI without torch, or `comfyui`, a real ComfyUI with its "
+        "custom nodes. Naming a `comfyui` directory chooses it.",
     )
-    comfyui: Path | None = Field(
-        None, description="Directory of the ComfyUI install for the `comfyui` runtime. Not available yet."
+    comfyui: Path | None = Field(None, description="Directory of the ComfyUI install that sessions run.")
+    comfyui_python: Path | None = Field(
+        None,
+        description="Python that runs that ComfyUI. Default: its `.venv` or `venv`, else the server's own where torch "
+        "is installed.",
     )
-    comfyui_python: Path | None = Field(None, description="Python that runs that ComfyUI. Not available yet.")
+    comfyui_args: list[str] = Field(
+        [],
+        description="Further arguments for ComfyUI in sessions, such as `--disable-api-nodes`; directories, ports and "
+        "the log are the server's to give.",
+    )
+    user_custom_nodes: bool = Field(
+        False,
+        description="Whether the custom nodes in `users/<slug>/custom_nodes` are loaded into that user's session.",
+    )
+    node_import_timeout_s: float = Field(
+        120.0, gt=0, description="How long one pack of custom nodes may take to load before it is left out."
+    )
+    warm_timeout_s: float = Field(
+        600.0, gt=0, description="How long preparing the process that sessions are forked from may take at a refresh."
+    )
     spawner: Literal["host", "child"] = Field(
         "host",
         description="Sessions are forked from one warm process of a session host, or started as child processes of "
@@ -87,8 +105,55 @@ class Settings(BaseSettings):
     )
     session_limit: int = Field(200, ge=1, description="How many sessions may run at once.")
     session_stop_timeout_s: float = Field(5.0, gt=0, description="How long a session may take to end before a kill.")
-    session_memory_mb: int = Field(4096, ge=64, description="Address space a session may use.")
+    session_memory_mb: int = Field(
+        4096,
+        ge=64,
+        description="Memory a session may use, counted by a control group; without one, address space that each of its "
+        "processes may add to what it began with.",
+    )
     session_file_mb: int = Field(8192, ge=1, description="Largest file a session may write.")
+    session_processes: int = Field(
+        512, ge=16, description="Processes and threads a session may have; needs a control group or `session_uids`."
+    )
+    session_cpu_percent: int = Field(
+        0,
+        ge=0,
+        description="Processor time a session may use, in percent of one processor; 0 for any. Needs a "
+        "control group; without one, sessions only have a lower priority than the server.",
+    )
+    session_cgroup: Literal["auto", "off"] = Field(
+        "auto",
+        description="A control group (version 2) for each session where we may make them: under systemd with "
+        "`Delegate=yes`, or in a container with a writable tree.",
+    )
+    session_uids: Literal["auto", "off"] = Field(
+        "auto",
+        description="A user id of the machine for each user's session and files when the server runs as root, or one "
+        "for all.",
+    )
+    session_uid_first: int = Field(
+        2_000_300_000,
+        ge=1000,
+        le=2**32 - 3,
+        description="First of those user and group ids; nothing else may use them.",
+    )
+    session_uid_count: int = Field(100_000, ge=1, description="How many of them there are; one is never given twice.")
+    session_network: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether sessions may open TCP connections to `session_network_ports`. `auto`: with the `comfyui` "
+        "runtime, where the kernel can keep to those ports (Landlock ABI 4).",
+    )
+    session_network_ports: list[int] = Field(
+        [53, 80, 443],
+        description="Ports sessions may connect to, of any address. 53 is for names, which are asked by TCP. Whatever "
+        "listens there and trusts its callers is within reach: keep backends and the server itself off these ports.",
+    )
+    session_programs: Literal["auto", "on", "off"] = Field(
+        "auto", description="Whether sessions may start installed programs. `auto`: with the `comfyui` runtime."
+    )
+    session_readable: list[Path] = Field(
+        [], description="Further files and directories that every session may read, such as a shared asset library."
+    )
     sandbox: Literal["auto", "off"] = Field(
         "auto", description="Confine sessions with what the kernel offers (Landlock, no_new_privs, limits), or not."
     )
@@ -103,6 +168,12 @@ class Settings(BaseSettings):
     engine_args: list[str] = Field([], description="Further arguments for embedded engines, such as `--step-ms 50`.")
     probe_interval_s: float = Field(5.0, gt=0, description="Seconds between health probes of a backend, with jitter.")
     probe_timeout_s: float = Field(5.0, gt=0, description="How long a probe may take.")
+    models_interval_s: float = Field(
+        10.0,
+        gt=0,
+        description="How often the model lists of a backend are looked at; a file that was added or taken away shows "
+        "after this long.",
+    )
     backend_down_after_s: float = Field(
         20.0, gt=0, description="A backend that fails its probes for this long is down and loses its job to another."
     )
@@ -110,6 +181,14 @@ class Settings(BaseSettings):
     job_poll_s: float = Field(2.0, gt=0, description="How often the queue is looked at when nothing rings.")
     cancel_grace_s: float = Field(
         10.0, gt=0, description="A cancelled job that its backend has not ended after this long ends without it."
+    )
+    sweep_backends: bool = Field(
+        True,
+        description="Whether output files that have come home are emptied at stock backends, and inputs above "
+        "`backend_inputs_mb`. No: all of it stays there.",
+    )
+    backend_inputs_mb: int = Field(
+        4096, ge=0, description="What input files may hold at one stock backend; the longest unused are emptied first."
     )
     queue_limit: int = Field(1000, ge=1, description="Waiting jobs one user may have.")
     history_limit: int = Field(10_000, ge=1, description="Finished jobs kept per user, as in ComfyUI.")
@@ -123,6 +202,11 @@ class Settings(BaseSettings):
             "SaveTrainingDataset",
         ],
         description="Node classes nobody may use. The default ones read or write whole folders of a backend by name.",
+    )
+    hidden_models: list[str] = Field(
+        [],
+        description="Model files nobody sees or may use, as patterns such as `secret-*` or `loras/clients/*`, compared "
+        "with the file's name, its path in its folder, and `folder/path`.",
     )
     history_mb: int = Field(
         256,
@@ -146,12 +230,13 @@ class Settings(BaseSettings):
     replay_buffer: int = Field(256, ge=16, description="Frames kept for a slow browser before previews are dropped.")
     drain_timeout_s: float = Field(10.0, gt=0, description="How long a stop waits for open requests.")
 
-    @field_validator("runtime", "comfyui", "comfyui_python")
+    @model_validator(mode="before")
     @classmethod
-    def _no_comfyui_runtime(cls, value: str | Path | None) -> str | Path | None:
-        if value not in (None, "light"):
-            raise ValueError("sessions that run a real ComfyUI are not available yet. Leave this out.")
-        return value
+    def _comfyui_is_run(cls, given: Any) -> Any:
+        """Whoever names a ComfyUI wants it to run."""
+        if isinstance(given, dict) and given.get("comfyui"):
+            return {"runtime": "comfyui"} | given
+        return given
 
     @field_validator("backends")
     @classmethod
@@ -177,41 +262,3 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """The database URL in force."""
         return self.database_url or f"sqlite:///{(self.data_dir / 'cluster.db').resolve()}"
-
-
-class _WithFile(Settings):
-    """Settings that also read a TOML file; one class per call, since pydantic-settings keeps the path on the class."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, environment, file."""
-        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
-
-
-def load(config: Path | None = None, **flags: Any) -> Settings:
-    """Read the settings; flags that are None do not count. Raises ConfigError naming each bad setting."""
-    given = {name: value for name, value in flags.items() if value is not None}
-    try:
-        if config is None:
-            return Settings(**given)
-        if not config.is_file():
-            raise ConfigError(f"There is no settings file {config}. Check --config.")
-
-        class FromFile(_WithFile):
-            model_config = SettingsConfigDict(toml_file=config)
-
-        return Settings(**FromFile(**given).model_dump())
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
-        )
-        raise ConfigError(f"Settings are not usable: {problems}") from error
-    except ValueError as error:  # malformed TOML or JSON in an environment variable
-        raise ConfigError(f"Settings are not readable: {error}") from error

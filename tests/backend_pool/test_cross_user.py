@@ -14,9 +14,10 @@ from backend_pool.pool_info import PoolInfo
 from backend_pool.staging import Unstageable, stage, unwrapped
 from backend_pool.user_folder import scrubbed, user_folder
 from tests.backend_pool.graphs import loaded, previewed
+from tests.backend_pool.infos import info, providers
 from tests.backend_pool.rig import Rig, rig, user_dirs
 from tests.backend_pool.test_real_backend import SLOW
-from tests.backend_pool.test_rewriting import SALT, TAG, info
+from tests.backend_pool.test_rewriting import SALT, TAG
 from tests.backend_pool.test_way import picture
 from tests.engine.graphs import node
 from tests.real_comfyui import configured, start_real_comfyui
@@ -77,9 +78,9 @@ def test_folders_of_users_are_neither_listed_nor_told() -> None:
     listing = info(
         "a", Folder={"input": {"required": {"folder": ["COMBO", {"options": ["3d", FOREIGN, f"{FOREIGN}/x"]}]}}}
     )
-    union = PoolInfo([listing]).union
+    union = PoolInfo(providers(listing)).union
     assert union["Folder"]["input"]["required"]["folder"][1]["options"] == ["3d"]
-    assert "Folder" not in PoolInfo([listing], denied=["Folder"]).union
+    assert "Folder" not in PoolInfo(providers(listing), denied=["Folder"]).union
     assert scrubbed(f"not in ['3d', '{FOREIGN}']") == "not in ['3d', 'cluster']"
 
 

@@ -40,7 +40,8 @@ async def test_a_job_goes_where_its_model_is(tmp_path: Path, start: Start) -> No
         waits = await r.submit(prompt)
         assert (await r.run(saved(), 2))[0].backend_id == 1
         seq = (await r.entry(waits))[0].key
-        await r.eventually(lambda: r.dispatcher.reason(seq) == "waiting for a backend with checkpoint mine.safetensors")
+        reason = f"waiting for a backend with checkpoint mine.safetensors; {r.pool.members[2].row.name} (down) has it"
+        await r.eventually(lambda: r.dispatcher.reason(seq) == reason)
         assert (await r.entry(waits))[0].state is JobState.QUEUED
         await r.registry.remove(2)
         r.pool.wake()
@@ -288,5 +289,6 @@ async def test_an_odd_object_info_does_not_end_the_probing(tmp_path: Path, info:
         await r.pool.refresh()
         member = r.pool.members[1]
         await r.eventually(lambda: member.health is not Health.JOINING or member.error is not None)
-        strange.info, member.info_at = INFO, -1e9
+        strange.info = INFO
+        r.pool.read_again(member)
         await r.eventually(lambda: member.idle and "SaveImage" in r.pool.info.union)

@@ -14,168 +14,16 @@ from PIL.PngImagePlugin import PngInfo
 
 from backend_pool.comfy_client import FileRef
 from backend_pool.frames import Message, with_metadata
-from backend_pool.node_info import Needs, lacks, merge, needs, options, refused_needs, upload_kind, usable
 from backend_pool.png_text import replace_prompt
-from backend_pool.pool_info import PoolInfo
 from backend_pool.staging import SALT_INPUT, Staged, Unstageable, stage
 from backend_pool.translator import Translator
+from tests.backend_pool.infos import info
 from tests.backend_pool.rig import user_dirs
 from tests.engine.graphs import node
 
 TAG = "0123456789abcdef0123"
 SALT = "salt"
 FOLDER = f"cluster-{TAG}"
-
-
-def info(*checkpoints: str, **more: Any) -> dict[str, Any]:
-    """A small object_info."""
-    return {
-        "Loader": {"input": {"required": {"ckpt_name": [list(checkpoints), {}]}}},
-        "LoadImage": {"input": {"required": {"image": [["example.png"], {"image_upload": True}]}}},
-        "LoadOut": {
-            "input": {"required": {"image": ["COMBO", {"image_upload": True, "image_folder": "output", "options": []}]}}
-        },
-        "Odd": {"input": {"optional": {"file": [["on-disk.bin"], {}], "n": ["INT", {"default": 1}], "x": "STRING"}}},
-        "Save": {"input": {"required": {"filename_prefix": ["STRING", {}]}}, "output_node": True},
-        "Show": {"input": {"required": {"images": ["IMAGE"]}}, "output_node": True},
-        **more,
-    }
-
-
-# -- what a pool offers --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("spec", "choices"),
-    [
-        ([["a", "b"], {}], ["a", "b"]),
-        ([[]], []),
-        (["COMBO", {"options": ["a"]}], ["a"]),
-        (["COMBO"], []),
-        (["COMBO", {"remote": {}}], []),
-        (["INT", {}], None),
-        ("STRING", None),
-        ([], None),
-        (None, None),
-        (3, None),
-    ],
-)
-def test_options(spec: Any, choices: list[str] | None) -> None:
-    """Old and new list inputs; custom nodes' accidents are no lists."""
-    assert options(spec) == choices
-    assert upload_kind(spec) is None
-
-
-def test_the_union_has_every_choice_once() -> None:
-    """Files lists of users are not merged over backends: they are each user's own."""
-    merged = merge([info("a", "b"), info("b", "c", Only={"input": {}})])
-    assert merged["Loader"]["input"]["required"]["ckpt_name"][0] == ["a", "b", "c"]
-    assert "Only" in merged
-    assert info("a", "b")["Loader"]["input"]["required"]["ckpt_name"][0] == ["a", "b"]
-
-
-@given(st.lists(st.lists(st.text(max_size=3), max_size=4), min_size=1, max_size=4))
-def test_a_union_holds_exactly_what_its_parts_hold(lists: list[list[str]]) -> None:
-    """In the order of first sight, without doubles from later ones."""
-    merged = options(merge([info(*names) for names in lists])["Loader"]["input"]["required"]["ckpt_name"])
-    assert merged is not None and set(merged) == {name for names in lists for name in names}
-    assert merged[: len(lists[0])] == lists[0]
-
-
-@pytest.mark.parametrize("broken", [None, 3, [], {"input": 3}, {"input": None}])
-def test_a_broken_node_does_not_hide_the_others(broken: Any) -> None:
-    """A custom node may answer anything."""
-    found = usable(info("a", Broken=broken))
-    assert "Broken" not in found and "Loader" in found
-    assert PoolInfo([found]).document(lambda _where, _kind: []).startswith(b"{")
-
-
-def test_a_backend_lacks_what_it_does_not_list() -> None:
-    """Nodes and models, in words; a user's own files are nobody's lack."""
-    union = merge([info("a"), info("b", Only={"input": {}})])
-    prompt = {"1": node("Loader", ckpt_name="b"), "2": node("LoadImage", image="mine.png"), "3": node("Only")}
-    wanted = needs(prompt, union)
-    assert wanted == Needs(frozenset({"Loader", "LoadImage", "Only"}), frozenset({("Loader", "ckpt_name", "b")}))
-    assert lacks(wanted, info("a")) == "node Only"
-    assert lacks(wanted, info("a", Only={"input": {}})) == "checkpoint b"
-    assert lacks(wanted, info("b", Only={"input": {}})) is None
-    assert lacks(needs({"1": node("Loader", ckpt_name=["2", 0])}, union), info()) is None
-
-
-@pytest.mark.parametrize(
-    ("spec", "missing"),
-    [
-        ([[], {}], "checkpoint b"),
-        (["COMBO", {}], "checkpoint b"),
-        (["COMBO", {"options": ["a"]}], "checkpoint b"),
-        (["COMBO", {"options": ["a", "b"]}], None),
-        (["COMBO", {"remote": {"route": "/x"}}], None),
-        ([["a"], {"remote": {"route": "/x"}}], None),
-        (["STRING", {}], None),
-    ],
-)
-def test_an_empty_list_offers_nothing(spec: Any, missing: str | None) -> None:
-    """A backend without any checkpoint got the jobs and failed them; lists filled at run time are its own affair."""
-    wanted = Needs(frozenset({"Loader"}), frozenset({("Loader", "ckpt_name", "b")}))
-    assert lacks(wanted, {"Loader": {"input": {"required": {"ckpt_name": spec}}}}) == missing
-
-
-def test_a_list_that_is_not_there_offers_nothing() -> None:
-    wanted = Needs(frozenset({"Loader"}), frozenset({("Loader", "ckpt_name", "b")}))
-    assert lacks(wanted, {"Loader": {}}) == "checkpoint b"
-
-
-NOT_LISTED = {"type": "value_not_in_list", "extra_info": {"input_name": "ckpt_name", "received_value": "b"}}
-REFUSED_B = Needs(frozenset({"Loader"}), frozenset({("Loader", "ckpt_name", "b")}))
-
-
-@pytest.mark.parametrize(
-    ("body", "wanted"),
-    [
-        ({"error": {"type": "x"}, "node_errors": {"1": {"errors": [NOT_LISTED]}}}, REFUSED_B),
-        (
-            {"error": {"type": "missing_node_type", "extra_info": {"class_type": "N"}}},
-            Needs(frozenset("N"), frozenset()),
-        ),
-        ({"error": {"type": "missing_node_type"}}, None),
-        ({"node_errors": {"1": {"errors": [NOT_LISTED, {"type": "required_input_missing"}]}}}, None),
-        ({"node_errors": {"1": {"errors": [{**NOT_LISTED, "type": "value_bigger_than_max"}]}}}, None),
-        ({"node_errors": {"1": {"errors": [{"type": "value_not_in_list"}]}}}, None),
-        ({"node_errors": {"1": {"errors": ["text"]}}}, None),
-        ({"node_errors": {"1": None, "7": {"errors": [NOT_LISTED]}}}, None),
-        ({"node_errors": []}, None),
-        ({}, None),
-        ("text", None),
-        (None, None),
-    ],
-)
-def test_what_a_refusal_says_is_missing(body: Any, wanted: Needs | None) -> None:
-    """Only when nothing else is wrong with the prompt."""
-    assert refused_needs(body, {"1": node("Loader", ckpt_name="b")}) == wanted
-
-
-def test_each_user_s_own_files_are_shown() -> None:
-    """And nobody else's: the common part is shared, the nodes with file lists are written per user."""
-    pool = PoolInfo([usable(info("a"))])
-    asked: list[tuple[str, str]] = []
-
-    def files(where: str, kind: str) -> list[str]:
-        asked.append((where, kind))
-        return [f"{where}.png"]
-
-    document = json.loads(pool.document(files))
-    assert document["LoadImage"]["input"]["required"]["image"] == [["input.png"], {"image_upload": True}]
-    assert document["LoadOut"]["input"]["required"]["image"][1]["options"] == ["output.png"]
-    assert asked == [("input", "image/"), ("output", "image/")]
-    assert document.keys() == info("a").keys() and document["Loader"] == info("a")["Loader"]
-    assert pool.node("LoadImage", files)["LoadImage"] == document["LoadImage"]
-    assert pool.node("Nothing", files) == {}
-
-
-@pytest.mark.parametrize("infos", [[], [{}], [info("a")], [{"LoadImage": info()["LoadImage"]}]])
-def test_the_document_is_json_for_any_pool(infos: list[Any]) -> None:
-    """Also with no common or no personal part."""
-    assert json.loads(PoolInfo(infos).document(lambda _where, _kind: [])).keys() == merge(infos).keys()
 
 
 # -- staging -------------------------------------------------------------------------------------------------------
@@ -299,7 +147,7 @@ def test_a_prompt_is_put_back(prompt: dict[str, str], workflow: str) -> None:
     """And nothing else changes: other chunks, pixels, checksums."""
 
     before = png(prompt='{"ours": 1}', workflow=workflow)
-    result = replace_prompt(before, json.dumps(prompt))
+    result = replace_prompt(before, lambda text: json.dumps(prompt) if text == '{"ours": 1}' else None)
     assert result is not None
     head, position = result
     with Image.open(BytesIO(head + before[position:])) as picture:
@@ -314,11 +162,11 @@ def test_a_prompt_is_put_back(prompt: dict[str, str], workflow: str) -> None:
 )
 def test_other_files_are_left_alone(content: bytes) -> None:
     """No PNG, no prompt in it, or cut off."""
-    assert replace_prompt(content, "{}") is None
+    assert replace_prompt(content, lambda _text: None) is None
 
 
 @given(st.binary(max_size=200))
 def test_garbage_is_left_alone_or_copied(content: bytes) -> None:
     """Whatever follows a PNG's signature."""
-    result = replace_prompt(b"\x89PNG\r\n\x1a\n" + content, "{}")
+    result = replace_prompt(b"\x89PNG\r\n\x1a\n" + content, lambda _text: "{}")
     assert result is None or result[1] <= len(content) + 8

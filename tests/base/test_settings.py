@@ -9,7 +9,8 @@ from typer.core import TyperGroup
 
 from proxy import cli
 from proxy.base.errors import ConfigError
-from proxy.base.settings import Settings, load
+from proxy.base.settings import Settings
+from proxy.base.settings_file import load
 
 
 @pytest.fixture

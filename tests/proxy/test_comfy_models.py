@@ -10,8 +10,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from proxy.comfy_info import InfoRoutes
-from proxy.user_folders import UserFolders
+from proxy.comfy_models import ModelRoutes
 from tests.backend_pool.rig import rig
 from tests.engines import Engine, start_engine
 
@@ -36,9 +35,13 @@ async def test_a_backend_that_hangs_keeps_its_models(tmp_path: Path, engines: li
     """Its last answer stands in, and nobody waits longer than for one probe."""
     urls = [engine.url for engine in engines]
     async with rig(tmp_path, *urls, backend_down_after_s=60, probe_timeout_s=0.5) as r:
-        routes = InfoRoutes(r.pool, UserFolders(tmp_path, r.db, b"key"), 100)
+        routes = ModelRoutes(r.pool)
+
+        async def names() -> list[str]:
+            return sorted(entry["name"] for entry in await answer(routes.experiment_models_in, folder="checkpoints"))
+
         both = ["a.safetensors", "b.safetensors"]
-        assert sorted(await answer(routes.models_in, folder="checkpoints")) == both
+        assert await names() == sorted(await answer(routes.models_in, folder="checkpoints")) == both
         engines[0].process.send_signal(signal.SIGSTOP)
         routes._answers = {key: (-1e9, kept) for key, (_, kept) in routes._answers.items()}  # as after KEPT_S
-        assert sorted(await answer(routes.models_in, folder="checkpoints")) == both
+        assert await names() == sorted(await answer(routes.models_in, folder="checkpoints")) == both

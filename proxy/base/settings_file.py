@@ -1,0 +1,48 @@
+"""Reads the settings of one start: flags, environment, TOML file, and what is wrong with them in words."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from proxy.base.errors import ConfigError
+from proxy.base.settings import Settings
+
+
+class _WithFile(Settings):
+    """Settings that also read a TOML file; one class per call, since pydantic-settings keeps the path on the class."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, environment, file."""
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
+
+
+def load(config: Path | None = None, **flags: Any) -> Settings:
+    """Read the settings; flags that are None do not count. Raises ConfigError naming each bad setting."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        if config is None:
+            return Settings(**given)
+        if not config.is_file():
+            raise ConfigError(f"There is no settings file {config}. Check --config.")
+
+        class FromFile(_WithFile):
+            model_config = SettingsConfigDict(toml_file=config)
+
+        return Settings(**FromFile(**given).model_dump())
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
+        )
+        raise ConfigError(f"Settings are not usable: {problems}") from error
+    except ValueError as error:  # malformed TOML or JSON in an environment variable
+        raise ConfigError(f"Settings are not readable: {error}") from error
