@@ -66,7 +66,9 @@ class JobStore:
         s.add(job)
         s.flush()
         extra = {**new.extra_data, "create_time": job.created_ms}
-        s.add(JobDocument(seq=job.key, prompt=new.prompt, extra_data=extra, targets=new.targets))
+        document = JobDocument(seq=job.key, prompt=new.prompt, extra_data=extra, targets=new.targets)
+        document.withheld = new.withheld
+        s.add(document)
         measure(s, job)
         return job
 

@@ -101,6 +101,11 @@ class JobDocument(SQLModel, table=True):
         sa_column=Column(JSON, nullable=False),
         description="Files brought home: {source, local, fresh}; written before each gets its name.",
     )
+    withheld: list[str] = Field(
+        default_factory=list,
+        sa_column=Column(JSON, nullable=False, server_default="[]"),
+        description="Names of the API tokens that came with it: without them it must not run.",
+    )
 
 
 class PromptCounter(SQLModel, table=True):

@@ -34,6 +34,10 @@ TRANSFER_PAUSES_S = (0.2, 1.0)
 """Between the tries to fetch a file."""
 
 
+class TokensGone(CallerError):
+    """API tokens of paid nodes that nobody has any more."""
+
+
 class Unheeded(Exception):
     """The user cancelled, and the backend goes on all the same."""
 
@@ -138,6 +142,13 @@ class Runner:
         await self._conclude(result)
 
     def _order(self) -> JsonDict:
+        """What is submitted beside the prompt. Raises TokensGone for a job that must not run without them."""
+        gone = [name for name in self._document.withheld if name not in self._secrets]
+        if gone and not self.upstream.submitted:
+            raise TokensGone(
+                f"The job came with {' and '.join(gone)}, which is kept in memory only, and the server has been "
+                "restarted since. Queue it again."
+            )
         return {
             "extra_data": {**self._document.extra_data, **self._secrets},
             "partial_execution_targets": self._document.targets,

@@ -18,6 +18,8 @@ class Submission:
     targets: list[str]
     number: float | None = None
     front: bool = False
+    withheld: list[str] = field(default_factory=list)
+    """Keys of extra_data that came with it and are not stored: API tokens."""
 
 
 @dataclass(frozen=True)
