@@ -4,7 +4,7 @@ from itertools import groupby
 
 from starlette.routing import Route
 
-from proxy import api_admin, api_me
+from proxy import api_admin, api_me, api_offers
 from proxy.api_models import (
     BackendChange,
     BackendInfo,
@@ -20,6 +20,7 @@ from proxy.api_models import (
     PasswordMade,
     PasswordReset,
     PictureList,
+    RefreshInfo,
     SessionInfo,
     SessionList,
     TokenList,
@@ -29,6 +30,7 @@ from proxy.api_models import (
     UserList,
     UserMade,
 )
+from proxy.api_offers import Comparison, ModelFiles
 from proxy.api_openapi import Document
 from proxy.api_operations import Endpoint, Operation, Unknown
 from proxy.views import Deps
@@ -45,6 +47,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/jobs", "My active and latest jobs", api_me.jobs, JobList, query=("limit",)),
     Operation("POST", "/jobs/{id}/cancel", "Cancel my job", api_me.cancel_job, Done),
     Operation("GET", "/pictures", "My finished files", api_me.pictures, PictureList, query=("limit", "before")),
+    Operation("GET", "/models", "Models and who has them", api_offers.models, ModelFiles, query=("folder",)),
     Operation("GET", "/tokens", "My API tokens", api_me.tokens, TokenList),
     Operation("POST", "/tokens", "Make an API token", api_me.create_token, TokenMade, NewToken, status=201),
     Operation("DELETE", "/tokens/{id}", "Revoke my token", api_me.revoke_token, Done),
@@ -65,6 +68,14 @@ OPERATIONS: tuple[Operation, ...] = (
         admin=True,
     ),
     Operation("GET", "/admin/sessions", "All sessions", api_admin.sessions, SessionList, admin=True),
+    Operation(
+        "POST",
+        "/admin/sessions/refresh",
+        "Start sessions afresh from changed nodes and models",
+        api_admin.refresh_sessions,
+        RefreshInfo,
+        admin=True,
+    ),
     Operation(
         "POST",
         "/admin/users/{id}/session/restart",
@@ -90,6 +101,15 @@ OPERATIONS: tuple[Operation, ...] = (
         BackendInfo,
         NewBackend,
         status=201,
+        admin=True,
+    ),
+    Operation("GET", "/admin/backends/compare", "How backends differ", api_offers.drift, Comparison, admin=True),
+    Operation(
+        "POST",
+        "/admin/backends/{id}/refresh",
+        "Read a backend's nodes and models again",
+        api_offers.refresh,
+        BackendInfo,
         admin=True,
     ),
     Operation(

@@ -1,6 +1,7 @@
-"""The verbs about what runs: `backend ...`, the ComfyUI instances of the pool, and `session list`.
+"""The verbs about what runs: `backend ...`, the ComfyUI instances of the pool, and `session ...`.
 
-They change or read rows. A running server looks at them every few seconds and does the rest.
+They change or read rows; a running server looks at them every few seconds and does the rest. `session refresh` talks to
+what starts the sessions.
 """
 
 from datetime import UTC, datetime
@@ -69,6 +70,43 @@ def backend_disable(context: typer.Context, which: Which) -> None:
     _set_mode(context, which, "disabled")
 
 
+@backend_app.command("refresh")
+def backend_refresh(context: typer.Context, which: Which) -> None:
+    """Have a running server read its nodes and models again."""
+    from backend_pool.registry import Registry
+
+    with database(settings_of(context)) as db:
+        row = Registry(db).ask_refresh_now(which)
+    typer.echo(f"Backend {row.name} is read again within seconds.")
+
+
+@backend_app.command("compare")
+def backend_compare(
+    context: typer.Context,
+    full: Annotated[bool, typer.Option("--full", help="Name each node and model, not only how many.")] = False,
+) -> None:
+    """What each backend lacks that others have, as a server last read it, down ones included."""
+    from backend_pool.drift import compare
+    from backend_pool.offer import Provider
+    from backend_pool.offer_store import OfferStore
+    from backend_pool.registry import Registry
+
+    settings = settings_of(context)
+    with database(settings) as db:
+        rows = Registry(db).listing_now()
+    store = OfferStore(settings.data_dir)
+    providers = [Provider(row.id or 0, row.name, store.load(row.id or 0, row.url)) for row in rows]
+    for one in compare([provider for provider in providers if provider.offer.info]):
+        lacks = f"lacks {len(one.lacks_nodes)} nodes and {len(one.lacks_models)} models"
+        typer.echo(f"{one.name}\t{one.nodes} nodes\t{one.models} models\t{lacks}\tdefines {len(one.differs)} otherwise")
+        for word, names in (("node", one.lacks_nodes), ("model", one.lacks_models), ("otherwise", one.differs)):
+            for name in names if full else ():
+                typer.echo(f"\t{word}\t{name}")
+    for provider in providers:
+        if not provider.offer.info:
+            typer.echo(f"{provider.name}\thas not told yet what it offers")
+
+
 @session_app.command("list")
 def session_list(context: typer.Context) -> None:
     """Every user's session as it was last stored: user, state, process id, since when (UTC), last error."""
@@ -83,6 +121,18 @@ def session_list(context: typer.Context) -> None:
             since = "" if row.started_ms is None else f"{datetime.fromtimestamp(row.started_ms / 1000, UTC):%F %T}"
             pid = "" if row.pid is None else str(row.pid)
             typer.echo("\t".join([name, row.state, pid, since, " ".join(row.error.split())]))
+
+
+@session_app.command("refresh")
+def session_refresh(context: typer.Context) -> None:
+    """After a change of shared custom nodes or models: start sessions afresh from now on; running ones move over."""
+    import asyncio
+
+    from proxy.session_refresh import refresh_sessions
+
+    settings = settings_of(context)
+    with database(settings):
+        typer.echo(asyncio.run(refresh_sessions(settings)))
 
 
 def _set_mode(context: typer.Context, which: str, mode: str) -> None:

@@ -57,8 +57,9 @@ def build(options: Options) -> Engine:
         # time.sleep on purpose: the loop must not answer. SIGTERM still ends the process.
         block_loop=lambda seconds: block(loop, seconds),
     )
-    executor = Executor(services, NODES)
-    catalogue = Catalogue(directories, models)
+    nodes = {name: node for name, node in NODES.items() if name not in options.without_nodes}
+    executor = Executor(services, nodes)
+    catalogue = Catalogue(directories, models, nodes)
     worker = Worker(queue, executor)
     engine = Engine(options, directories, models, catalogue, faults, sockets, queue, executor, worker)
     return engine

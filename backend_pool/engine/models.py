@@ -7,8 +7,11 @@ import json
 import struct
 import threading
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from backend_pool.engine.files import OutsideDirectory, inside
 
@@ -87,6 +90,21 @@ class Models:
             return None
         found = header.get("__metadata__") if isinstance(header, dict) else None
         return found if isinstance(found, dict) else None
+
+    def preview(self, folder: str, name: str) -> bytes | None:
+        """The picture beside a model file as WebP, None when there is none. Blocking."""
+        try:
+            stem = inside(self._root / folder, name).with_suffix("")
+            pictures = (stem.with_name(f"{stem.name}{end}") for end in (".png", ".preview.png"))
+            found = next((picture for picture in pictures if picture.is_file()), None)
+            if found is None:
+                return None
+            packed = BytesIO()
+            with Image.open(found) as picture:
+                picture.save(packed, "WEBP")
+        except (OSError, OutsideDirectory):
+            return None
+        return packed.getvalue()
 
     def use(self, folder: str, name: str, wait: Callable[[float], None]) -> None:
         """Make a model resident, taking `wait(seconds)` when it was not; `wait` may raise to stop the job."""

@@ -21,6 +21,7 @@ class Options:
     vram_mb: int = 24576
     checkpoints: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    without_nodes: tuple[str, ...] = ()
     seed: int = 0
     previews: bool = True
     faults: bool = False
@@ -46,6 +47,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     add("--vram-mb", type=_positive, default=24576, help="memory for loaded models; the least used are evicted")
     add("--checkpoints", default="", help="checkpoints to offer, comma-separated, instead of the built-in ones")
     add("--without", default="", help="model folders whose built-in names are not offered, comma-separated")
+    add("--without-nodes", default="", help="node classes that this engine does not have, comma-separated")
     add("--seed", type=int, default=0, help="varies all pictures of this engine")
     add("--preview-method", choices=("auto", "none"), default="auto", help="previews of jobs that do not ask")
     add("--faults", action="store_true", help="allow POST /engine/faults from this machine")
@@ -64,6 +66,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         vram_mb=given.vram_mb,
         checkpoints=_names(given.checkpoints),
         without=_names(given.without),
+        without_nodes=_names(given.without_nodes),
         seed=given.seed,
         previews=given.preview_method == "auto",
         faults=given.faults,

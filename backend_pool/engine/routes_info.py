@@ -68,6 +68,14 @@ async def model_files(request: web.Request) -> web.Response:
     return web.json_response(await asyncio.to_thread(engine_of(request).models.files, folder))
 
 
+@routes.get("/experiment/models/preview/{folder}/{index}/{file:.*}")
+async def model_preview(request: web.Request) -> web.Response:
+    """The picture beside a model file, `NAME.png` or `NAME.preview.png`, as WebP."""
+    models, info = engine_of(request).models, request.match_info
+    found = await asyncio.to_thread(models.preview, info["folder"], info["file"])
+    return web.Response(status=404) if found is None else web.Response(body=found, content_type="image/webp")
+
+
 @routes.get("/view_metadata/{folder}")
 async def view_metadata(request: web.Request) -> web.Response:
     """`__metadata__` of a safetensors file."""

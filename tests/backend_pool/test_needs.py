@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from backend_pool.needs import Choice, Needs, lacks, needs, refused_needs
+from backend_pool.needs import Choice, Needs, lacks, needs, offers, refused_needs
 from backend_pool.node_union import merge
+from backend_pool.spelling import respelled
 from tests.backend_pool.infos import info
 from tests.engine.graphs import node
 
@@ -72,3 +73,81 @@ REFUSED_B = Needs(frozenset({"Loader"}), frozenset({Choice("Loader", "ckpt_name"
 def test_what_a_refusal_says_is_missing(body: Any, wanted: Needs | None) -> None:
     """Only when nothing else is wrong with the prompt."""
     assert refused_needs(body, {"1": node("Loader", ckpt_name="b")}) == wanted
+
+
+UPSCALE = {"input": {"required": {"scale": [[1, 2, 4], {}], "fast": [[True, False], {}]}}}
+COMBOS = {"input": {"required": {"lora_name": ["COMBO", {"options": ["sub\\x.safetensors", "y.safetensors"]}]}}}
+MANY = {"input": {"optional": {"loras": ["COMBO", {"options": ["p", "q"], "multiselect": True}]}}}
+NESTED = {
+    "input": {
+        "required": {
+            "how": [
+                "COMFY_DYNAMICCOMBO_V3",
+                {"options": [{"key": "m", "inputs": {"required": {"file": [["a", "b"]]}}}]},
+            ]
+        }
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("definition", "inputs", "choices"),
+    [
+        (UPSCALE, {"scale": 2, "fast": True}, {("scale", 2), ("fast", True)}),
+        (COMBOS, {"lora_name": "sub/x.safetensors"}, {("lora_name", "sub/x.safetensors")}),
+        (COMBOS, {"lora_name": "sub\\x.safetensors"}, {("lora_name", "sub/x.safetensors")}),
+        (COMBOS, {"lora_name": {"__value__": "y.safetensors"}}, {("lora_name", "y.safetensors")}),
+        (COMBOS, {"lora_name": ["3", 0]}, set()),
+        (MANY, {"loras": {"__value__": ["p", "q"]}}, {("loras", "p"), ("loras", "q")}),
+        (NESTED, {"how": "m", "how.file": "a"}, {("how", "m"), ("how.file", "a")}),
+    ],
+)
+def test_every_kind_of_list_counts(definition: Any, inputs: Any, choices: set[tuple[str, Any]]) -> None:
+    """Numbers, booleans, several at once, nested ones, either spelling of a path."""
+    wanted = needs({"1": node("N", **inputs)}, {"N": definition})
+    assert wanted.choices == {Choice("N", key, value) for key, value in choices}
+    assert lacks(wanted, {"N": definition}) is None
+
+
+@pytest.mark.parametrize(
+    ("definition", "choice", "offered"),
+    [
+        (UPSCALE, ("scale", 4), True),
+        (UPSCALE, ("scale", 3), False),
+        (COMBOS, ("lora_name", "sub/x.safetensors"), True),
+        (COMBOS, ("lora_name", "Sub/x.safetensors"), False),
+        (NESTED, ("how.file", "b"), True),
+        (NESTED, ("how.file", "c"), False),
+        (NESTED, ("how", "other"), False),
+        (NESTED, ("how.other", "b"), False),
+        ({"input": {"required": {"n": ["STRING"]}}}, ("n", "anything"), True),
+        ({"input": {"required": {"n": ["COMBO", {"remote": {}}]}}}, ("n", "anything"), True),
+        ({"input": None}, ("n", "x"), False),
+    ],
+)
+def test_what_a_definition_offers(definition: Any, choice: tuple[str, Any], offered: bool) -> None:
+    assert offers({"N": definition}, Choice("N", *choice)) is offered
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "model"),
+    [
+        ("ckpt_name", "a.ckpt", True),
+        ("ckpt_name", "odd name", True),
+        ("how.lora_name", "x", True),
+        ("model", "flux.GGUF", True),
+        ("sampler_name", "euler", False),
+        ("scale", 4, False),
+    ],
+)
+def test_what_is_a_model(key: str, value: Any, model: bool) -> None:
+    """A sampler's name is refused in ComfyUI's words alone."""
+    assert Choice("N", key, value).is_model is model
+
+
+def test_each_backend_gets_its_own_spelling() -> None:
+    prompt = {"1": node("N", lora_name="sub/x.safetensors"), "2": node("Other"), "3": node("N", lora_name="no/x.pt")}
+    spelled = respelled(prompt, {"N": COMBOS})
+    assert spelled["1"]["inputs"] == {"lora_name": "sub\\x.safetensors"}
+    assert spelled["2"] is prompt["2"] and spelled["3"] is prompt["3"]
+    assert prompt["1"]["inputs"] == {"lora_name": "sub/x.safetensors"}

@@ -1,6 +1,7 @@
 """All nodes the engine has, by class, and their object_info."""
 
 import mimetypes
+from collections.abc import Mapping
 from typing import Any
 
 from backend_pool.engine.files import Directories
@@ -15,17 +16,18 @@ NODES: dict[str, Node] = {node.name: node for module in MODULES for node in modu
 class Catalogue:
     """The Shelf of this engine and what it makes of the nodes' declarations. Blocking: it lists directories."""
 
-    def __init__(self, directories: Directories, models: Models) -> None:
+    def __init__(self, directories: Directories, models: Models, nodes: Mapping[str, Node] = NODES) -> None:
         self._directories = directories
         self._models = models
+        self._nodes = nodes
 
     def object_info(self) -> dict[str, Any]:
         """Every class."""
-        return {name: node.info(self) for name, node in NODES.items()}
+        return {name: node.info(self) for name, node in self._nodes.items()}
 
     def one(self, name: str) -> dict[str, Any]:
         """One class, or nothing when there is none of that name, as ComfyUI answers."""
-        return {name: NODES[name].info(self)} if name in NODES else {}
+        return {name: self._nodes[name].info(self)} if name in self._nodes else {}
 
     def invalid_file(self, _kind: str, _name: str, value: Any, _spec: Any) -> str | None:
         """The custom check of inputs that name an uploaded file."""
