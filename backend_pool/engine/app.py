@@ -21,7 +21,7 @@ def make_app(engine: Engine, secret: str | None = None, pack: Pack | None = None
     app[ENGINE] = engine
     plain = [route for table in TABLES for route in table if isinstance(route, web.RouteDef)]
     for route in plain:
-        app.router.add_route(route.method, "/api" + route.path, route.handler)
+        web.route(route.method, "/api" + route.path, route.handler, **route.kwargs).register(app.router)
     app.router.add_routes(plain)
     app.router.add_routes(routes_engine.routes)
     internal = web.Application()

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -37,6 +37,10 @@ class Strange:
     history: dict[str, str] = field(default_factory=dict)
     sockets: dict[str, web.WebSocketResponse] = field(default_factory=dict)
     prompts: list[Any] = field(default_factory=list)
+    between: list[Any] = field(default_factory=list)
+    """What it sends between a job's start and end: bytes, or frames as JSON; `ID` stands for the prompt's id."""
+    asked: list[str] = field(default_factory=list)
+    """Method and path of every request."""
 
     @web.middleware
     async def gate(self, request: web.Request, handler: Any) -> web.StreamResponse:
@@ -44,6 +48,7 @@ class Strange:
         wanted = f"Basic {base64.b64encode(self.login.encode()).decode()}"
         if self.login and request.headers.get("Authorization") != wanted:
             return web.Response(status=401, text="no")
+        self.asked.append(f"{request.method} {request.path}")
         answer: web.StreamResponse = await handler(request)
         return answer
 
@@ -84,10 +89,14 @@ class Strange:
         told = ["execution_success", {"prompt_id": prompt_id, "timestamp": now_ms()}]
         status = {"status_str": "success", "completed": True, "messages": [begun, told]}
         self.history[prompt_id] = f'{{"outputs": {self.ui}, "status": {json.dumps(status)}, "meta": {{}}}}'
-        frames = [{"type": "execution_start", "data": {"prompt_id": prompt_id}}]
+        frames: list[Any] = [{"type": "execution_start", "data": {"prompt_id": prompt_id}}]
+        frames += [
+            f if isinstance(f, bytes) else json.loads(json.dumps(f).replace("ID", prompt_id)) for f in self.between
+        ]
         frames += [{"type": "executing", "data": {"node": None, "prompt_id": prompt_id}}]
+        socket = self.sockets[body["client_id"]]
         for frame in frames:
-            await self.sockets[body["client_id"]].send_json(frame)
+            await (socket.send_bytes(frame) if isinstance(frame, bytes) else socket.send_json(frame))
         return web.json_response({"prompt_id": prompt_id, "number": 1, "node_errors": {}})
 
     async def socket(self, request: web.Request) -> web.WebSocketResponse:
@@ -99,16 +108,29 @@ class Strange:
             pass
         return socket
 
+    async def upload(self, _request: web.Request) -> web.Response:
+        """POST /upload/image: not here."""
+        return web.Response(status=404)
+
     async def done(self, _request: web.Request) -> web.Response:
         """POST /history, /interrupt."""
         return web.Response()
 
 
+S = TypeVar("S", bound=Strange)
+
+
 @asynccontextmanager
 async def strange_backend(**says: Any) -> AsyncIterator[Strange]:
     """A running one, on a free port."""
-    strange = Strange(**says)
-    app = web.Application(middlewares=[strange.gate])
+    async with serving(Strange(**says)) as strange:
+        yield strange
+
+
+@asynccontextmanager
+async def serving(strange: S) -> AsyncIterator[S]:
+    """This one, on a free port."""
+    app = web.Application(middlewares=[strange.gate], client_max_size=1024**4)
     app.add_routes(
         [
             web.get("/system_stats", strange.stats),
@@ -118,6 +140,7 @@ async def strange_backend(**says: Any) -> AsyncIterator[Strange]:
             web.get("/view", strange.view),
             web.get("/ws", strange.socket),
             web.post("/prompt", strange.prompt),
+            web.post("/upload/image", strange.upload),
             web.post("/history", strange.done),
             web.post("/queue", strange.done),
             web.post("/interrupt", strange.done),
