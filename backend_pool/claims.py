@@ -32,11 +32,11 @@ class Claims:
         """Whether to fetch it at all: no input files, and outside the own folder none that the prompt itself names."""
         if ref.type == "input":
             return False
-        return self._in_own_folder(ref) or json.dumps(ref.filename)[1:-1] not in self._words
+        return self.in_own_folder(ref) or json.dumps(ref.filename)[1:-1] not in self._words
 
     def may_keep(self, ref: FileRef, headers: Mapping[str, str]) -> bool:
         """Whether what `/view` sends is this job's: made since it began, or fetched before, and nobody else's."""
-        if self._in_own_folder(ref):
+        if self.in_own_folder(ref):
             return True
         backend_id, user_id = self._job.backend_id or 0, self._job.user_id
         if self._known.of_another(backend_id, user_id, ref, headers.get("ETag")):
@@ -46,7 +46,13 @@ class Claims:
         made = parsed_date(headers.get("Last-Modified"))
         return made is not None and self.began_ms is not None and made >= self.began_ms / 1000 - CLOCK_SLACK_S
 
-    def _in_own_folder(self, ref: FileRef) -> bool:
+    def made_before(self, headers: Mapping[str, str]) -> bool:
+        """Whether a file is older than the job: the backend served it from its cache."""
+        made = parsed_date(headers.get("Last-Modified"))
+        return made is not None and self.began_ms is not None and made < self.began_ms / 1000 - 1.0
+
+    def in_own_folder(self, ref: FileRef) -> bool:
+        """Whether it lies where only this user's jobs can write."""
         first = (safe_subfolder(ref.subfolder) or "").split("/")[0]
         return ref.type == "output" and first == self._folder
 

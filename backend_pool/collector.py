@@ -5,42 +5,40 @@ neither loses it nor stores it twice. A file that the backend serves again from 
 """
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, TypeVar
-
-from aiohttp import ClientResponse
+from typing import Any
 
 from backend_pool.claims import Claims
-from backend_pool.comfy_client import CHUNK, ComfyClient, FileRef
-from backend_pool.errors import FileGone
-from backend_pool.file_refs import references, replaced
+from backend_pool.comfy_client import ComfyClient, FileRef
+from backend_pool.errors import FileGone, Swept
+from backend_pool.file_refs import mentions, references, replaced
+from backend_pool.file_text import restore_prompt
 from backend_pool.known_files import Home, KnownFiles
 from backend_pool.model import Job, JsonDict
-from backend_pool.png_text import replace_prompt
+from backend_pool.moved_note import LONGEST, place_in
+from backend_pool.own_prompt import OwnPrompt
+from backend_pool.staging import Staged
+from backend_pool.transfer import Fetched, fetch, side_by_side, to_its_end
 from backend_pool.user_files import (
     ATTEMPTS,
     FOLDERS,
     UserDirs,
     arrive,
     clear_incoming,
-    close,
-    create_incoming,
-    disk_error,
+    counted,
     free_names,
     landing,
     safe_filename,
     safe_subfolder,
-    write,
+    twin,
 )
 from backend_pool.user_folder import user_folder
 
-T = TypeVar("T")
-
-PNG_HEAD = 16 * 1024 * 1024
+AT_ONCE = 4
+"""Files of one output that are fetched at the same time."""
 
 
 @dataclass
@@ -50,6 +48,8 @@ class Arrival:
     source: FileRef
     partial: Path | None
     home: Home
+    cached: bool = False
+    """Whether it is older than the job, so that the user may have it from an earlier one."""
 
 
 class Collector:
@@ -64,7 +64,7 @@ class Collector:
         dirs: UserDirs,
         tag: str,
         prompt: JsonDict,
-        own: Mapping[str, FileRef],
+        staged: Staged,
         known: KnownFiles,
     ) -> None:
         self._job = job
@@ -72,36 +72,48 @@ class Collector:
         self._write_notes = note
         self._dirs = dirs
         self._folder = user_folder(tag)
-        self._prompt_json = json.dumps(prompt)
-        self._own = own
+        self._own_prompt = OwnPrompt(prompt, staged)
+        self._staged = staged
         self._known = known
         self.claims = Claims(job, self._folder, prompt, known)
         self.files: list[JsonDict] = []
         """What the job's document holds: `{source, local, fresh}`."""
+        self._absent: set[FileRef] = set()
+        """What texts seemed to name and the backend does not have."""
 
     async def localize(self, value: Any) -> Any:
         """The same ui output with every file reference replaced by the user's own, the files being there."""
-        refs = self._collectable(value)
-        missing = [ref for ref in refs if not self._is_home(ref)]
+        refs = self._collectable(references(value))
+        told = [ref for ref in self._collectable(mentions(value)) if ref not in self._absent]
+        missing = [(ref, False) for ref in refs if not self._is_home(ref)]
+        missing += [(ref, True) for ref in told if ref not in refs and not self._is_home(ref)]
         try:
-            await self._settle([await self._fetch(ref, number) for number, ref in enumerate(missing)])
+            bring = [partial(self._bring, ref, number, unsure) for number, (ref, unsure) in enumerate(missing)]
+            await self._settle([arrival for arrival in await side_by_side(bring, AT_ONCE) if arrival is not None])
         except BaseException:
-            await _to_its_end(self.clear)
+            await to_its_end(self.clear)
             raise
-        own = {ref: mine for ref in refs if (mine := self._own_file(ref)) is not None}
+        own = {ref: mine for ref in (*refs, *told) if (mine := self._own_file(ref)) is not None}
         return replaced(value, self._noted() | own)
 
     def is_home(self, value: Any) -> bool:
         """Whether `localize` would find every file of this output at home."""
-        return all(self._is_home(ref) for ref in self._collectable(value))
+        wanted = self._collectable(references(value)) + self._collectable(mentions(value))
+        return all(self._is_home(ref) or ref in self._absent for ref in wanted)
 
-    def _collectable(self, value: Any) -> list[FileRef]:
+    def _collectable(self, refs: Iterable[FileRef]) -> list[FileRef]:
         """The files that this job may bring home: a node can be made to name any file, also another user's.
 
         Input files only as staged by this job; of others none that the prompt itself names.
         """
-        refs = dict.fromkeys(references(value))
-        return [ref for ref in refs if self._own_file(ref) is not None or self.claims.may_ask_for(ref)]
+        named = dict.fromkeys(refs)
+        return [ref for ref in named if self._own_file(ref) is not None or self.claims.may_ask_for(ref)]
+
+    def at_home(self) -> list[tuple[FileRef, FileRef]]:
+        """Files of the user's folder at the backend that this job brought home, and where they are."""
+        entries = [entry for entry in self.files if entry.get("fresh")]
+        pairs = [(FileRef(**entry["source"]), FileRef(**entry["local"])) for entry in entries]
+        return [(source, local) for source, local in pairs if self.claims.in_own_folder(source)]
 
     def clear(self) -> None:
         """Remove partial files of this job, also those of a process that was killed. Blocking."""
@@ -130,11 +142,21 @@ class Collector:
 
     def _own_file(self, ref: FileRef) -> FileRef | None:
         """The user's own file behind a staged input that a node shows again."""
-        staged = ref.type == "input" and ref.subfolder == self._folder
-        return self._own.get(ref.filename) if staged else None
+        staged = ref.type == "input" and ref.subfolder == self._staged.subfolder(ref.filename)
+        return self._staged.own.get(ref.filename) if staged else None
 
     def _noted(self) -> dict[FileRef, FileRef]:
         return {FileRef(**entry["source"]): FileRef(**entry["local"]) for entry in self.files}
+
+    async def _bring(self, source: FileRef, number: int, unsure: bool) -> Arrival | None:
+        """One file; with `unsure` None when there is none."""
+        try:
+            return await self._fetch(source, number)
+        except FileGone:
+            if not unsure:
+                raise
+            self._absent.add(source)
+            return None
 
     async def _fetch(self, source: FileRef, number: int) -> Arrival:
         if safe_filename(source.filename) is None or safe_subfolder(source.subfolder) is None:
@@ -143,37 +165,35 @@ class Collector:
         if home is not None and not self._path(home.local).is_file():
             home = None
         try:
-            async with self._client.view(source, home.etag if home else None) as response:
-                if response.status == 304 and home is not None:
-                    return Arrival(source, None, home)
-                if not self.claims.may_keep(source, response.headers):
-                    raise FileGone(f"{source.filename} was not made by this job")
-                path = await self._save(response, source, f"{self._key}{number}")
-                return Arrival(source, path, Home(source, response.headers.get("ETag")))
+            fetched = await fetch(
+                self._client,
+                source,
+                etag=home.etag if home else None,
+                root=self._dirs.root(source.type),
+                key=f"{self._key}{number}",
+                admit=partial(self.claims.may_keep, source),
+            )
         except FileGone:
             if home is None:
                 raise
             return Arrival(source, None, home)  # cached at the backend, deleted there since, and here all along
+        if fetched.path is None and home is not None:
+            return Arrival(source, None, home)
+        return await asyncio.to_thread(self._examined, source, fetched)
 
-    async def _save(self, response: ClientResponse, source: FileRef, key: str) -> Path:
-        size = 0
-        path, out = await asyncio.to_thread(create_incoming, self._dirs.root(source.type), key)
-        try:
-            async for chunk in response.content.iter_chunked(CHUNK):
-                size += len(chunk)
-                await asyncio.to_thread(write, out, chunk)
-        except BaseException:
-            await _to_its_end(out.close)
-            raise
-        expected = None if "Content-Encoding" in response.headers else response.content_length
-        await asyncio.to_thread(self._complete, out, path)
-        if expected is not None and size != expected:
-            raise FileGone(f"{source.filename} arrived incomplete")
-        return path
-
-    def _complete(self, out: IO[bytes], path: Path) -> None:
-        close(out)
-        restore_prompt(path, self._prompt_json)
+    def _examined(self, source: FileRef, fetched: Fetched) -> Arrival:
+        """What has arrived: a note of an earlier fetch, a file that is here already, or a new one, made the user's."""
+        path, etag = fetched.path, fetched.headers.get("ETag")
+        if path is None:
+            raise FileGone(f"The backend sent nothing of {source.filename}")
+        own = self.claims.in_own_folder(source)
+        place = place_in(path.read_bytes()) if own and path.stat().st_size <= LONGEST else None
+        if place is not None:
+            if not self._path(place).is_file():
+                raise Swept(f"{source.filename} was cleared away there, and here too")
+            return Arrival(source, None, Home(place, etag))
+        restore_prompt(path, self._own_prompt)
+        return Arrival(source, path, Home(source, etag), own and self.claims.made_before(fetched.headers))
 
     async def _settle(self, arrivals: list[Arrival]) -> None:
         """Give every arrival its name. One note for all of them, and another round when a name was taken meanwhile."""
@@ -185,7 +205,7 @@ class Collector:
                 self._note(arrival, local)
             if any(local.type != "temp" for local in places):  # a stray preview goes with the session's temp
                 await self._write_notes(self.files)
-            landed = await _to_its_end(partial(self._land, arrivals, places))
+            landed = await to_its_end(partial(self._land, arrivals, places))
             for arrival, local, done in zip(arrivals, places, landed, strict=True):
                 if done:
                     home = Home(local, arrival.home.etag)
@@ -198,19 +218,44 @@ class Collector:
         noted = self._noted()
         places: list[FileRef] = []
         for arrival in arrivals:
+            self._find_again(arrival, {*places, *noted.values()})
             local = noted.get(arrival.source)
             if arrival.partial is None:
                 local = arrival.home.local
             elif local is None or self._path(local).exists():
-                local = self._free(arrival.source, places)
+                local = self._free(arrival.source, places, self._number(arrival.source, arrivals, places))
             places.append(local)
         return places
 
-    def _free(self, source: FileRef, promised: list[FileRef]) -> FileRef:
+    def _find_again(self, arrival: Arrival, others: set[FileRef]) -> None:
+        """For a file out of the backend's cache, the one that an earlier job brought home and nobody remembers."""
+        source = arrival.source
+        if arrival.partial is None or not arrival.cached or source in self._noted():
+            return
+        subfolder = self._local_subfolder(source)
+        taken = {ref.filename for ref in others if (ref.subfolder, ref.type) == (subfolder, source.type)}
+        name = twin(landing(self._dirs.root(source.type), subfolder), source.filename, arrival.partial, taken)
+        if name is not None:
+            arrival.partial, arrival.home = None, Home(FileRef(name, subfolder, source.type), arrival.home.etag)
+
+    def _number(self, source: FileRef, arrivals: list[Arrival], places: list[FileRef]) -> int | None:
+        """The number of a file that the backend gave the same one: a clip, its sound and its picture stay together."""
+        group = counted(source.filename)
+        if group is None:
+            return None
+        together = [(arrival.source, place) for arrival, place in zip(arrivals, places, strict=False)]
+        for other, place in [*together, *self._noted().items()]:
+            if counted(other.filename) == group and other != source:
+                mine = counted(place.filename)
+                if (other.subfolder, other.type) == (source.subfolder, source.type) and mine is not None:
+                    return mine[1]
+        return None
+
+    def _free(self, source: FileRef, promised: list[FileRef], number: int | None) -> FileRef:
         subfolder = self._local_subfolder(source)
         folder = landing(self._dirs.root(source.type), subfolder)
         taken = {ref.filename for ref in promised if (ref.subfolder, ref.type) == (subfolder, source.type)}
-        name = next(free_names(folder, source.filename, taken), None)
+        name = next(free_names(folder, source.filename, taken, number), None)
         if name is None:
             raise FileGone(f"There is no free name left for {source.filename}; tidy the folder")
         return FileRef(name, subfolder, source.type)
@@ -240,33 +285,3 @@ class Collector:
 
     def _path(self, ref: FileRef) -> Path:
         return self._dirs.root(ref.type) / ref.subfolder / ref.filename
-
-
-def restore_prompt(path: Path, prompt_json: str) -> None:
-    """Put the user's own prompt into a PNG that carries the rewritten one; other files stay as they are."""
-    with path.open("rb") as content:
-        replaced_head = replace_prompt(content.read(PNG_HEAD), prompt_json)
-        if replaced_head is None:
-            return
-        head, position = replaced_head
-        content.seek(position)
-        swapped = path.with_name(f"{path.name}x")
-        try:
-            with swapped.open("wb") as out:
-                out.write(head)
-                while chunk := content.read(CHUNK):
-                    out.write(chunk)
-            swapped.replace(path)
-        except OSError as error:
-            swapped.unlink(missing_ok=True)
-            raise disk_error(error) from error
-
-
-async def _to_its_end(work: Callable[[], T]) -> T:
-    """Run `work` in a thread; also when cancelled it is over on return, so that what it made can be removed."""
-    future = asyncio.get_running_loop().run_in_executor(None, work)
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        await asyncio.wait([future])
-        raise

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 from urllib.parse import quote, urlsplit
 
 import aiohttp
@@ -54,6 +54,8 @@ class ComfyClient:
         self.url = url.rstrip("/")
         self.label = urlsplit(self.url).netloc.rpartition("@")[2]
         """Host and port for messages: the URL may hold a password."""
+        self.breaks = 0
+        """How often a call got no answer: the server may be another since."""
         self._timeouts = timeouts
         self._session = ClientSession(
             trust_env=False,
@@ -114,18 +116,26 @@ class ComfyClient:
     async def upload(self, source: Path, filename: str, subfolder: str) -> None:
         """Stream a file to the input directory, replacing one of that name."""
         with source.open("rb") as content:
-            form = aiohttp.FormData()
-            form.add_field("image", content, filename=filename, content_type="application/octet-stream")
-            form.add_field("subfolder", subfolder)
-            form.add_field("overwrite", "true")
-            timeout = ClientTimeout(total=None, sock_read=self._timeouts.transfer_s, sock_connect=CONNECT_S)
-            async with self._call("POST", "/upload/image", data=form, timeout=timeout) as response:
-                if response.status in REFUSALS:
-                    reason = await _refusal(response)
-                    raise BackendRefused(f"The backend did not take an input file: {response.status}", reason)
-                answer = await _json(response)
-        if not isinstance(answer, dict) or answer.get("name") != filename:
-            raise BackendBroken(f"{self.label}/upload/image stored {filename} under another name")
+            await self._store(content, FileRef(filename, subfolder, "input"))
+
+    async def overwrite(self, ref: FileRef, content: bytes) -> None:
+        """Put other content into a file of any directory: core ComfyUI has no route that deletes one."""
+        await self._store(content, ref)
+
+    async def _store(self, content: IO[bytes] | bytes, ref: FileRef) -> None:
+        form = aiohttp.FormData()
+        form.add_field("image", content, filename=ref.filename, content_type="application/octet-stream")
+        form.add_field("subfolder", ref.subfolder)
+        form.add_field("type", ref.type)
+        form.add_field("overwrite", "true")
+        timeout = ClientTimeout(total=None, sock_read=self._timeouts.transfer_s, sock_connect=CONNECT_S)
+        async with self._call("POST", "/upload/image", data=form, timeout=timeout) as response:
+            if response.status in REFUSALS:
+                reason = await _refusal(response)
+                raise BackendRefused(f"The backend did not take an input file: {response.status}", reason)
+            answer = await _json(response)
+        if not isinstance(answer, dict) or answer.get("name") != ref.filename:
+            raise BackendBroken(f"{self.label}/upload/image stored {ref.filename} under another name")
 
     async def has(self, ref: FileRef, size: int) -> bool:
         """Whether the backend holds a file of that name and size; for content-addressed names that settles it."""
@@ -134,15 +144,20 @@ class ComfyClient:
             return response.status == 200 and response.content_length == size
 
     @asynccontextmanager
-    async def view(self, ref: FileRef, etag: str | None = None) -> AsyncIterator[ClientResponse]:
-        """GET /view as a stream; 304 when `etag` still fits. FileGone for a 4xx, BackendBroken for a 5xx."""
+    async def view(self, ref: FileRef, etag: str | None = None, start: int = 0) -> AsyncIterator[ClientResponse]:
+        """GET /view as a stream; 304 when `etag` still fits, 206 from `start` on where the backend can do that.
+
+        Raises FileGone for a 4xx, BackendBroken for a 5xx.
+        """
         query = {"filename": ref.filename, "subfolder": ref.subfolder, "type": ref.type}
         timeout = ClientTimeout(total=None, sock_read=self._timeouts.transfer_s, sock_connect=CONNECT_S)
-        headers = {"If-None-Match": etag} if etag else {}
+        headers = {"Accept-Encoding": "identity"}  # else a compressing backend tells no length
+        headers |= {"If-None-Match": etag} if etag else {}
+        headers |= {"Range": f"bytes={start}-"} if start else {}
         async with self._call("GET", "/view", params=query, timeout=timeout, headers=headers) as response:
             if response.status >= 500:
                 raise BackendBroken(f"{self.label}/view answered {response.status}")
-            if response.status not in (200, 304):
+            if response.status not in (200, 206, 304):
                 raise FileGone(f"The backend does not have the file {ref.filename} any more ({response.status})")
             yield response
 
@@ -171,6 +186,7 @@ class ComfyClient:
             async with self._session.request(method, f"{self.url}{path}", **options) as response:
                 yield response
         except GONE as error:
+            self.breaks += 1
             limit: ClientTimeout = options.get("timeout", self._session.timeout)
             patience_s = limit.total or limit.sock_read or self._timeouts.call_s
             raise BackendGone(f"{self.label}: {said(error, patience_s)}") from error

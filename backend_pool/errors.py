@@ -4,7 +4,8 @@ BackendError
 ├── BackendGone      no answer: the job may run elsewhere, once it is sure that it does not run here
 │   └── BackendBroken    an answer only a broken server gives (5xx, no JSON)
 ├── BackendRefused   it answered and said no: the user's error, `body` is ComfyUI's JSON
-└── FileGone         a file it announced cannot be fetched
+├── FileGone         a file it announced cannot be fetched
+└── Swept            a file out of its cache is nowhere any more: the job has to be rendered again
 """
 
 from typing import Any
@@ -33,3 +34,7 @@ class BackendRefused(BackendError):
 
 class FileGone(BackendError):
     """A file that the backend announced is not there."""
+
+
+class Swept(BackendError):
+    """A file that the backend served again from its cache was cleared away there, and the user has deleted it."""

@@ -1,10 +1,16 @@
-"""Which backend files the users have already: an answer from a backend's cache keeps the name its first fetch got."""
+"""What is known of the backends' files: which outputs the users have already, which inputs the backends have.
+
+An answer from a backend's cache keeps the name its first fetch got. In memory only: what is lost with it is read out of
+the backends' files (`moved_note`) or found by content.
+"""
 
 import secrets
 from collections import OrderedDict
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
-from backend_pool.comfy_client import FileRef
+from backend_pool.comfy_client import ComfyClient, FileRef
+from backend_pool.sent_files import SentFiles
 
 KNOWN_LIMIT = 20_000
 
@@ -22,6 +28,7 @@ class KnownFiles:
 
     def __init__(self) -> None:
         self._homes: OrderedDict[tuple[int, int, FileRef], Home] = OrderedDict()
+        self._sent: WeakKeyDictionary[ComfyClient, SentFiles] = WeakKeyDictionary()
         self._last: OrderedDict[tuple[int, FileRef], tuple[int, str | None]] = OrderedDict()
         self.epoch = secrets.token_hex(8)
         """Part of the salt of output nodes: what backends cached before this memory began is made anew."""
@@ -30,6 +37,13 @@ class KnownFiles:
         """Whether this version of a backend's file has come home to another user already."""
         owner, version = self._last.get((backend_id, ref), (user_id, None))
         return owner != user_id and version == etag
+
+    def sent_to(self, client: ComfyClient) -> SentFiles:
+        """The inputs that a backend holds."""
+        found = self._sent.get(client)
+        if found is None:
+            found = self._sent[client] = SentFiles(client)
+        return found
 
     def get(self, backend_id: int, user_id: int, ref: FileRef) -> Home | None:
         """The place of an earlier fetch."""

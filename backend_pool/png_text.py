@@ -6,6 +6,7 @@ prefix with the user in it, which must not show when the picture is dragged into
 
 import struct
 import zlib
+from collections.abc import Callable
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -16,11 +17,11 @@ def text_chunk(keyword: str, text: str) -> bytes:
     return struct.pack(">I", len(body)) + b"tEXt" + body + struct.pack(">I", zlib.crc32(b"tEXt" + body))
 
 
-def replace_prompt(head: bytes, prompt_json: str) -> tuple[bytes, int] | None:
-    """Rewrite the `prompt` chunk in the chunks before the image data.
+def replace_prompt(head: bytes, own: Callable[[str], str | None]) -> tuple[bytes, int] | None:
+    """Rewrite the `prompt` chunk in the chunks before the image data with what `own` makes of its text, if anything.
 
     `head` is the beginning of the file. Returns the new beginning and how many bytes of `head` it replaces; None when
-    this is no PNG or holds no such chunk within `head`.
+    this is no PNG or holds nothing to rewrite within `head`.
     """
     if not head.startswith(SIGNATURE):
         return None
@@ -31,10 +32,10 @@ def replace_prompt(head: bytes, prompt_json: str) -> tuple[bytes, int] | None:
         end = position + 12 + length
         if kind == b"IDAT" or end > len(head):
             break
+        text = None
         if kind == b"tEXt" and head[position + 8 : position + 15] == b"prompt\0":
-            out.append(text_chunk("prompt", prompt_json))
-            found = True
-        else:
-            out.append(head[position:end])
+            text = own(head[position + 15 : end - 4].decode("latin-1"))
+        out.append(head[position:end] if text is None else text_chunk("prompt", text))
+        found = found or text is not None
         position = end
     return (b"".join(out), position) if found else None

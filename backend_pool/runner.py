@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from backend_pool.errors import BackendGone, BackendRefused, FileGone
+from backend_pool.errors import BackendGone, BackendRefused, FileGone, Swept
 from backend_pool.frames import Message
 from backend_pool.job_files import JobFiles
 from backend_pool.job_record import JobRecord
@@ -74,7 +74,13 @@ class Runner:
         self.lost = False
         """The backend let the job down; it deserves a look before it gets another."""
         self._files: JobFiles = StockFiles(
-            job, document, member=member, owner=owner, known=known, note=self._record.note_files
+            job,
+            document,
+            member=member,
+            owner=owner,
+            known=known,
+            note=self._record.note_files,
+            keep_inputs_mb=settings.backend_inputs_mb if settings.sweep_backends else None,
         )
         if job.cancel_requested:
             self._cancel.set()
@@ -105,6 +111,9 @@ class Runner:
             await self._give_back(str(error), counts=error.counts)
         except BackendGone as error:
             await self._give_back(str(error), counts=True)
+        except Swept as error:
+            await self._give_back(str(error), counts=True)
+            self.lost = False
         except BackendRefused as error:
             await self._refused(error)
         except Unstageable as error:
@@ -205,7 +214,7 @@ class Runner:
         """Bring the files, then tell. What cannot be brought now is tried again at the end."""
         try:
             output = await self._files.localize(data.get("output"))
-        except (FileGone, BackendGone) as error:
+        except (FileGone, BackendGone, Swept) as error:
             log.warning("file not fetched yet", job=self._prompt_id, backend=self._member.row.name, error=str(error))
             return
         self._told[str(data.get("node"))] = output

@@ -7,24 +7,33 @@ is unwrapped first, and an input that names a file is refused in every form that
 
 import copy
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from backend_pool.comfy_client import FileRef
+from backend_pool.file_inputs import NO_FILE, Named, NotHere, rewrite
 from backend_pool.model import JsonDict
-from backend_pool.node_info import ObjectInfo, input_specs, options, upload_folder, upload_kind
-from backend_pool.user_files import UserDirs, annotated, digest, resolve, safe_subfolder
+from backend_pool.node_info import ObjectInfo
+from backend_pool.spelling import respelled
+from backend_pool.user_files import SCENE_SUFFIXES, SCENES, UserDirs, annotated, digest, resolve, safe_subfolder
 from backend_pool.user_folder import names_folder, scrubbed, user_folder
-
-NO_FILE = frozenset({"", "none"})
-"""Values of file inputs that mean no file."""
 
 PREFIX_INPUT = "filename_prefix"
 
 SALT_INPUT = "cluster_user"
 """No node declares it, so ComfyUI neither checks nor passes it, but its cache key covers it (protocol §5.2)."""
+
+JOINER = "StringConcatenate"
+"""The core node that puts the user's folder before a prefix that another node makes."""
+
+SUFFIX = re.compile(r"\.[a-z0-9]{1,16}")
+
+PADDING = "cluster"
+MARGIN = 64
+"""Characters that a backend's own changes to a prompt (`"7"` to `7`) may take away."""
 
 
 class Unstageable(Exception):
@@ -44,9 +53,17 @@ class Staged:
     """The user's folder at the backend."""
     files: dict[str, Path] = field(default_factory=dict)
     """Content-addressed name -> local file."""
+    versions: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Content-addressed name -> size and time of change of that file when it was hashed."""
     own: dict[str, FileRef] = field(default_factory=dict)
     """Content-addressed name -> the user's name of that file; the first one where a prompt has two."""
     undo: dict[str, str] = field(default_factory=dict)
+    hidden: set[str] = field(default_factory=set)
+    """Nodes that the user's prompt does not have."""
+
+    def subfolder(self, name: str) -> str:
+        """Where a staged file lies in the backend's input directory."""
+        return f"{SCENES}/{self.folder}" if Path(name).suffix in SCENE_SUFFIXES else self.folder
 
     def restore(self, text: str) -> str:
         """JSON text with every rewritten value replaced by the user's own, also as a backend on Windows writes it."""
@@ -56,29 +73,54 @@ class Staged:
         return scrubbed(text)
 
 
-def stage(prompt: JsonDict, info: ObjectInfo, dirs: UserDirs, tag: str, salt: str) -> Staged:
+def stage(prompt: JsonDict, info: ObjectInfo, dirs: UserDirs, tag: str, salt: str, *, again: str = "") -> Staged:
     """Rewrite a validated prompt; raises Unstageable. Reads the referenced files to name them.
 
-    `salt` keeps a backend from answering one user's output nodes with another's cached files.
+    `salt` keeps a backend from answering one user's output nodes with another's cached files; `again` keeps it from
+    answering any output node with a file it had before.
     """
-    folder = user_folder(tag)
-    staged = Staged(copy.deepcopy(prompt), folder)
+    staged = Staged(copy.deepcopy(respelled(prompt, info)), user_folder(tag))
+    missing: dict[str, list[str]] = {}
+    joined: JsonDict = {}
     for node_id, node in staged.prompt.items():
         inputs = node["inputs"] = {key: unwrapped(value) for key, value in node.get("inputs", {}).items()}
         if names_folder(json.dumps(inputs)):
             raise Unstageable(node_id, "This input names a folder of the cluster's own.")
         node.pop("is_changed", None)  # a resubmitted PNG carries it, and ComfyUI would trust it (protocol §8.47)
         known = info.get(node["class_type"], {})
-        for key, path, ref in list(_files(node_id, inputs, known, dirs)):
-            name = f"{digest(path)[:40]}{path.suffix.lower()}"
-            staged.files[name] = path
-            staged.own.setdefault(name, ref)
-            staged.undo.setdefault(f"{folder}/{name}", str(inputs[key]))
-            inputs[key] = f"{folder}/{name}"
-        if not _prefixed(node_id, inputs, folder) and known.get("output_node") is True:
-            inputs[SALT_INPUT] = salt
-    staged.undo |= {f"{folder}/": "", folder: ""}
+        gone = _stage_files(node_id, inputs, known, dirs, staged)
+        if gone:
+            missing[node_id] = gone
+        prefixed = _prefixed(node_id, inputs, staged.folder, info, joined)
+        if known.get("output_node") is True and (again or not prefixed):
+            inputs[SALT_INPUT] = again or salt
+    if missing:
+        raise Unstageable(next(iter(missing)), _missing_text(missing))
+    staged.hidden |= joined.keys()
+    staged.prompt |= joined
+    staged.undo |= {f"{staged.folder}/": "", staged.folder: ""}
+    _pad(staged.prompt, prompt)
     return staged
+
+
+def missing_files(prompt: JsonDict, info: ObjectInfo, dirs: UserDirs) -> Iterator[tuple[str, str]]:
+    """Node and name of every file that `stage` would not find, without reading any."""
+    for node_id, node in prompt.items():
+        gone: list[str] = []
+
+        def look(named: Named, gone: list[str] = gone) -> str:
+            if named.must and named.text.lower() not in NO_FILE and resolve(dirs, named.text, named.folder) is None:
+                gone.append(named.text)
+            return named.text
+
+        given = node.get("inputs")
+        if isinstance(given, dict):
+            inputs = {key: unwrapped(value) for key, value in given.items()}
+            try:
+                rewrite(inputs, info.get(node.get("class_type"), {}), look)
+            except NotHere:
+                continue  # `stage` says so better
+        yield from ((node_id, name) for name in gone)
 
 
 def unwrapped(value: Any) -> Any:
@@ -89,33 +131,81 @@ def unwrapped(value: Any) -> Any:
     return {"__value__": inner} if isinstance(inner, list) and inner is not value else inner
 
 
-def _prefixed(node_id: str, inputs: JsonDict, folder: str) -> bool:
-    """Put the user's folder before a save node's prefix; False when it has none, or a linked one known only later."""
+def _stage_files(node_id: str, inputs: JsonDict, known: Any, dirs: UserDirs, staged: Staged) -> list[str]:
+    """Rewrite the inputs of one node that name files of the user; returns names that must be files and are none."""
+    gone: list[str] = []
+
+    def visit(named: Named) -> str:
+        path = resolve(dirs, named.text, named.folder)
+        if path is not None:
+            return _stage_file(named, path, staged)
+        if named.must and named.text.lower() not in NO_FILE:
+            gone.append(named.text)
+        return named.text
+
+    try:
+        rewrite(inputs, known, visit)
+    except NotHere as error:
+        raise Unstageable(node_id, str(error)) from None
+    return gone
+
+
+def _stage_file(named: Named, path: Path, staged: Staged) -> str:
+    version, suffix = version_of(path), path.suffix.lower()
+    name = f"{digest(path)[:40]}{suffix if SUFFIX.fullmatch(suffix) else ''}"
+    bare, where = annotated(named.text, named.folder)
+    subfolder, _, filename = bare.replace("\\", "/").rpartition("/")
+    staged.files[name] = path
+    staged.versions[name] = version
+    staged.own.setdefault(name, FileRef(filename, subfolder, where))
+    value = f"{staged.subfolder(name)}/{name}"
+    staged.undo.setdefault(value, named.text)
+    return value
+
+
+def version_of(path: Path) -> tuple[int, int]:
+    """Size and time of the last change: another when the content is."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _missing_text(missing: dict[str, list[str]]) -> str:
+    names = list(dict.fromkeys(name for gone in missing.values() for name in gone))
+    if len(names) == 1:
+        return f"The file {names[0]} is gone. Choose it again."
+    return f"{len(names)} files are gone. Choose them again: {', '.join(names)}"
+
+
+def _prefixed(node_id: str, inputs: JsonDict, folder: str, info: ObjectInfo, joined: JsonDict) -> bool:
+    """Put the user's folder before a save node's prefix; False when it has none, or one that nothing can be put before.
+
+    Before a linked one a node of ours puts it, added to `joined`.
+    """
     prefix = inputs.get(PREFIX_INPUT)
-    if prefix is None or isinstance(prefix, list):
+    if prefix is None or (isinstance(prefix, list) and JOINER not in info):
         return False
+    if isinstance(prefix, list):
+        ours = f"{PADDING}-{node_id}"
+        joined[ours] = {
+            "class_type": JOINER,
+            "inputs": {"string_a": f"{folder}/", "string_b": prefix, "delimiter": ""},
+        }
+        inputs[PREFIX_INPUT] = [ours, 0]
+        return True
     if not isinstance(prefix, str) or safe_subfolder(prefix) is None:
         raise Unstageable(node_id, "Saving image outside the output folder is not allowed.")
     inputs[PREFIX_INPUT] = f"{folder}/{prefix}"
     return True
 
 
-def _files(node_id: str, inputs: JsonDict, node: Any, dirs: UserDirs) -> Iterator[tuple[str, Path, FileRef]]:
-    """Inputs that name a file of the user: those marked for uploads, and list inputs whose value no backend lists."""
-    for key, spec in input_specs(node):
-        if key not in inputs:
-            continue
-        value, listed = inputs[key], options(spec)
-        marked = upload_kind(spec) is not None
-        if marked and not isinstance(value, str):
-            raise Unstageable(node_id, f"{key}: choose the file in this node itself; it cannot come from another node.")
-        if not isinstance(value, str) or not (marked or (listed is not None and value not in listed)):
-            continue
-        default = upload_folder(spec) if marked else "input"
-        path = resolve(dirs, value, default)
-        if path is not None:
-            name, where = annotated(value, default)
-            subfolder, _, filename = name.replace("\\", "/").rpartition("/")
-            yield key, path, FileRef(filename, subfolder, where)
-        elif marked and value.lower() not in NO_FILE:
-            raise Unstageable(node_id, f"{key}: the file {value} is gone. Choose it again.")
+def _pad(ours: JsonDict, own: JsonDict) -> None:
+    """Make our prompt at least as long as the user's, so that theirs fits where a backend wrote ours into a file."""
+    lacks = max(_length(own) - _length(ours), _length(json.dumps(own)) - _length(json.dumps(ours))) + MARGIN
+    if lacks > 0 and ours:
+        node = ours[next(reversed(ours))]
+        meta = node.get("_meta")
+        node["_meta"] = {**(meta if isinstance(meta, dict) else {}), PADDING: "." * lacks}
+
+
+def _length(value: Any) -> int:
+    return len(json.dumps(value))

@@ -4,19 +4,27 @@ Puts staging, translator and collector behind the runner's seam.
 """
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any
 
 from backend_pool.collector import Collector
 from backend_pool.comfy_client import FileRef
+from backend_pool.errors import BackendRefused
 from backend_pool.frames import Message
 from backend_pool.job_files import JobFiles
 from backend_pool.known_files import KnownFiles
 from backend_pool.model import Job, JobDocument, JsonDict
+from backend_pool.moved_note import LONGEST, note_of
 from backend_pool.owner import Owner
 from backend_pool.pool import Member
-from backend_pool.staging import Staged, stage
+from backend_pool.staging import Staged, Unstageable, stage, version_of
+from backend_pool.transfer import side_by_side
 from backend_pool.translator import Translator
+
+AT_ONCE = 4
+"""Files of one job that are sent at the same time."""
 
 
 class StockFiles(JobFiles):
@@ -31,6 +39,7 @@ class StockFiles(JobFiles):
         owner: Owner,
         known: KnownFiles,
         note: Callable[[list[JsonDict]], Awaitable[None]],
+        keep_inputs_mb: int | None,
     ) -> None:
         assert job.upstream_id
         self._job = job
@@ -40,6 +49,10 @@ class StockFiles(JobFiles):
         self._owner = owner
         self._known = known
         self._note = note
+        self._keep_inputs_mb = keep_inputs_mb
+        """What inputs may hold at the backend; None leaves everything there."""
+        self._trusted = False
+        """Whether some input was not asked about because the backend had it a moment ago."""
         self._adopt(Staged(document.prompt))
 
     @property
@@ -61,7 +74,7 @@ class StockFiles(JobFiles):
             dirs=self._owner.dirs,
             tag=self._owner.tag,
             prompt=self._document.prompt,
-            own=staged.own,
+            staged=staged,
             known=self._known,
         )
         self._collector.files = list(self._document.files)
@@ -69,21 +82,45 @@ class StockFiles(JobFiles):
     async def prepare(self) -> None:
         """Rewrite the prompt."""
         owner, salt = self._owner, f"{self._owner.tag}-{self._known.epoch}"
-        self._adopt(
-            await asyncio.to_thread(stage, self._document.prompt, self._member.info, owner.dirs, owner.tag, salt)
-        )
+        prompt, info = self._document.prompt, self._member.info
+        again = self._upstream_id if self._job.attempt > 1 else ""
+        self._adopt(await asyncio.to_thread(stage, prompt, info, owner.dirs, owner.tag, salt, again=again))
 
     async def send(self) -> None:
         """Upload what the backend does not have."""
-        client, folder = self._member.client, self._staged.folder
-        for name, path in self._staged.files.items():
-            size = (await asyncio.to_thread(path.stat)).st_size
-            if not await client.has(FileRef(name, folder, "input"), size):
-                await client.upload(path, name, folder)
+        self._trusted = False
+        await side_by_side([partial(self._send, name) for name in self._staged.files], AT_ONCE)
+
+    async def _send(self, name: str) -> None:
+        client, path, version = self._member.client, self._staged.files[name], self._staged.versions[name]
+        ref = FileRef(name, self._staged.subfolder(name), "input")
+        sent = self._known.sent_to(client)
+        if sent.holds(ref):
+            self._trusted = True
+            return
+        if not await client.has(ref, version[0]):
+            await client.upload(path, name, ref.subfolder)
+            if await asyncio.to_thread(version_of, path) != version:
+                await client.overwrite(ref, b"")  # else it would pass for what its name says
+                theirs = self._staged.own[name].filename
+                raise Unstageable(self._node_with(name), f"The file {theirs} changed while it was sent. Run it again.")
+        sent.note(ref, version[0])
+
+    def _node_with(self, name: str) -> str:
+        nodes = self._staged.prompt.items()
+        return next(node_id for node_id, node in nodes if name in json.dumps(node["inputs"]))
 
     async def submit(self, order: JsonDict) -> JsonDict:
-        """POST /prompt."""
-        return await self._member.client.submit({"prompt": self._staged.prompt, **order})
+        """POST /prompt. When it is refused, files that were only believed to be there are looked for, once."""
+        body = {"prompt": self._staged.prompt, **order}
+        try:
+            return await self._member.client.submit(body)
+        except BackendRefused:
+            if not self._trusted:
+                raise
+        self._known.sent_to(self._member.client).doubt()
+        await self.send()
+        return await self._member.client.submit(body)
 
     def began(self, at_ms: Any) -> None:
         """What the job makes is not older."""
@@ -125,5 +162,12 @@ class StockFiles(JobFiles):
         self._collector.discard(outputs)
 
     async def forget(self) -> None:
-        """Remove the history entry; the files stay, ComfyUI has no route that deletes one."""
-        await self._member.client.post("/history", {"delete": [self._upstream_id]})
+        """Remove the history entry, put notes in the place of outputs that are at home, bound the inputs."""
+        client = self._member.client
+        await client.post("/history", {"delete": [self._upstream_id]})
+        if self._keep_inputs_mb is None:
+            return
+        notes = [(source, note_of(local)) for source, local in self._collector.at_home()]
+        writes = [partial(client.overwrite, source, note) for source, note in notes if len(note) <= LONGEST]
+        await side_by_side(writes, AT_ONCE)
+        await self._known.sent_to(client).shrink(self._keep_inputs_mb * 1024 * 1024)

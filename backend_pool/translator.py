@@ -40,6 +40,10 @@ class Translator:
             return None
         if message.data.get("prompt_id", self._prompt_id) != self._prompt_id:
             return None
+        if self._staged.hidden:
+            if message.data.get("node") in self._staged.hidden:
+                return None
+            message = Message(message.type, self._without_hidden(message.data))
         return message if message.type == "executed" else Message(message.type, self.restored(message.data))
 
     def binary(self, frame: bytes) -> bytes | None:
@@ -63,4 +67,24 @@ class Translator:
 
     def document(self, value: Any) -> Any:
         """A JSON value of the backend's history with the job's id; file names as the backend has them."""
-        return json.loads(json.dumps(value).replace(self._upstream_id, self._escaped))
+        found = json.loads(json.dumps(value).replace(self._upstream_id, self._escaped))
+        status = found.get("status") if isinstance(found, dict) else None
+        if self._staged.hidden and isinstance(status, dict) and isinstance(status.get("messages"), list):
+            status["messages"] = [
+                [told[0], self._without_hidden(told[1])] if isinstance(told, list) and len(told) == 2 else told
+                for told in status["messages"]
+            ]
+        return found
+
+    def _without_hidden(self, data: Any) -> Any:
+        """A message without nodes of ours in its lists (cached ones, executed ones, those with progress)."""
+        if not isinstance(data, dict):
+            return data
+        hidden, shown = self._staged.hidden, dict(data)
+        for key in ("nodes", "executed"):
+            match data.get(key):
+                case list() as ids:
+                    shown[key] = [node for node in ids if node not in hidden]
+                case dict() as states:
+                    shown[key] = {node: state for node, state in states.items() if node not in hidden}
+        return shown

@@ -19,7 +19,11 @@ from proxy.base.errors import BadInput, DiskFull
 
 FOLDERS = ("input", "output", "temp")
 _ANNOTATED = re.compile(r"^(?P<name>.*?)(?: \[(?P<folder>input|output|temp)\])?\Z", re.DOTALL)
-_COUNTED = re.compile(r"^(?P<prefix>.*)_(?P<number>\d{5,})(?P<tail>_?\.[^./]*)\Z", re.DOTALL)
+_COUNTED = re.compile(r"^(?P<prefix>.*)_(?P<number>\d{5,})(?P<tail>(?:_|-[^./\d]*)?\.[^./]*)\Z", re.DOTALL)
+SCENES = "3d"
+"""Load3D offers and takes only what lies below this folder of the input directory."""
+SCENE_KIND = "model/"
+SCENE_SUFFIXES = frozenset({".gltf", ".glb", ".obj", ".fbx", ".stl"})
 HASH_CHUNK = 1024 * 1024
 ATTEMPTS = 1000
 INCOMING = ".incoming"
@@ -69,7 +73,12 @@ def resolve(dirs: UserDirs, value: str, default: str = "input") -> Path | None:
 
 
 def listing(dirs: UserDirs, folder: str, kind: str) -> list[str]:
-    """Sorted names at the top of a folder whose media type begins with `kind`, as ComfyUI's file lists show them."""
+    """Sorted names at the top of a folder whose media type begins with `kind`, as ComfyUI's file lists show them.
+
+    Of scenes (`model/`) those anywhere below the folder `3d`, as Load3D lists them.
+    """
+    if kind == SCENE_KIND:
+        return sorted(_scenes(dirs.root(folder)))
     names: set[str] = set()
     roots = [dirs.root(folder), *([dirs.shared] if folder == "input" and dirs.shared is not None else [])]
     for root in roots:
@@ -79,6 +88,13 @@ def listing(dirs: UserDirs, folder: str, kind: str) -> list[str]:
         except OSError:
             continue
     return sorted(name for name in names if not kind or _media_type(name).startswith(kind))
+
+
+def _scenes(root: Path) -> Iterator[str]:
+    for place, _, names in os.walk(root / SCENES):
+        for name in names:
+            if PurePosixPath(name).suffix.lower() in SCENE_SUFFIXES:
+                yield (Path(place) / name).relative_to(root).as_posix()
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
@@ -175,23 +191,53 @@ def clear_incoming(root: Path, key: str) -> None:
         folder.rmdir()
 
 
-def free_names(folder: Path, filename: str, taken: Container[str] = ()) -> Iterator[str]:
+def counted(filename: str) -> tuple[str, int] | None:
+    """Prefix and number of a name such as `ComfyUI_00003_.png` or `clip_00003-audio.mp4`."""
+    match = _COUNTED.match(filename)
+    return (match["prefix"], int(match["number"])) if match is not None else None
+
+
+def free_names(folder: Path, filename: str, taken: Container[str] = (), number: int | None = None) -> Iterator[str]:
     """Names a new file may take, best first, when a backend calls it `filename`; `taken` are promised to others.
 
-    A counted name (`ComfyUI_00003_.png`) takes the user's own next number, as if ComfyUI had written it there; another
-    name that is taken becomes `name (1).ext`.
+    A counted name (`ComfyUI_00003_.png`) takes the user's own next number, as if ComfyUI had written it there, or
+    `number`, if the backend gave it the same as another that has this one; another name that is taken becomes
+    `name (1).ext`.
     """
     match = _COUNTED.match(filename)
     if match is not None:
         first = next_counter([entry.name for entry in folder.iterdir()], match["prefix"])
         width = len(match["number"])
-        names = (f"{match['prefix']}_{first + step:0{width}}{match['tail']}" for step in range(ATTEMPTS))
+        numbers = [*([number] if number is not None else []), *range(first, first + ATTEMPTS)]
+        names = (f"{match['prefix']}_{step:0{width}}{match['tail']}" for step in numbers)
     else:
         stem, dot, ext = filename.rpartition(".")
         if not dot or not stem:
             stem, dot, ext = filename, "", ""
         names = (f"{stem} ({n}){dot}{ext}" if n else filename for n in range(ATTEMPTS))
     return (name for name in names if name not in taken and not (folder / name).exists())
+
+
+def twin(folder: Path, filename: str, partial: Path, taken: Container[str] = ()) -> str | None:
+    """The name of a file in `folder` with the very content of `partial` that a backend might have called `filename`,
+    none of `taken`."""
+    group, suffix, size = counted(filename), PurePosixPath(filename).suffix, partial.stat().st_size
+    found = None
+    for name in [filename] if group is None else sorted(_group_of(folder, group[0], suffix)):
+        path = folder / name
+        with contextlib.suppress(OSError):  # gone meanwhile
+            if name not in taken and path.is_file() and path.stat().st_size == size:
+                found = found or digest(partial)
+                if digest(path) == found:
+                    return name
+    return None
+
+
+def _group_of(folder: Path, prefix: str, suffix: str) -> Iterator[str]:
+    for entry in folder.iterdir():
+        group = counted(entry.name)
+        if group is not None and group[0] == prefix and entry.suffix == suffix:
+            yield entry.name
 
 
 def arrive(partial: Path, target: Path, *, durable: bool) -> bool:
