@@ -43,9 +43,9 @@ def up(  # noqa: PLR0917 - one parameter per flag
     config: ConfigOption = None,
     backend: Annotated[list[str] | None, typer.Option(help="URL of a ComfyUI to run jobs on; repeatable.")] = None,
     engines: Annotated[int | None, typer.Option(help="Embedded engines to start (no GPU needed).")] = None,
-    runtime: Annotated[str | None, typer.Option(help="What sessions run: light; comfyui is not available yet.")] = None,
-    comfyui: Annotated[Path | None, typer.Option(help="Not available yet.")] = None,
-    comfyui_python: Annotated[Path | None, typer.Option(help="Not available yet.")] = None,
+    runtime: Annotated[str | None, typer.Option(help="What sessions run: light or comfyui.")] = None,
+    comfyui: Annotated[Path | None, typer.Option(help="Directory of the ComfyUI that sessions run.")] = None,
+    comfyui_python: Annotated[Path | None, typer.Option(help="Python that runs it; found where it can be.")] = None,
     log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
 ) -> None:
     """Start the server with all it needs; Ctrl-C or SIGTERM stops it and what it started."""
@@ -64,8 +64,10 @@ def up(  # noqa: PLR0917 - one parameter per flag
     )
     # Imported here: the other verbs answer at once without loading the server.
     from proxy.up import run_server
+    from user_sessions.runtime_options import runtime_options
 
     logs.configure(settings.log_level, settings.log_format)
+    runtime_options(settings, settings.runtime)  # what sessions cannot run is said before anything is made
     with database(settings, create=True) as db:
         run_server(settings, db)
 

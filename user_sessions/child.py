@@ -18,6 +18,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from proxy.base.errors import ClusterError, Unavailable
@@ -27,6 +28,7 @@ from user_sessions.listener import bind
 from user_sessions.runtime import Runtime, SessionSpec
 from user_sessions.runtimes import make_runtime
 from user_sessions.sandbox import PR_SET_NAME, PR_SET_PDEATHSIG, Confinement, confine, limit, prctl
+from user_sessions.warming import ImportsPacks
 
 LOG_CHECK_S = 2.0
 LOCK_TIMEOUT_S = 10.0
@@ -169,8 +171,16 @@ def main() -> int:
     except (ClusterError, ValueError, KeyError, TypeError) as error:
         sys.stderr.write(f"A session needs its orders on standard input: {error}\n")
         return BAD_ORDERS
-    runtime.warm()
-    return run(spec, runtime, confinement, None, None)
+    if isinstance(runtime, ImportsPacks):
+        try:
+            runtime.warm_alone(spec)
+        except ClusterError as error:
+            sys.stderr.write(f"{error.message}\n")
+            return BAD_ORDERS
+        confinement = replace(confinement, readable=(*confinement.readable, *runtime.readable()))
+    else:
+        runtime.warm()
+    return run(spec, runtime, confinement, orders.get("parent"), orders.get("ready_fd"))
 
 
 if __name__ == "__main__":

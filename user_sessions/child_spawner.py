@@ -23,9 +23,10 @@ from user_sessions.directories import failures, make_private
 from user_sessions.memory import memory_of
 from user_sessions.report import Refresh, Report
 from user_sessions.runtime import SessionSpec
+from user_sessions.runtimes import program
 from user_sessions.sandbox import Confinement
 from user_sessions.spawner import Poll
-from user_sessions.zygotes import session_environment
+from user_sessions.zygote_process import session_environment
 
 PAUSE_S = 0.05
 KILL_TIMEOUT_S = 5.0
@@ -67,6 +68,7 @@ class ChildSpawner:
         self._records = run / "children"
         self._marker = self._records / "refreshed"
         self._orders = {"runtime": runtime, "options": dict(options), "confinement": confinement.to_json()}
+        self._program = program(runtime, options)
         self._start_timeout_s = start_timeout_s
         self._stop_timeout_s = stop_timeout_s
         self._exits: dict[str, int | None] = {}
@@ -147,8 +149,9 @@ class ChildSpawner:
             os.set_blocking(write, False)
             if os.write(write, orders) != len(orders):  # the pipe holds 64 KiB, orders a few
                 raise Unavailable("The session's paths are too long to hand over.")
-            command = [sys.executable, "-m", "user_sessions.child"]
-            child = spawn(command, spec.log, session_environment(os.environ), stdin=read)
+            command = [*(self._program or (sys.executable, "-m")), "user_sessions.child"]
+            environment = session_environment(os.environ, foreign=bool(self._program))
+            child = spawn(command, spec.log, environment, stdin=read)
         finally:
             os.close(read)
             os.close(write)

@@ -11,7 +11,8 @@ from proxy.base.settings import Settings
 from user_sessions.child_spawner import ChildSpawner
 from user_sessions.directories import prepare_public
 from user_sessions.run_dir import run_dir
-from user_sessions.runtimes import FRONTEND_CACHE, readable_paths
+from user_sessions.runtime_options import runtime_options
+from user_sessions.runtimes import readable_paths
 from user_sessions.sandbox import Confinement, check, layers
 
 log = events(__name__)
@@ -23,7 +24,7 @@ class Children:
     def __init__(self, settings: Settings, runtime: str | None = None) -> None:
         self._settings = settings
         self._runtime = runtime or settings.runtime
-        self._options = {FRONTEND_CACHE: str(settings.data_dir.resolve() / "cache" / "frontend")}
+        self._options = runtime_options(settings, self._runtime)
         self._confinement = Confinement(
             sandbox=settings.sandbox == "auto",
             memory_mb=settings.session_memory_mb,

@@ -27,9 +27,10 @@ from user_sessions.host_api import HostApi
 from user_sessions.refresher import Refresher
 from user_sessions.roster import Roster
 from user_sessions.run_dir import SOCKET_BYTES
-from user_sessions.runtimes import FRONTEND_CACHE, readable_paths
+from user_sessions.runtimes import program, readable_paths
 from user_sessions.sandbox import Confinement, check, layers
-from user_sessions.zygotes import Orders, Zygotes
+from user_sessions.zygote_process import Orders
+from user_sessions.zygotes import Zygotes
 
 SOCKET_CHECK_S = 2.0
 CONFIG_ERROR = 2
@@ -48,6 +49,7 @@ class HostConfig:
     confinement: Confinement
     start_timeout_s: float
     stop_timeout_s: float
+    warm_timeout_s: float
 
     @property
     def token_file(self) -> Path:
@@ -74,7 +76,7 @@ async def serve(config: HostConfig) -> None:
         log.warning("sessions are not confined", reason=confined[0].detail)
     token = _token(config.token_file)
     sandbox = tuple(asdict(layer) for layer in confined)
-    refresher = Refresher(zygotes, roster, tasks, config.start_timeout_s)
+    refresher = Refresher(zygotes, roster, tasks, config.warm_timeout_s)
     api = HostApi(new_id(), token, config.orders.runtime, roster, zygotes, refresher, stopped.set, sandbox)
     runner = web.AppRunner(api.app(), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
@@ -164,7 +166,7 @@ def _config(options: argparse.Namespace) -> HostConfig:
         raise ConfigError(f"The path {socket} is longer than {SOCKET_BYTES} bytes. Choose a shorter --socket.")
     make_private(socket.parent)
     prepare_public(options.data_dir)
-    runtime_options = {FRONTEND_CACHE: str(options.frontend_cache.resolve())} if options.frontend_cache else {}
+    runtime_options = dict(_pair(text) for text in options.option)
     confinement = Confinement(
         sandbox=options.sandbox == "auto",
         memory_mb=options.memory_mb,
@@ -174,8 +176,30 @@ def _config(options: argparse.Namespace) -> HostConfig:
         programs=options.programs,
     )
     check(options.data_dir, confinement)
-    orders = Orders(options.runtime, runtime_options, confinement.to_json(), options.log_level, options.log_format)
-    return HostConfig(options.data_dir, socket, orders, confinement, options.start_timeout_s, options.stop_timeout_s)
+    orders = Orders(
+        runtime=options.runtime,
+        options=runtime_options,
+        confinement=confinement.to_json(),
+        log_level=options.log_level,
+        log_format=options.log_format,
+        program=program(options.runtime, runtime_options),
+    )
+    return HostConfig(
+        data_dir=options.data_dir,
+        socket=socket,
+        orders=orders,
+        confinement=confinement,
+        start_timeout_s=options.start_timeout_s,
+        stop_timeout_s=options.stop_timeout_s,
+        warm_timeout_s=options.warm_timeout_s,
+    )
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise ConfigError(f"--option {text} names no value. Write --option NAME=VALUE.")
+    return name, value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -183,8 +207,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data-dir", type=Path, required=True, help="where the users' directories are")
     add("--socket", type=Path, required=True, help="control socket to make, in a directory of mode 0700")
-    add("--runtime", default="light", help="`light`, or `package.module:Class`")
-    add("--frontend-cache", type=Path, help="where the light runtime keeps compressed assets")
+    add("--runtime", default="light", help="`light`, `comfyui`, or `package.module:Class`")
+    add("--option", action="append", default=[], metavar="NAME=VALUE", help="one of the runtime's options; repeatable")
     add("--sandbox", choices=("auto", "off"), default="auto", help="confine sessions or not")
     add("--memory-mb", type=int, default=4096, help="address space of a session")
     add("--file-mb", type=int, default=8192, help="largest file a session may write")
@@ -193,6 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--programs", action="store_true", help="let sessions start installed programs")
     add("--start-timeout-s", type=float, default=60.0, help="how long a session may take to answer")
     add("--stop-timeout-s", type=float, default=5.0, help="how long a session may take to end before a kill")
+    add("--warm-timeout-s", type=float, default=600.0, help="how long preparing a zygote for a refresh may take")
     add("--log-level", default="info", choices=("debug", "info", "warning", "error"), help="how much to log")
     add("--log-format", default="text", choices=("text", "json"), help="for people or for machines")
     return parser

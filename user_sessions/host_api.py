@@ -68,16 +68,19 @@ class HostApi:
                 "version": metadata.version("comfyui-cluster-proxy"),
                 "pid": os.getpid(),
                 "runtime": self.runtime,
+                "options": dict(self.zygotes.options),
                 "zygote": {
                     "pid": zygote.pid if zygote else None,
                     "warm": bool(zygote and zygote.warm),
                     "took_ms": zygote.took_ms if zygote else 0,
                     "error": zygote.error if zygote else "",
                     "retired": len(self.zygotes.retired),
+                    "importing": zygote.importing if zygote else "",
+                    "unforkable": self.zygotes.unforkable,
                 },
                 "sessions": {"running": len(self.roster.running()), "exited": self.roster.exits()},
                 "sandbox": list(self.sandbox),
-                **Report(self.refresher.last, zygote.failed_nodes if zygote else ()).to_json(),
+                **Report(self.refresher.last, self.zygotes.failed_nodes).to_json(),
             }
         )
 

@@ -15,6 +15,7 @@ from proxy.base.processes import Daemon, launch, recorded
 from proxy.base.settings import Settings
 from user_sessions.directories import failures, make_private
 from user_sessions.run_dir import host_socket, run_dir
+from user_sessions.runtime_options import runtime_options
 from user_sessions.spawner import HostSpawner
 
 HEALTH_TIMEOUT_S = 2.0
@@ -26,11 +27,12 @@ log = events(__name__)
 
 
 class HostProcess:
-    """The session host of this data directory."""
+    """The session host of this data directory. Raises ConfigError when its runtime cannot be had."""
 
     def __init__(self, settings: Settings, runtime: str | None = None) -> None:
         self._settings = settings
         self._runtime = runtime or settings.runtime
+        self._options = runtime_options(settings, self._runtime)
         self._lock = asyncio.Lock()
         self.run = run_dir(settings)
 
@@ -86,29 +88,33 @@ class HostProcess:
             "data-dir": settings.data_dir.absolute(),
             "socket": host_socket(self.run),
             "runtime": self._runtime,
-            "frontend-cache": settings.data_dir.absolute() / "cache" / "frontend",
             "sandbox": settings.sandbox,
             "memory-mb": settings.session_memory_mb,
             "file-mb": settings.session_file_mb,
             "start-timeout-s": settings.session_start_timeout_s,
             "stop-timeout-s": settings.session_stop_timeout_s,
+            "warm-timeout-s": settings.warm_timeout_s,
             "log-level": settings.log_level,
             "log-format": settings.log_format,
         }.items():
             command += [f"--{name}", str(value)]
+        for name, value in self._options.items():
+            command += ["--option", f"{name}={value}"]
         return command
 
     async def _usable(self, probe: HostSpawner) -> bool:
-        """Whether one answers that runs what is wanted; our own with another runtime is ended first."""
+        """Whether one answers that runs what is wanted; our own with other options is ended first."""
         try:
-            found = (await probe.health()).get("runtime")
+            health = await probe.health()
         except Unavailable:
             return False
-        if found == self._runtime:
+        found = health.get("runtime")
+        if found == self._runtime and health.get("options", self._options) == self._options:
             return True
         if recorded(self.record) is None:
-            raise ConfigError(f"The session host on {self.run} runs {found!r}, not {self._runtime!r}. Restart it.")
-        log.warning("session host runs another runtime: ending it", found=found, wanted=self._runtime)
+            wanted = repr(self._runtime) if found != self._runtime else "what the settings say"
+            raise ConfigError(f"The session host on {self.run} runs {found!r}, not {wanted}. Restart it.")
+        log.warning("session host runs something else: ending it", found=found, wanted=self._runtime)
         await self.stop()
         return False
 

@@ -21,7 +21,8 @@ from proxy.base.logs import events
 from proxy.base.processes import start_time
 from proxy.base.tasks import Tasks
 from user_sessions.runtime import SessionSpec
-from user_sessions.zygotes import ZygoteProcess, Zygotes
+from user_sessions.zygote_process import ZygoteProcess
+from user_sessions.zygotes import Zygotes
 
 EXITS_KEPT = 500
 KILL_TIMEOUT_S = 5.0

@@ -1,9 +1,10 @@
 """The zygote: one single-threaded process that imports everything once and forks sessions from there.
 
 Speaks JSON messages, one per datagram, with the session host over an inherited SOCK_SEQPACKET socket (the kernel keeps
-the message bounds): in `{"op": "fork", "spec"}`, out `warm`, `forked`, `ready`, `failed`, `exit`. It waits for its
-children through pidfds, so it needs no threads and no signal handlers. When the host goes, it goes, and the kernel
-takes its sessions with it.
+the message bounds): in `{"op": "fork", "spec"}`, out `importing`, `failed_node`, one of `warm`, `broken`, `unforkable`,
+and then `forked`, `ready`, `failed`, `exit`. It waits for its children through pidfds, so it needs no threads and no
+signal handlers. When the host goes, it goes, and the kernel takes its sessions with it. A cold one imports nothing:
+each of its sessions is a fresh program that does.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import socket
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ from proxy.base.errors import BadInput, ClusterError
 from proxy.base.logs import configure, events
 from proxy.base.processes import start_time
 from user_sessions import child
+from user_sessions.cold import Cold
 from user_sessions.runtime import Runtime, SessionSpec
 from user_sessions.runtimes import make_runtime
 from user_sessions.sandbox import PR_SET_NAME, PR_SET_PDEATHSIG, Confinement, prctl, python_paths
+from user_sessions.warming import ImportsPacks, Unforkable
 
 MESSAGE_BYTES = 65_536
 
@@ -47,10 +50,13 @@ class Child:
 class Zygote:
     """Fork on demand, report what becomes of the children."""
 
-    def __init__(self, host: socket.socket, runtime: Runtime, confinement: Confinement) -> None:
+    def __init__(
+        self, host: socket.socket, runtime: Runtime, confinement: Confinement, cold: Cold | None = None
+    ) -> None:
         self.host = host
         self.runtime = runtime
         self.confinement = confinement
+        self.cold = cold
         self.selector = selectors.DefaultSelector()
         self.selector.register(host, selectors.EVENT_READ)
 
@@ -97,6 +103,8 @@ class Zygote:
         """Never returns: what lies on this stack is the zygote's, and closing it here would close other things."""
         code = child.FAILED
         try:
+            if self.cold is not None:
+                self.cold.become(spec, parent, ready_fd)
             code = child.run(spec, self.runtime, self.confinement, parent, ready_fd)
         finally:
             with contextlib.suppress(Exception):
@@ -131,7 +139,7 @@ class Zygote:
         entry.ready_fd = None
 
     def _tell(self, op: str, session_id: str, **fields: object) -> None:
-        self.host.send(json.dumps({"op": op, "session_id": session_id, **fields}).encode())
+        _send(self.host, op, session_id=session_id, **fields)
 
 
 def main(arguments: list[str]) -> int:
@@ -144,26 +152,50 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the host's to handle, which then ends us
     configure(orders["log_level"], orders["log_format"])
     host = socket.socket(fileno=fd)
-    began = time.monotonic()
+    confinement = Confinement.from_json(orders["confinement"])
     try:
         runtime = make_runtime(orders["runtime"], orders["options"])
-        mimetypes.init()  # reads files that a session's sandbox does not show
-        runtime.warm()
-        python_paths()  # remembered, so that no session has to look them up again
+        if orders["cold"]:
+            cold = Cold(orders["program"], orders["runtime"], orders["options"], confinement)
+            _send(host, "warm", took_ms=0, threads=1)
+            Zygote(host, runtime, confinement, cold).run()
+            return 0
+        confinement = _warm(host, runtime, confinement)
+    except Unforkable as error:
+        _send(host, "unforkable", error=error.message)
+        return child.BAD_ORDERS
     except ClusterError as error:
-        host.send(json.dumps({"op": "broken", "session_id": "", "error": error.message}).encode())
-        return 2
+        _send(host, "broken", error=error.message)
+        return child.BAD_ORDERS
+    Zygote(host, runtime, confinement).run()
+    return 0
+
+
+def _warm(host: socket.socket, runtime: Runtime, confinement: Confinement) -> Confinement:
+    """Warm and freeze; returns the confinement with what the runtime has found its sessions to need."""
+    began = time.monotonic()
+    mimetypes.init()  # reads files that a session's sandbox does not show
+    if isinstance(runtime, ImportsPacks):
+        runtime.warm_telling(lambda pack: _send(host, "importing", pack=pack))
+        confinement = replace(confinement, readable=(*confinement.readable, *runtime.readable()))
+    else:
+        runtime.warm()
+    for node in getattr(runtime, "failed_nodes", ()):  # only runtimes that load custom nodes know of any
+        _send(host, "failed_node", **asdict(node))
+    python_paths()  # remembered, so that no session has to look them up again
     threads = _threads()
-    if threads > 1:
+    if threads > 1 and not isinstance(runtime, ImportsPacks):  # torch has some, and packs were told of one by one
         log.warning("runtime left threads running before the fork", threads=threads)
+    sys.stdout.flush()
+    sys.stderr.flush()
     gc.collect()
     gc.freeze()
-    took_ms = int((time.monotonic() - began) * 1000)
-    failed = getattr(runtime, "failed_nodes", [])  # only runtimes that load custom nodes know of any
-    told = {"op": "warm", "session_id": "", "took_ms": took_ms, "threads": threads, "failed_nodes": failed}
-    host.send(json.dumps(told).encode())
-    Zygote(host, runtime, Confinement.from_json(orders["confinement"])).run()
-    return 0
+    _send(host, "warm", took_ms=int((time.monotonic() - began) * 1000), threads=threads)
+    return confinement
+
+
+def _send(host: socket.socket, op: str, *, session_id: str = "", **fields: object) -> None:
+    host.send(json.dumps({"op": op, "session_id": session_id, **fields}).encode())
 
 
 def _threads() -> int:

@@ -1,161 +1,67 @@
-"""The session host's side of its zygotes: start one, keep one warm, retire the old one, hand out forks.
+"""The session host's zygotes: keep one warm, retire the old one, hand out forks, learn from those that failed.
 
-Owns the zygote processes and their sockets. What becomes of the sessions is told to `Listener` and kept elsewhere.
+A pack of custom nodes that ends the zygote while it is imported is left out of the next one; a runtime that says it
+cannot be forked is started cold. A refresh forgets both: whatever was wrong may have been mended.
 """
 
 import asyncio
 import contextlib
 import json
-import os
 import random
-import socket
-import subprocess
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
 
+from proxy.base.clock import monotonic_s
 from proxy.base.errors import Unavailable
 from proxy.base.logs import events
 from proxy.base.tasks import Tasks
-from user_sessions.report import FailedNode, failed_nodes
-from user_sessions.runtime import SessionSpec
-from user_sessions.zygote import MESSAGE_BYTES
+from user_sessions.report import FailedNode
+from user_sessions.zygote_process import Listener, Orders, ZygoteProcess
 
 BACKOFF_S = 0.2
 BACKOFF_LIMIT_S = 10.0
-END_TIMEOUT_S = 5.0
+LESSONS = 50
+"""Packs left out at most; an install with more that end the process is given up on."""
 
 log = events(__name__)
 
 
-ENVIRONMENT = {"PATH", "LANG", "TZ", "HOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"}
-ENVIRONMENT_PREFIXES = ("LC_", "PYTHON")
+@dataclass
+class Lessons:
+    """What failed zygotes have taught: packs to leave out, and whether to fork at all."""
 
+    excluded: dict[str, FailedNode] = field(default_factory=dict)
+    unforkable: str = ""
 
-def session_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """What sessions may inherit: an allow-list, since passwords and cloud keys live in the rest."""
-    return {
-        name: value
-        for name, value in environment.items()
-        if name in ENVIRONMENT or name.startswith(ENVIRONMENT_PREFIXES)
-    }
+    def teaches(self, zygote: ZygoteProcess) -> bool:
+        """Whether another try after this one, which never was warm, will go differently."""
+        if zygote.was_warm:
+            return False
+        new = zygote.importing and zygote.importing not in self.excluded and len(self.excluded) < LESSONS
+        return bool(new or (zygote.unforkable and not self.unforkable))
 
-
-class Listener(Protocol):
-    """Who wants to know what becomes of forked sessions."""
-
-    def told(self, zygote: "ZygoteProcess", message: Mapping[str, Any]) -> None:
-        """A message of that zygote about one session."""
-
-    def zygote_gone(self, zygote: "ZygoteProcess") -> None:
-        """It died: no further message will come, and the kernel is ending its sessions."""
-
-
-@dataclass(frozen=True)
-class Orders:
-    """What a zygote is started with; `to_json` of the confinement and the runtime's options travel in it."""
-
-    runtime: str
-    options: Mapping[str, str]
-    confinement: Mapping[str, Any]
-    log_level: str = "info"
-    log_format: str = "text"
-
-    def text(self) -> str:
-        """One argument of its command line; holds no secret."""
-        return json.dumps({name: getattr(self, name) for name in self.__dataclass_fields__})
-
-
-class ZygoteProcess:
-    """One zygote. Must be made in the host's main thread: the kernel ends it with the thread that started it."""
-
-    def __init__(self, orders: Orders, listener: Listener) -> None:
-        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        mine.setblocking(False)
-        command = [sys.executable, "-m", "user_sessions.zygote", str(theirs.fileno()), str(os.getpid()), orders.text()]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),), env=session_environment(os.environ)
-        )
-        theirs.close()
-        self._socket = mine
-        self._listener = listener
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(mine, self._readable)
-        self.settled = asyncio.Event()
-        """Set once it is warm, broken or gone."""
-        self.warm = False
-        self.was_warm = False
-        self.took_ms = 0
-        self.failed_nodes: tuple[FailedNode, ...] = ()
-        self.error = ""
-        self.ended = asyncio.Event()
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
-
-    async def fork(self, spec: SessionSpec) -> None:
-        """Order one session; the answers come through the listener. Raises Unavailable when it is gone."""
-        message = json.dumps({"op": "fork", "session_id": spec.session_id, "spec": spec.to_json()}).encode()
-        if len(message) > MESSAGE_BYTES:
-            raise Unavailable("The session's paths are too long to hand over.")
-        try:
-            await self._loop.sock_sendall(self._socket, message)
-        except OSError as error:
-            raise Unavailable("The process that forks sessions just ended. Try again in a moment.") from error
-
-    async def end(self) -> None:
-        """Close its socket, upon which it leaves; kill it when it does not, or is busy warming up."""
-        if not self.warm:
-            self._process.kill()
-        self._close()
-        for _ in range(int(END_TIMEOUT_S / 0.02)):
-            if self._process.poll() is not None:
-                return
-            await asyncio.sleep(0.02)
-        self._process.kill()
-        self._process.wait()
-
-    def _readable(self) -> None:
-        while True:
-            try:
-                data = self._socket.recv(MESSAGE_BYTES)
-            except BlockingIOError:
-                return
-            except OSError:
-                data = b""
-            if not data:
-                self._died()
-                return
-            self._take(json.loads(data))
-
-    def _take(self, message: Mapping[str, Any]) -> None:
-        if message["op"] == "warm":
-            self.warm = self.was_warm = True
-            self.took_ms = int(message["took_ms"])
-            self.failed_nodes = failed_nodes(message.get("failed_nodes"))
-            log.info("zygote warm", pid=self.pid, took_ms=self.took_ms, threads=message["threads"])
-            self.settled.set()
-        elif message["op"] == "broken":
-            self.error = str(message["error"])
+    def learn(self, zygote: ZygoteProcess) -> bool:
+        """Learn from one that has ended; whether there was something to learn."""
+        if not self.teaches(zygote):
+            return False
+        if zygote.unforkable:
+            self.unforkable = zygote.unforkable
+            log.warning("sessions cannot be forked: each imports everything itself", reason=zygote.unforkable)
         else:
-            self._listener.told(self, message)
+            pack = zygote.importing
+            code = zygote.exit_code or 0
+            how = f"by signal {-code}" if code < 0 else f"with code {code}"
+            error = f"It ended the whole process {how} while it was loaded, and is left out until the next refresh."
+            self.excluded[pack] = FailedNode(pack, error, "The session host's log has what it wrote.")
+            log.error("a pack ended the zygote: it is left out", pack=pack, exit_code=zygote.exit_code)
+        return True
 
-    def _died(self) -> None:
-        self._close()
-        self.error = self.error or "The process that forks sessions ended. The session host's log says why."
-        log.error("zygote ended", pid=self.pid, error=self.error)
-        self._listener.zygote_gone(self)
-
-    def _close(self) -> None:
-        if not self.ended.is_set():
-            self.ended.set()
-            self.warm = False
-            self._loop.remove_reader(self._socket)
-            self._socket.close()
-            self.settled.set()
+    def applied(self, orders: Orders) -> Orders:
+        """The orders for the next try."""
+        options = dict(orders.options)
+        if self.excluded:
+            options["excluded"] = json.dumps(sorted(self.excluded))
+        return replace(orders, options=options, cold=bool(self.unforkable))
 
 
 class Zygotes:
@@ -166,6 +72,7 @@ class Zygotes:
         self._listener = listener
         self._tasks = tasks
         self._closing = False
+        self._lessons = Lessons()
         self.current: ZygoteProcess | None = None
         self.retired: list[ZygoteProcess] = []
 
@@ -183,20 +90,29 @@ class Zygotes:
                         await zygote.settled.wait()
                         if zygote.warm:
                             return zygote
-                        if not zygote.was_warm and self.current is zygote:  # else a replacement is on its way
+                        replaced = self.current is not zygote or zygote.was_warm or self._lessons.teaches(zygote)
+                        if not replaced:
                             raise Unavailable(f"Sessions cannot be started: {zygote.error}")
                     await asyncio.sleep(0.02)
         raise Unavailable(f"The session host was not ready within {timeout_s:g} s. Try again in a moment.")
 
     async def refresh(self, timeout_s: float) -> ZygoteProcess:
         """Warm a new one beside the current one, then fork from the new one. Raises Unavailable; the old one stays."""
-        fresh = ZygoteProcess(self._orders, self._listener)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await fresh.settled.wait()
-        if not fresh.warm:
+        lessons = Lessons()
+        deadline = monotonic_s() + timeout_s
+        while True:
+            fresh = ZygoteProcess(lessons.applied(self._orders), self._listener)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(deadline - monotonic_s()):
+                    await fresh.settled.wait()
+            if fresh.warm:
+                break
+            late = not fresh.ended.is_set()
             await fresh.end()
-            raise Unavailable(f"No fresh session process could be prepared: {fresh.error or 'it took too long'}")
+            if late or not lessons.learn(fresh):
+                why = "it took too long" if late else fresh.error
+                raise Unavailable(f"No fresh session process could be prepared: {why}")
+        self._lessons = lessons
         if self.current is not None and not self.current.ended.is_set():
             self.retired.append(self.current)
         self.current = fresh
@@ -217,21 +133,44 @@ class Zygotes:
         for zygote in every:
             await zygote.end()
 
-    def _put(self, wait_s: float) -> ZygoteProcess:
-        zygote = self.current = ZygoteProcess(self._orders, self._listener)
+    @property
+    def options(self) -> Mapping[str, str]:
+        """The runtime's, as it was started with."""
+        return self._orders.options
+
+    @property
+    def failed_nodes(self) -> tuple[FailedNode, ...]:
+        """Packs that new sessions lack."""
+        current = self.current.failed_nodes if self.current else ()
+        return (*self._lessons.excluded.values(), *current)
+
+    @property
+    def unforkable(self) -> str:
+        """Why new sessions are not forked; empty when they are."""
+        return self._lessons.unforkable
+
+    def _put(self, wait_s: float) -> None:
+        zygote = self.current = ZygoteProcess(self._lessons.applied(self._orders), self._listener)
         self._watch(zygote, wait_s)
-        return zygote
 
     def _watch(self, zygote: ZygoteProcess, wait_s: float) -> None:
         self._tasks.start(f"keep zygote {zygote.pid}", self._keep(zygote, wait_s))
 
     async def _keep(self, zygote: ZygoteProcess, wait_s: float) -> None:
-        """Replace it when it ends and is still the one in use; wait longer each time one never got warm."""
+        """Replace it when it ends and is still the one in use; wait longer each time one never got warm, unless it has
+        taught something."""
         await zygote.ended.wait()
         await zygote.end()
         if zygote in self.retired:
             self.retired.remove(zygote)
-        if self.current is zygote and not self._closing:
-            await asyncio.sleep(wait_s * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
+        if self.current is zygote and self._lessons.learn(zygote) and not self._closing:
+            wait_s = 0.0
+        while self.current is zygote and not self._closing:
+            if wait_s:  # else at once: whoever waits for a warm one must not see this one as given up
+                await asyncio.sleep(wait_s * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
+            wait_s = BACKOFF_S if zygote.was_warm else min(max(wait_s * 2, BACKOFF_S), BACKOFF_LIMIT_S)
             if self.current is zygote and not self._closing:
-                self._put(BACKOFF_S if zygote.was_warm else min(wait_s * 2, BACKOFF_LIMIT_S))
+                try:
+                    self._put(wait_s)
+                except Unavailable as error:  # no memory, no process to be had: the next try may find some
+                    log.error("no zygote could be started", error=error.message)

@@ -16,11 +16,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from aiohttp import web
 
 from proxy.base.errors import Unavailable
+from user_sessions.report import FailedNode
 from user_sessions.runtime import SECRET_HEADER, SessionSpec
 
 PTRACE_ATTACH = 16
@@ -101,7 +102,7 @@ class FragileRuntime(ProbeRuntime):
     """Has a pack of nodes that failed to load; cannot be warmed while the file that BREAK names is there."""
 
     name = "fragile"
-    failed_nodes: ClassVar = [{"pack": "bad-pack", "error": "No module named 'torch'", "log": "its last words"}]
+    failed_nodes = (FailedNode("bad-pack", "No module named 'torch'", "its last words"),)
 
     def warm(self) -> None:
         """Look at the file."""

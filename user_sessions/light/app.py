@@ -12,6 +12,7 @@ from aiohttp import web
 
 from proxy.base.errors import BadInput
 from proxy.base.tasks import Tasks
+from user_sessions.first_settings import first_settings
 from user_sessions.light.answers import errors_as_json
 from user_sessions.light.assets import Frontend
 from user_sessions.light.catalog import Catalog
@@ -19,7 +20,7 @@ from user_sessions.light.files import Areas
 from user_sessions.light.internal import Internal
 from user_sessions.light.logs import LogRing
 from user_sessions.light.secret import only_with
-from user_sessions.light.settings_store import SettingsStore, first_settings
+from user_sessions.light.settings_store import SettingsStore
 from user_sessions.light.socket import Sockets
 from user_sessions.light.templates import Packages, Templates
 from user_sessions.light.upload import Upload
