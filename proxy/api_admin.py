@@ -1,5 +1,8 @@
 """What administrators do: accounts, everybody's sessions, the pool's backends, the whole queue."""
 
+import asyncio
+from dataclasses import asdict
+
 from pydantic import BaseModel
 
 from backend_pool.model import Backend
@@ -12,11 +15,13 @@ from proxy.api_models import (
     BackendInfo,
     BackendList,
     Done,
+    FailedPackLog,
     JobList,
     NewBackend,
     NewUser,
     PasswordMade,
     PasswordReset,
+    RefreshInfo,
     SessionList,
     UserChange,
     UserInfo,
@@ -26,6 +31,7 @@ from proxy.api_models import (
 from proxy.api_operations import Call
 from proxy.base.backend_url import shown_url
 from proxy.base.errors import Conflict, NotFound
+from proxy.base.log_file import tail
 from proxy.base.logs import events
 from proxy.passwords import generate
 from proxy.views import Deps
@@ -67,8 +73,15 @@ async def reset_password(call: Call) -> BaseModel:
 
 
 async def sessions(call: Call) -> BaseModel:
-    """All sessions."""
-    return SessionList(sessions=[session_info(view) for view in await call.deps.sessions.listing()])
+    """All sessions, and what they start from."""
+    return await session_list(call.deps)
+
+
+async def refresh_sessions(call: Call) -> BaseModel:
+    """Prepare what sessions start from afresh, after a change of shared custom nodes or models."""
+    await call.deps.sessions.refresh(call.who.name)
+    log.info("refresh asked for", by=call.who.name)
+    return await refresh_info(call.deps)
 
 
 async def restart_session(call: Call) -> BaseModel:
@@ -77,6 +90,7 @@ async def restart_session(call: Call) -> BaseModel:
     if user.disabled:
         raise Conflict(f"{user.name} is disabled. Enable the account first.")
     await call.deps.sessions.restart(user.key, user.slug)
+    log.info("session restarted by an administrator", user=user.name, by=call.who.name)
     return await session_of(call.deps, user.key)
 
 
@@ -84,6 +98,7 @@ async def stop_session(call: Call) -> BaseModel:
     """End a user's session."""
     user = await call.deps.access.users.get(call.id("id"))
     await call.deps.sessions.stop(user.key)
+    log.info("session stopped by an administrator", user=user.name, by=call.who.name)
     return await session_of(call.deps, user.key)
 
 
@@ -134,6 +149,30 @@ async def remove_backend(call: Call) -> BaseModel:
     call.deps.pool.wake()
     log.info("backend taken out", backend=row.name, by=call.who.name)
     return Done()
+
+
+async def session_list(deps: Deps) -> SessionList:
+    """All sessions with their memory, the latest refresh, and what could not be loaded."""
+    return SessionList(
+        sessions=[session_info(view) for view in await deps.sessions.listing(memory=True)],
+        refresh=await refresh_info(deps),
+        failed_packs=[FailedPackLog(**asdict(node)) for node in deps.sessions.report.failed_nodes],
+    )
+
+
+async def refresh_info(deps: Deps) -> RefreshInfo:
+    """As the API shows it; with what the session host said when it failed."""
+    refresh = deps.sessions.report.refresh
+    host_log = deps.settings.data_dir / "logs" / "session-host.log"
+    said = await asyncio.to_thread(tail, host_log) if refresh.state == "failed" else ""
+    return RefreshInfo(
+        state=refresh.state,
+        began_ms=refresh.began_ms,
+        ended_ms=refresh.ended_ms,
+        error=refresh.error or None,
+        log=said or None,
+        by=refresh.by or None,
+    )
 
 
 async def backend_infos(deps: Deps) -> list[BackendInfo]:

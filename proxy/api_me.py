@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from proxy.api_models import (
     Done,
+    FailedPack,
     JobInfo,
     JobList,
     LoginInfo,
@@ -129,7 +130,9 @@ async def revoke_login(call: Call) -> BaseModel:
 async def session_of(deps: Deps, user_id: int) -> SessionInfo:
     """A user's session; `stopped` for one who never had any."""
     view = await deps.sessions.view_of(user_id)
-    return SessionInfo(user_id=user_id, state="stopped") if view is None else session_info(view)
+    info = SessionInfo(user_id=user_id, state="stopped") if view is None else session_info(view)
+    failed = [FailedPack(pack=node.pack, error=node.error) for node in deps.sessions.report.failed_nodes]
+    return info.model_copy(update={"failed_packs": failed})
 
 
 def session_info(view: SessionView) -> SessionInfo:
@@ -142,6 +145,10 @@ def session_info(view: SessionView) -> SessionInfo:
         active_ms=view.active_ms or None,
         error=error or None,
         log=log or None,
+        outdated=view.outdated,
+        crashed_ms=view.crashed_ms,
+        gave_up=view.gave_up,
+        memory=view.memory,
     )
 
 

@@ -36,6 +36,19 @@ class PasswordChange(Body):
     new: str = Field(max_length=1024)
 
 
+class FailedPack(Answer):
+    """A pack of custom nodes that could not be loaded."""
+
+    pack: str
+    error: str
+
+
+class FailedPackLog(FailedPack):
+    """The same with what it wrote meanwhile."""
+
+    log: str
+
+
 class SessionInfo(Answer):
     """A user's session."""
 
@@ -45,12 +58,30 @@ class SessionInfo(Answer):
     active_ms: int | None = Field(None, description="Last real action in it.")
     error: str | None = Field(None, description="Why it failed.")
     log: str | None = Field(None, description="The end of its log, when it failed.")
+    outdated: bool = Field(False, description="It runs from before the latest refresh; a restart brings what is new.")
+    crashed_ms: int | None = Field(None, description="When it last ended unexpectedly, unless it was stopped since.")
+    gave_up: bool = Field(False, description="It crashed so often that nothing but a restart by hand starts it again.")
+    memory: int | None = Field(None, description="Bytes; in the administrators' list only.")
+    failed_packs: list[FailedPack] = Field([], description="Custom nodes that could not be loaded; one's own only.")
+
+
+class RefreshInfo(Answer):
+    """The latest refresh of what sessions start from."""
+
+    state: Literal["none", "warming", "done", "failed"]
+    began_ms: int | None = None
+    ended_ms: int | None = None
+    error: str | None = None
+    log: str | None = Field(None, description="The end of the session host's log, when it failed.")
+    by: str | None = Field(None, description="Who asked for it.")
 
 
 class SessionList(Answer):
-    """All sessions."""
+    """All sessions, and what they start from."""
 
     sessions: list[SessionInfo]
+    refresh: RefreshInfo
+    failed_packs: list[FailedPackLog]
 
 
 class JobInfo(Answer):

@@ -17,6 +17,7 @@ from proxy.accounts import User
 from proxy.api_errors import MethodNotAllowed, error_headers, error_response, log_unexpected, request_id
 from proxy.api_models import JobList, SessionInfo
 from proxy.auth import identity
+from proxy.base.clock import now_ms
 from proxy.base.errors import ClusterError, Forbidden, NotAuthenticated, NotFound
 from proxy.pages_login import LOGIN, LoginPages, local_path, login_redirect, wants_page
 from proxy.pages_render import Renderer
@@ -26,7 +27,7 @@ from proxy.views import Deps
 
 QUEUE_SHOWN, FINISHED_SHOWN, RECENT_JOBS = 20, 5, 12
 GALLERY_JOBS = 36
-USERS_SHOWN, QUEUE_ALL_SHOWN = 100, 50
+USERS_SHOWN, QUEUE_ALL_SHOWN, SESSIONS_SHOWN = 100, 50, 200
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -153,18 +154,23 @@ class Pages:
 
     async def starting(self, request: Request) -> Response:
         """Shown while a session starts; its script starts it and then goes on."""
-        return self._page(request, "starting.html", next=local_path(request.query_params.get("next", "/")))
+        info = await api_me.session_of(self._deps, _who(request).user_id)
+        return self._page(
+            request, "starting.html", next=local_path(request.query_params.get("next", "/")), session=info
+        )
 
     async def admin(self, request: Request) -> Response:
         """Users, sessions, backends, queue."""
         deps = self._deps
         users = await deps.access.users.listing()
-        sessions = {view.user_id: api_me.session_info(view) for view in await deps.sessions.listing()}
+        listed = await api_admin.session_list(deps)
+        sessions = {session.user_id: session for session in listed.sessions}
         backends = await api_admin.backend_infos(deps)
         views, active = await deps.views.queue(QUEUE_ALL_SHOWN)
         jobs = api_me.job_infos(deps, views)
         query = request.query_params.get("q", "").strip()[:64]
         people = _people(users, sessions, query)
+        names = {user.key: user.name for user in users}
         tiles = [
             ("backends", f"{sum(b.health == 'up' for b in backends)} / {len(backends)}"),
             ("running", sum(job.state != "queued" for job in jobs)),
@@ -179,7 +185,12 @@ class Pages:
             backends=backends,
             backend_names={backend.id: backend.name for backend in backends},
             jobs=JobList(jobs=jobs, active=active),
-            names={user.key: user.name for user in users},
+            names=names,
+            running=_running(names, listed.sessions),
+            outdated=sum(session.outdated for session in listed.sessions),
+            refresh=listed.refresh,
+            refresh_s=max(0, now_ms() - (listed.refresh.began_ms or 0)) // 1000,
+            failed_packs=listed.failed_packs,
             people=people[:USERS_SHOWN],
             cut=len(people) > USERS_SHOWN,
             query=query,
@@ -203,6 +214,13 @@ def _people(users: list[User], sessions: dict[int, SessionInfo], query: str) -> 
     found = [user for user in users if query.casefold() in user.name.casefold()]
     rows = [(user, sessions.get(user.key, SessionInfo(user_id=user.key, state="stopped"))) for user in found]
     return sorted(rows, key=lambda row: row[1].state == "stopped")
+
+
+def _running(names: dict[int, str], sessions: list[SessionInfo]) -> list[tuple[str, SessionInfo]]:
+    """Names with their sessions, as far as there is something to see or do: the ones in trouble first, then by name."""
+    rows = [(names[session.user_id], session) for session in sessions if session.user_id in names]
+    shown = [row for row in rows if row[1].state != "stopped"]
+    return sorted(shown, key=lambda row: (row[1].state != "failed", row[0].casefold()))[:SESSIONS_SHOWN]
 
 
 def _who(request: Request) -> Identity:

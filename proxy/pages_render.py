@@ -48,7 +48,7 @@ class Renderer:
         )
         self._environment.globals.update(t=texts, static=self.static.url, lang=texts.language)
         self._environment.filters.update(
-            ago=self.ago, until=self.until, gigabytes=gigabytes, stamp=stamp, browser=browser
+            ago=self.ago, until=self.until, gigabytes=gigabytes, megabytes=megabytes, stamp=stamp, browser=browser
         )
 
     def page(self, request: Request, template: str, status: int = 200, **values: object) -> Response:
@@ -94,6 +94,11 @@ def duration(seconds: float) -> str:
 def gigabytes(count: int | None) -> str:
     """`23.6 GB` of 2**30 bytes, as ComfyUI's users know graphics memory."""
     return "" if count is None else f"{count / 2**30:.1f} GB"
+
+
+def megabytes(count: int) -> str:
+    """`48 MB`, or gigabytes when there are that many."""
+    return f"{count / 2**20:.0f} MB" if count < 2**30 else gigabytes(count)
 
 
 def stamp(time_ms: int | None) -> str:

@@ -1,5 +1,5 @@
 // Buttons and forms that call the JSON API: data-call="METHOD /path", data-ask="question first", data-reveal="field of
-// the answer to show once", data-done="note afterwards". Every text comes from the page.
+// the answer to show once", data-done="note afterwards", data-busy="label meanwhile". Every text comes from the page.
 
 const toasts = document.getElementById("toasts");
 
@@ -45,6 +45,9 @@ async function call(element, body) {
   if (element.dataset.ask && !(await ask(element.dataset.ask))) return;
   const [method, path] = element.dataset.call.split(" ");
   element.setAttribute("aria-busy", "true");
+  const label = element.dataset.busy && element.lastChild;
+  const idle = label?.textContent;
+  if (label) label.textContent = element.dataset.busy;
   try {
     const answer = await fetch(path, { method, body, headers: { Accept: "application/json", "Content-Type": "application/json" } });
     const result = await answer.json().catch(() => ({}));
@@ -59,6 +62,7 @@ async function call(element, body) {
   } catch {
     toast(toasts.dataset.failed, true);
   } finally {
+    if (label) label.textContent = idle;
     element.removeAttribute("aria-busy");
   }
 }

@@ -46,6 +46,7 @@ function schedule() {
 }
 
 function morph(old, fresh) {
+  if (old.getAttribute("aria-busy") === "true") return; // at work: its label tells so
   for (const { name } of [...old.attributes]) {
     if (!fresh.hasAttribute(name) && !kept(old, name)) old.removeAttribute(name);
   }

@@ -5,20 +5,20 @@ const GIVE_UP_MS = 180_000;
 const page = document.getElementById("starting");
 const step = document.getElementById("starting-step");
 
-async function start() {
+async function start(verb) {
   document.getElementById("wait").hidden = false;
   document.getElementById("broken").hidden = true;
   step.textContent = page.dataset.step;
   const slow = setTimeout(() => (step.textContent = page.dataset.slow), SLOW_MS);
   try {
-    const answer = await fetch("/cluster/api/v1/session/start", {
+    const answer = await fetch(`/cluster/api/v1/session/${verb}`, {
       method: "POST",
       headers: { Accept: "application/json" },
       signal: AbortSignal.timeout(GIVE_UP_MS),
     });
     if (answer.status === 401) return void location.reload();
     const result = await answer.json().catch(() => ({}));
-    if (!answer.ok) return void fail(result.error?.message ?? page.dataset.lost);
+    if (!answer.ok) return void fail(result.error?.message ?? page.dataset.lost, result.error?.details);
     step.textContent = page.dataset.ready;
     location.replace(page.dataset.next);
   } catch {
@@ -28,12 +28,19 @@ async function start() {
   }
 }
 
-function fail(message) {
+function fail(message, log) {
   document.getElementById("starting-error").textContent = message;
+  const box = document.getElementById("starting-log");
+  const text = box.querySelector("pre");
+  if (log !== undefined) text.textContent = log;
+  box.hidden = !text.textContent.trim();
   document.getElementById("wait").hidden = true;
   document.getElementById("broken").hidden = false;
+  text.scrollTop = text.scrollHeight;
   document.getElementById("retry").focus();
 }
 
-document.getElementById("retry").addEventListener("click", start);
-start();
+// A restart also starts what has crashed too often to be started without being asked for.
+document.getElementById("retry").addEventListener("click", () => start("restart"));
+if (page.dataset.broken) fail(page.dataset.broken);
+else start("start");

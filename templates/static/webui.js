@@ -3,6 +3,7 @@
 
 import { app } from "/scripts/app.js";
 import { api } from "/scripts/api.js";
+import { look, part as sessionPart } from "./webui_session.js";
 
 const TEXT = {
   name: "Cluster",
@@ -15,10 +16,6 @@ const TEXT = {
   badgeRunning: "running",
   cancel: "Cancel",
   cancelled: "Cancelling",
-  restart: "Restart my session",
-  restartHint: "Ends and starts your own ComfyUI process. Your jobs are not touched.",
-  restarting: "Restarting your session …",
-  restarted: "Your session is back.",
   home: "Home",
   gallery: "Gallery",
   account: "Account",
@@ -152,15 +149,7 @@ function show() {
   const list = element("ul", "cluster-jobs");
   list.append(...jobs.map(row));
   const status = problem || (jobs.length ? "" : TEXT.idle);
-  panel.replaceChildren(element("h3", "", user?.name || TEXT.name), element("p", "cluster-note", status), list, session(), links());
-}
-
-function session() {
-  const part = element("section", "cluster-session");
-  const restart = element("button", "cluster-button", TEXT.restart);
-  restart.onclick = restartSession;
-  part.append(restart, element("p", "cluster-note", TEXT.restartHint));
-  return part;
+  panel.replaceChildren(element("h3", "", user?.name || TEXT.name), element("p", "cluster-note", status), list, sessionPart, links());
 }
 
 function links() {
@@ -195,15 +184,6 @@ async function act(deed) {
   await refresh();
 }
 
-async function restartSession() {
-  const toast = app.extensionManager.toast;
-  toast.add({ severity: "info", summary: TEXT.name, detail: TEXT.restarting, life: 2000 });
-  await act(async () => {
-    await call("POST", "/session/restart");
-    toast.add({ severity: "success", summary: TEXT.name, detail: TEXT.restarted, life: 4000 });
-  });
-}
-
 function style() {
   const sheet = element("style", "", `
     .cluster-panel { padding: 1rem; display: flex; flex-direction: column; gap: 0.75rem; font-size: 0.875rem; }
@@ -218,7 +198,13 @@ function style() {
       border-radius: 6px; padding: 0.375rem 0.625rem; font: inherit; }
     .cluster-button:disabled { opacity: 0.5; cursor: default; }
     .cluster-session { display: flex; flex-direction: column; gap: 0.375rem; align-items: flex-start;
-      border-top: 1px solid var(--border-color, #444); padding-top: 0.75rem; }
+      border-top: 1px solid var(--border-color, #444); padding-top: 0.75rem; overflow-wrap: anywhere; }
+    .cluster-news { align-self: stretch; display: flex; flex-direction: column; gap: 0.5rem; align-items: flex-start;
+      padding: 0.625rem; border-radius: 8px; background: rgb(31 143 255 / 18%); }
+    .cluster-news.bad { background: rgb(255 111 107 / 18%); }
+    .cluster-news p, .cluster-packs { margin: 0; }
+    .cluster-news a { color: #6cb6ff; }
+    .cluster-packs { padding-left: 1.1rem; }
     .cluster-links { display: flex; flex-wrap: wrap; gap: 0.75rem; }
     .cluster-links a { color: #6cb6ff; }`);
   document.head.append(sheet);
@@ -256,6 +242,7 @@ app.registerExtension({
         container.replaceChildren(panel);
         show();
         refresh();
+        look();
       },
       destroy() {
         panel = null;
@@ -263,5 +250,6 @@ app.registerExtension({
     });
     call("GET", "/me").then((me) => { user = me; show(); }).catch(() => {});
     refresh();
+    look();
   },
 });
