@@ -218,6 +218,7 @@ class Pool:
             return
         if offer is not member.offer:
             member.offer = offer
+            await self._rebuild()  # before it is up: jobs are matched by the union's definitions
             await asyncio.to_thread(self._store.save, member.key, member.row.url, offer)
         member.stats = stats if isinstance(stats, dict) else {}
         member.seen_ms = now_ms()
