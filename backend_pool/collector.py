@@ -36,6 +36,7 @@ from backend_pool.user_files import (
     twin,
 )
 from backend_pool.user_folder import user_folder
+from proxy.base.file_owner import as_owner_of
 
 AT_ONCE = 4
 """Files of one output that are fetched at the same time."""
@@ -192,7 +193,8 @@ class Collector:
             if not self._path(place).is_file():
                 raise Swept(f"{source.filename} was cleared away there, and here too")
             return Arrival(source, None, Home(place, etag))
-        restore_prompt(path, self._own_prompt)
+        with as_owner_of(self._dirs.root(source.type)):
+            restore_prompt(path, self._own_prompt)
         return Arrival(source, path, Home(source, etag), own and self.claims.made_before(fetched.headers))
 
     async def _settle(self, arrivals: list[Arrival]) -> None:

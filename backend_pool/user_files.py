@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from proxy.base.errors import BadInput, DiskFull
+from proxy.base.file_owner import as_owner_of
 
 FOLDERS = ("input", "output", "temp")
 _ANNOTATED = re.compile(r"^(?P<name>.*?)(?: \[(?P<folder>input|output|temp)\])?\Z", re.DOTALL)
@@ -64,9 +65,10 @@ def resolve(dirs: UserDirs, value: str, default: str = "input") -> Path | None:
         roots.append(dirs.shared)
     for root in roots:
         try:
-            path = (root / name).resolve()
-            if path.is_relative_to(root.resolve()) and path.is_file():
-                return path
+            with as_owner_of(root):  # a link leads nowhere that the user could not go
+                path = (root / name).resolve()
+                if path.is_relative_to(root.resolve()) and path.is_file():
+                    return path
         except (OSError, RuntimeError):  # name too long, symlink loop
             continue
     return None
@@ -144,9 +146,10 @@ def landing(root: Path, subfolder: str) -> Path:
     """The directory a file goes to, made if need be. Raises BadInput for one that a link leads out of `root`."""
     folder = root / subfolder
     try:
-        if not folder.resolve().is_relative_to(root.resolve()):
-            raise BadInput(f"The folder {subfolder} leads out of your own directory; remove that link.")
-        folder.mkdir(parents=True, exist_ok=True)
+        with as_owner_of(root):
+            if not folder.resolve().is_relative_to(root.resolve()):
+                raise BadInput(f"The folder {subfolder} leads out of your own directory; remove that link.")
+            folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(error) from error
     return folder
@@ -157,8 +160,9 @@ def create_incoming(root: Path, key: str) -> tuple[Path, IO[bytes]]:
     path = root / INCOMING / f"{key}.part"
     for _ in range(ATTEMPTS):
         try:
-            path.parent.mkdir(exist_ok=True)
-            return path, path.open("wb")
+            with as_owner_of(root):
+                path.parent.mkdir(exist_ok=True)
+                return path, path.open("wb")
         except FileNotFoundError:  # another job of this user has just removed the folder
             continue
         except OSError as error:
@@ -185,7 +189,7 @@ def close(out: IO[bytes]) -> None:
 def clear_incoming(root: Path, key: str) -> None:
     """Remove partial files whose key begins with `key`."""
     folder = root / INCOMING
-    with contextlib.suppress(OSError):  # none there, or another job's are
+    with contextlib.suppress(OSError), as_owner_of(root):  # none there, or another job's are
         for partial in folder.glob(f"{key}*"):
             partial.unlink(missing_ok=True)
         folder.rmdir()
@@ -242,6 +246,11 @@ def _group_of(folder: Path, prefix: str, suffix: str) -> Iterator[str]:
 
 def arrive(partial: Path, target: Path, *, durable: bool) -> bool:
     """Give a complete partial file its name; False when another file took that name meanwhile, which is kept."""
+    with as_owner_of(partial.parent.parent):  # the folder of incoming files lies in the user's own
+        return _arrive(partial, target, durable=durable)
+
+
+def _arrive(partial: Path, target: Path, *, durable: bool) -> bool:
     try:
         if durable:
             with partial.open("rb") as content:

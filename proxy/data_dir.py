@@ -6,21 +6,27 @@ from pathlib import Path
 from typing import IO
 
 from proxy.base.errors import ConfigError
+from user_sessions import uids
+from user_sessions.directories import PASSABLE as PASSABLE_MODE
+from user_sessions.directories import PRIVATE as PRIVATE_MODE
 
 PRIVATE = ("users", "logs", "run", "engines", "cache")
+PASSABLE = ("users", "cache")
 OURS = "cluster.db"
 
 
 def prepare(path: Path) -> None:
-    """Make the directory 0700 with its folders. Raises ConfigError when it cannot be written."""
+    """Make the directory with its folders, 0700, or passable where sessions have user ids of their own. Raises
+    ConfigError when it cannot be written."""
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        passable = PASSABLE_MODE if uids.in_force(path) else PRIVATE_MODE  # sessions that still run must get through
         # Somebody's home or /srv, given by mistake or on purpose, is not ours to close.
         if (path / OURS).exists() or not any(path.iterdir()):
-            _close(path)
+            _close(path, passable)
         for name in PRIVATE:
             (path / name).mkdir(exist_ok=True, mode=0o700)
-            _close(path / name)
+            _close(path / name, passable if name in PASSABLE else PRIVATE_MODE)
         (path / "public").mkdir(exist_ok=True, mode=0o755)
         probe = path / f".write-test-{os.getpid()}"
         probe.write_bytes(b"x")
@@ -32,10 +38,10 @@ def prepare(path: Path) -> None:
         ) from error
 
 
-def _close(path: Path) -> None:
+def _close(path: Path, mode: int) -> None:
     """To its owner alone. A folder of somebody else, such as a volume's root, stays as that one made it."""
-    if path.stat().st_uid == os.geteuid() and path.stat().st_mode & 0o077:
-        path.chmod(0o700)
+    if path.stat().st_uid == os.geteuid() and path.stat().st_mode & 0o777 & ~mode:
+        path.chmod(mode)
 
 
 def hold(path: Path) -> IO[bytes]:

@@ -22,9 +22,9 @@ from proxy.base.errors import ClusterError, ConfigError
 from proxy.base.settings import ENV_PREFIX, Settings
 from proxy.doctor_network import ask
 from proxy.finding import Finding, bad, note
+from user_sessions.policy import foreseen, policy_of
 from user_sessions.run_dir import fits
 from user_sessions.runtimes import readable_paths
-from user_sessions.sandbox import Confinement, layers
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -132,8 +132,8 @@ def _database(settings: Settings) -> Iterator[Finding]:
 
 
 def _sandbox(settings: Settings) -> Iterator[Finding]:
-    confinement = Confinement(sandbox=settings.sandbox == "auto")
-    for layer in layers(confinement):
+    policy = policy_of(settings, settings.runtime)
+    for layer in foreseen(policy, settings.data_dir):
         if layer.active:
             yield Finding("sandbox", f"{layer.name}: {layer.detail}")
         else:

@@ -14,6 +14,7 @@ from backend_pool.needs import Choice, Needs
 from backend_pool.node_info import input_specs, options
 from backend_pool.pool import Pool
 from proxy.base.errors import ConfigError
+from proxy.base.file_owner import as_owner_of
 from proxy.base.logs import events
 from proxy.base.settings import Settings
 from user_sessions.directories import Directories, prepare_user
@@ -54,11 +55,15 @@ class Starter:
             return None  # no backend has answered yet: choose at the next visit
         dirs = prepare_user(self.settings.data_dir, slug)
         marker = dirs.user / MARKER
-        if marker.exists():
+        with as_owner_of(dirs.user):
+            if marker.exists():
+                return None
+            marker.touch()
+        workflow = self.workflow()  # the operator's file: read as ourselves
+        if workflow is None:
             return None
-        marker.touch()
-        workflow = self.workflow()
-        return None if workflow is None else _place(dirs, workflow)
+        with as_owner_of(dirs.user):
+            return _place(dirs, workflow)
 
     def workflow(self) -> dict[str, Any] | None:
         """What a new canvas should show, None for the frontend's own default graph. Blocking."""

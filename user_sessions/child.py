@@ -7,6 +7,7 @@ only then the runtime. Nothing of the user's runs before the sandbox is closed. 
 
 import asyncio
 import contextlib
+import ctypes
 import faulthandler
 import fcntl
 import json
@@ -17,17 +18,20 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from proxy.base.errors import ClusterError, Unavailable
 from proxy.base.log_file import open_log, trim_log
+from user_sessions.confinement import Confinement
 from user_sessions.directories import make_private
+from user_sessions.limits import join, limit
 from user_sessions.listener import bind
 from user_sessions.runtime import Runtime, SessionSpec
 from user_sessions.runtimes import make_runtime
-from user_sessions.sandbox import PR_SET_NAME, PR_SET_PDEATHSIG, Confinement, confine, limit, prctl
+from user_sessions.sandbox import PR_SET_CHILD_SUBREAPER, PR_SET_NAME, PR_SET_PDEATHSIG, confine, owner_of, prctl
 from user_sessions.warming import ImportsPacks
 
 LOG_CHECK_S = 2.0
@@ -61,12 +65,14 @@ def enter(spec: SessionSpec, confinement: Confinement, parent: int | None, ready
     _reset_signals()
     _name(spec.user)
     _surroundings(spec)
+    if confinement.network:
+        _ask_names_by_tcp()
     make_private(spec.socket.parent)
     _claim(spec)
     listener = bind(spec.socket)
-    limit(confinement)
-    with contextlib.suppress(OSError):  # a session should be the first to go when memory runs out, not the proxy
-        Path("/proc/self/oom_score_adj").write_text("500")
+    join(spec.session_id, confinement)
+    limit(confinement, own_id=owner_of(spec) is not None)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)  # what it starts stays below it, so that its end can be theirs
     confine(spec, confinement)
     if parent is not None:
         _die_with(parent)  # again: a change of credentials clears it
@@ -142,6 +148,13 @@ def _surroundings(spec: SessionSpec) -> None:
     os.chdir(spec.directories.user)
 
 
+def _ask_names_by_tcp() -> None:
+    """The sandbox lets no datagram out. libc reads this once per thread; this one may have read it already."""
+    os.environ["RES_OPTIONS"] = "use-vc"
+    with contextlib.suppress(AttributeError, OSError):  # another libc
+        ctypes.CDLL(None).__res_init()
+
+
 def _claim(spec: SessionSpec) -> None:
     """Hold the user's lock for life: two processes must never serve one user's directories."""
     folder = spec.socket.parent.parent / "locks"
@@ -180,7 +193,15 @@ def main() -> int:
         confinement = replace(confinement, readable=(*confinement.readable, *runtime.readable()))
     else:
         runtime.warm()
-    return run(spec, runtime, confinement, orders.get("parent"), orders.get("ready_fd"))
+    return run(spec, runtime, confinement, orders.get("parent"), _ready_fd(orders))
+
+
+def _ready_fd(orders: Mapping[str, Any]) -> int | None:
+    """Where to say that the session is ready: a pipe we inherited, or a file that only our starter can reach."""
+    path = orders.get("ready_file")
+    if path is None:
+        return orders.get("ready_fd")
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 if __name__ == "__main__":

@@ -19,12 +19,12 @@ from proxy.base.errors import Conflict, Unavailable
 from proxy.base.log_file import tail
 from proxy.base.logs import events
 from proxy.base.processes import spawn, start_time
+from user_sessions.confinement import Confinement
 from user_sessions.directories import failures, make_private
 from user_sessions.memory import memory_of
 from user_sessions.report import Refresh, Report
 from user_sessions.runtime import SessionSpec
 from user_sessions.runtimes import program
-from user_sessions.sandbox import Confinement
 from user_sessions.spawner import Poll
 from user_sessions.zygote_process import session_environment
 
@@ -97,9 +97,7 @@ class ChildSpawner:
             return Poll(session_id, "unknown")
         if record.alive():
             outdated = record.refresh < self._refreshes()[0]
-            return Poll(
-                session_id, "running", ready=await _accepts(Path(record.socket)), pid=record.pid, outdated=outdated
-            )
+            return Poll(session_id, "running", ready=self._is_ready(session_id), pid=record.pid, outdated=outdated)
         code = self._forget(record)
         return Poll(session_id, "exited", pid=record.pid, code=code, error=f"The session ended with code {code}.")
 
@@ -145,7 +143,8 @@ class ChildSpawner:
     def _launch(self, spec: SessionSpec) -> None:
         read, write = os.pipe2(os.O_CLOEXEC)
         try:
-            orders = json.dumps(self._orders | {"spec": spec.to_json()}).encode()
+            ready = {"spec": spec.to_json(), "ready_file": str(self._ready_path(spec.session_id))}
+            orders = json.dumps(self._orders | ready).encode()
             os.set_blocking(write, False)
             if os.write(write, orders) != len(orders):  # the pipe holds 64 KiB, orders a few
                 raise Unavailable("The session's paths are too long to hand over.")
@@ -189,6 +188,7 @@ class ChildSpawner:
                     os.killpg(record.pid, signal.SIGKILL)
                 code = os.waitstatus_to_exitcode(os.waitpid(record.pid, 0)[1])
         self._record_path(record.session_id).unlink(missing_ok=True)
+        self._ready_path(record.session_id).unlink(missing_ok=True)
         self._exits[record.session_id] = code
         while len(self._exits) > EXITS_KEPT:
             del self._exits[next(iter(self._exits))]
@@ -207,24 +207,22 @@ class ChildSpawner:
             raise Unavailable(f"{session_id!r} is no session's id.")
         return self._records / f"{session_id}.json"
 
+    def _ready_path(self, session_id: str) -> Path:
+        return self._record_path(session_id).with_suffix(".ready")
+
+    def _is_ready(self, session_id: str) -> bool:
+        """Whether the session said so. That its socket accepts says nothing: it listens before anybody answers."""
+        try:
+            return self._ready_path(session_id).stat().st_size > 0
+        except OSError:
+            return False
+
     @staticmethod
     def _read(path: Path) -> Record | None:
         try:
             return Record(**json.loads(path.read_text()))
         except (OSError, ValueError, TypeError):
             return None
-
-
-async def _accepts(socket: Path) -> bool:
-    try:
-        async with asyncio.timeout(1.0):
-            _, writer = await asyncio.open_unix_connection(socket)
-    except (OSError, TimeoutError):
-        return False
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-    return True
 
 
 def _signal(record: Record, number: signal.Signals) -> None:

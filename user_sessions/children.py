@@ -4,16 +4,18 @@ The counterpart of `host_process.py` with the same verbs. Children outlive a pro
 """
 
 import asyncio
+from dataclasses import replace
 
 from proxy.base.errors import Unavailable
 from proxy.base.logs import events
 from proxy.base.settings import Settings
 from user_sessions.child_spawner import ChildSpawner
 from user_sessions.directories import prepare_public
+from user_sessions.policy import enforce, policy_of, python_of
 from user_sessions.run_dir import run_dir
 from user_sessions.runtime_options import runtime_options
 from user_sessions.runtimes import readable_paths
-from user_sessions.sandbox import Confinement, check, layers
+from user_sessions.sandbox import check
 
 log = events(__name__)
 
@@ -25,12 +27,10 @@ class Children:
         self._settings = settings
         self._runtime = runtime or settings.runtime
         self._options = runtime_options(settings, self._runtime)
-        self._confinement = Confinement(
-            sandbox=settings.sandbox == "auto",
-            memory_mb=settings.session_memory_mb,
-            file_mb=settings.session_file_mb,
-            readable=readable_paths(self._runtime, self._options),
-        )
+        wanted = policy_of(settings, self._runtime).with_readable(readable_paths(self._runtime, self._options))
+        # A proxy that was killed leaves its sessions running: no group of theirs may be made anew around them.
+        self._policy = replace(wanted, cgroup=False)
+        self._confinement = wanted.confinement
         self.run = run_dir(settings)
 
     def spawner(self) -> ChildSpawner:
@@ -49,9 +49,9 @@ class Children:
         check(self._settings.data_dir, self._confinement)
         await asyncio.to_thread(prepare_public, self._settings.data_dir)
         log.warning("sessions start without a zygote: slower, with more memory each", setting="spawner")
-        sandbox = layers(self._confinement)[0]
-        if not sandbox.active:
-            log.warning("sessions are not confined", reason=sandbox.detail)
+        if not await self.spawner().listing():  # who owns users' files is decided while nobody uses them
+            also = python_of(self._options)
+            await asyncio.to_thread(enforce, self._policy, self._settings.data_dir, also)
 
     async def stop(self) -> bool:
         """End all of them. Whether none is left."""

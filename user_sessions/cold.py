@@ -13,8 +13,8 @@ from typing import NoReturn
 
 from proxy.base.errors import Unavailable
 from proxy.base.log_file import open_log
+from user_sessions.confinement import Confinement
 from user_sessions.runtime import SessionSpec
-from user_sessions.sandbox import Confinement
 
 CHILD = "user_sessions.child"
 

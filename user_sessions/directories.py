@@ -14,8 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxy.base.errors import ClusterError, DiskFull, Unavailable
+from proxy.base.file_owner import as_owner_of
+from user_sessions.ownership import give
+from user_sessions.uids import uid_of
 
 PUBLIC_PARTS = ("models", "custom_nodes", "workflows", "input")
+PRIVATE = 0o700
+PASSABLE = 0o711
+"""For directories above those that belong to other user ids: to be passed through, not to be listed."""
 TEMP_KEPT_S = 7 * 86_400.0
 """How long previews stay. ComfyUI empties `temp` at every start; here the job history outlives a session and still
 points at those pictures, so they go by age instead."""
@@ -52,11 +58,20 @@ def session_log(data_dir: Path, slug: str) -> Path:
 
 
 def prepare_user(data_dir: Path, slug: str) -> Directories:
-    """Make the directories of `slug`, 0700, and the folder of its log. Blocking. Raises DiskFull or Unavailable."""
+    """Make the directories of `slug`, 0700, and the folder of its log. Blocking. Raises DiskFull or Unavailable.
+
+    They belong to the user id of the user's sessions, where there is one; an earlier owner's are given over.
+    """
     directories = user_directories(data_dir, slug)
     home = directories.input.parent
-    for path in (home.parent, home, *directories.all()):
-        make_private(path)
+    with failures(home):
+        uid = uid_of(data_dir, slug)
+        make_private(home.parent, PASSABLE if uid is not None else PRIVATE)
+        if os.geteuid() == 0:
+            give(home, [path.name for path in directories.all()], uid)
+        else:
+            for path in (home, *directories.all()):
+                make_private(path)
     log = session_log(data_dir, slug)
     for path in (log.parent.parent, log.parent):
         make_private(path)
@@ -72,32 +87,37 @@ def prepare_public(data_dir: Path) -> Path:
     return public
 
 
-def make_private(path: Path) -> None:
-    """Make `path` a directory of mode 0700, or bring an existing one to that. Raises DiskFull or Unavailable."""
+def make_private(path: Path, mode: int = PRIVATE) -> None:
+    """Make `path` a directory of that mode, or bring an existing one to it. Raises DiskFull or Unavailable."""
     with failures(path):
         with contextlib.suppress(FileExistsError):
-            path.mkdir(mode=0o700, parents=False)
+            path.mkdir(mode=mode, parents=False)
         found = path.lstat()
         if not stat.S_ISDIR(found.st_mode):
             raise Unavailable(f"{path} is not a plain directory. Remove it, or move what it points at in its place.")
         if found.st_uid != os.geteuid():
             raise Unavailable(f"{path} belongs to user {found.st_uid}, not to the one this runs as. Change its owner.")
-        if stat.S_IMODE(found.st_mode) != 0o700:
-            path.chmod(0o700)
+        if stat.S_IMODE(found.st_mode) != mode:
+            path.chmod(mode)
 
 
 def prune_temp(directories: Directories, older_than_s: float = TEMP_KEPT_S) -> int:
     """Remove files of `temp` last changed longer ago than that; returns how many. Blocking; skips what resists."""
-    limit = time.time() - older_than_s
+    with contextlib.suppress(FileNotFoundError), as_owner_of(directories.temp):
+        return _prune(directories.temp, time.time() - older_than_s)
+    return 0
+
+
+def _prune(temp: Path, limit: float) -> int:
     removed = 0
-    for folder, _, names in os.walk(directories.temp, topdown=False):
+    for folder, _, names in os.walk(temp, topdown=False):
         for name in names:
             path = Path(folder) / name
             with contextlib.suppress(OSError):
                 if path.lstat().st_mtime < limit:
                     path.unlink()
                     removed += 1
-        if Path(folder) != directories.temp:
+        if Path(folder) != temp:
             with contextlib.suppress(OSError):  # not empty, which is the usual case
                 Path(folder).rmdir()
     return removed

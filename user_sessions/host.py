@@ -13,7 +13,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from aiohttp import web
@@ -22,13 +22,14 @@ from proxy.base.errors import ClusterError, ConfigError
 from proxy.base.logs import configure, events
 from proxy.base.names import new_id
 from proxy.base.tasks import Tasks
+from user_sessions import cgroup, policy
 from user_sessions.directories import failures, make_private, prepare_public
 from user_sessions.host_api import HostApi
 from user_sessions.refresher import Refresher
 from user_sessions.roster import Roster
 from user_sessions.run_dir import SOCKET_BYTES
 from user_sessions.runtimes import program, readable_paths
-from user_sessions.sandbox import Confinement, check, layers
+from user_sessions.sandbox import check
 from user_sessions.zygote_process import Orders
 from user_sessions.zygotes import Zygotes
 
@@ -46,7 +47,7 @@ class HostConfig:
     data_dir: Path
     socket: Path
     orders: Orders
-    confinement: Confinement
+    policy: policy.Policy
     start_timeout_s: float
     stop_timeout_s: float
     warm_timeout_s: float
@@ -70,10 +71,10 @@ async def serve(config: HostConfig) -> None:
         loop.add_signal_handler(number, stopped.set)
     tasks = Tasks()
     roster = Roster(tasks, config.start_timeout_s, config.stop_timeout_s)
-    zygotes = roster.zygotes = Zygotes(config.orders, roster, tasks)
-    confined = layers(config.confinement)
-    if not confined[0].active:
-        log.warning("sessions are not confined", reason=confined[0].detail)
+    also = policy.python_of(config.orders.options)
+    confinement, confined = await asyncio.to_thread(policy.enforce, config.policy, config.data_dir, also)
+    orders = replace(config.orders, confinement=confinement.to_json())
+    zygotes = roster.zygotes = Zygotes(orders, roster, tasks)
     token = _token(config.token_file)
     sandbox = tuple(asdict(layer) for layer in confined)
     refresher = Refresher(zygotes, roster, tasks, config.warm_timeout_s)
@@ -96,6 +97,8 @@ async def serve(config: HostConfig) -> None:
         await roster.stop_all()
         await runner.cleanup()
         await zygotes.end()
+        if confinement.cgroup:
+            await asyncio.to_thread(cgroup.remove, Path(confinement.cgroup))
         await tasks.stop()
         log.info("session host ended")
 
@@ -167,19 +170,12 @@ def _config(options: argparse.Namespace) -> HostConfig:
     make_private(socket.parent)
     prepare_public(options.data_dir)
     runtime_options = dict(_pair(text) for text in options.option)
-    confinement = Confinement(
-        sandbox=options.sandbox == "auto",
-        memory_mb=options.memory_mb,
-        file_mb=options.file_mb,
-        readable=readable_paths(options.runtime, runtime_options) + tuple(path.resolve() for path in options.readable),
-        network=options.network,
-        programs=options.programs,
-    )
-    check(options.data_dir, confinement)
+    wanted = policy.from_arguments(options, readable_paths(options.runtime, runtime_options))
+    check(options.data_dir, wanted.confinement)
     orders = Orders(
         runtime=options.runtime,
         options=runtime_options,
-        confinement=confinement.to_json(),
+        confinement={},  # known once this host is the only one
         log_level=options.log_level,
         log_format=options.log_format,
         program=program(options.runtime, runtime_options),
@@ -188,7 +184,7 @@ def _config(options: argparse.Namespace) -> HostConfig:
         data_dir=options.data_dir,
         socket=socket,
         orders=orders,
-        confinement=confinement,
+        policy=wanted,
         start_timeout_s=options.start_timeout_s,
         stop_timeout_s=options.stop_timeout_s,
         warm_timeout_s=options.warm_timeout_s,
@@ -209,12 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--socket", type=Path, required=True, help="control socket to make, in a directory of mode 0700")
     add("--runtime", default="light", help="`light`, `comfyui`, or `package.module:Class`")
     add("--option", action="append", default=[], metavar="NAME=VALUE", help="one of the runtime's options; repeatable")
-    add("--sandbox", choices=("auto", "off"), default="auto", help="confine sessions or not")
-    add("--memory-mb", type=int, default=4096, help="address space of a session")
-    add("--file-mb", type=int, default=8192, help="largest file a session may write")
-    add("--readable", type=Path, action="append", default=[], help="further path that sessions may read; repeatable")
-    add("--network", action="store_true", help="let sessions open connections")
-    add("--programs", action="store_true", help="let sessions start installed programs")
+    policy.add_arguments(parser)
     add("--start-timeout-s", type=float, default=60.0, help="how long a session may take to answer")
     add("--stop-timeout-s", type=float, default=5.0, help="how long a session may take to end before a kill")
     add("--warm-timeout-s", type=float, default=600.0, help="how long preparing a zygote for a refresh may take")

@@ -14,6 +14,7 @@ from proxy.base.logs import events
 from proxy.base.processes import Daemon, launch, recorded
 from proxy.base.settings import Settings
 from user_sessions.directories import failures, make_private
+from user_sessions.policy import arguments, policy_of
 from user_sessions.run_dir import host_socket, run_dir
 from user_sessions.runtime_options import runtime_options
 from user_sessions.spawner import HostSpawner
@@ -88,9 +89,6 @@ class HostProcess:
             "data-dir": settings.data_dir.absolute(),
             "socket": host_socket(self.run),
             "runtime": self._runtime,
-            "sandbox": settings.sandbox,
-            "memory-mb": settings.session_memory_mb,
-            "file-mb": settings.session_file_mb,
             "start-timeout-s": settings.session_start_timeout_s,
             "stop-timeout-s": settings.session_stop_timeout_s,
             "warm-timeout-s": settings.warm_timeout_s,
@@ -98,6 +96,7 @@ class HostProcess:
             "log-format": settings.log_format,
         }.items():
             command += [f"--{name}", str(value)]
+        command += arguments(policy_of(settings, self._runtime))
         for name, value in self._options.items():
             command += ["--option", f"{name}={value}"]
         return command

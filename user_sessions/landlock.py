@@ -1,4 +1,4 @@
-"""The kernel's Landlock through ctypes: allow-lists of paths, no TCP, no signals to strangers, for this process.
+"""The kernel's Landlock through ctypes: allow-lists of paths, TCP ports, no signals to strangers, for this process.
 
 Only the system calls and their constants (linux/landlock.h); what a session may touch is decided in `sandbox.py`.
 Landlock judges opening, creating, linking and removing; it does not judge stat, chmod or a Unix socket's connect, which
@@ -9,13 +9,13 @@ import ctypes
 import enum
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # the same on every architecture
 VERSION_FLAG = 1
-PATH_BENEATH = 1
+PATH_BENEATH, NET_PORT = 1, 2
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -40,6 +40,7 @@ class Access(enum.IntFlag):
     REFER = 1 << 13  # 2
     TRUNCATE = 1 << 14  # 3
     IOCTL_DEV = 1 << 15  # 5
+    RESOLVE_UNIX = 1 << 16  # 9
 
 
 READ = Access.READ_FILE | Access.READ_DIR
@@ -57,7 +58,7 @@ WRITE = (
     | Access.TRUNCATE
 )
 ON_FILES = Access.EXECUTE | Access.WRITE_FILE | Access.READ_FILE | Access.TRUNCATE | Access.IOCTL_DEV
-TCP = 0b11  # bind, connect; ABI 4
+BIND_TCP, CONNECT_TCP = 0b01, 0b10  # ABI 4
 SCOPES = 0b11  # abstract Unix sockets, signals; ABI 6
 
 
@@ -74,6 +75,10 @@ class _Attributes(ctypes.Structure):
     _fields_ = (("fs", ctypes.c_uint64), ("net", ctypes.c_uint64), ("scoped", ctypes.c_uint64))
 
 
+class _NetPort(ctypes.Structure):
+    _fields_ = (("access", ctypes.c_uint64), ("port", ctypes.c_uint64))
+
+
 class _PathBeneath(ctypes.Structure):
     _pack_ = 1
     _fields_ = (("access", ctypes.c_uint64), ("parent", ctypes.c_int32))
@@ -87,24 +92,30 @@ def abi() -> int:
 def handled(version: int) -> Access:
     """The file rights a kernel of that version can refuse."""
     rights = Access((1 << 13) - 1)
-    for since, right in ((2, Access.REFER), (3, Access.TRUNCATE), (5, Access.IOCTL_DEV)):
+    for since, right in ((2, Access.REFER), (3, Access.TRUNCATE), (5, Access.IOCTL_DEV), (9, Access.RESOLVE_UNIX)):
         if version >= since:
             rights |= right
     return rights
 
 
-def restrict(rules: Iterable[Rule], *, network: bool) -> int:
-    """Confine this process to `rules` for good; returns the ABI used. Needs no_new_privs. Raises OSError."""
+def restrict(rules: Iterable[Rule], ports: Sequence[int]) -> int:
+    """Confine this process to `rules`, and its TCP to connections to `ports`, for good; returns the ABI used.
+
+    Needs no_new_privs. Raises OSError. Before ABI 4 the kernel cannot judge TCP.
+    """
     version = abi()
     if version < 1:
         raise OSError("this kernel offers no Landlock")
-    net = TCP if version >= 4 and not network else 0
+    net = BIND_TCP | CONNECT_TCP if version >= 4 else 0
     attributes = _Attributes(int(handled(version)), net, SCOPES if version >= 6 else 0)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     ruleset = _call(CREATE_RULESET, ctypes.byref(attributes), ctypes.c_size_t(size), ctypes.c_uint32(0))
     try:
         for rule in rules:
             _add(ruleset, rule, handled(version))
+        for port in ports if net else ():
+            opened = _NetPort(CONNECT_TCP, port)
+            _call(ADD_RULE, ctypes.c_int(ruleset), ctypes.c_int(NET_PORT), ctypes.byref(opened), ctypes.c_uint32(0))
         _call(RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0))
     finally:
         os.close(ruleset)

@@ -7,10 +7,14 @@ import os
 import socket
 from pathlib import Path
 
+BACKLOG = 128
+
 
 def bind(path: Path) -> socket.socket:
-    """A socket bound to `path` with mode 0600, not listening yet; what an earlier session left there goes. Raises
-    OSError."""
+    """A socket that listens on `path`, 0600; what an earlier session left there goes. Raises OSError.
+
+    It listens at once: one that is only bound could still be connected to somebody else's.
+    """
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -19,6 +23,7 @@ def bind(path: Path) -> socket.socket:
             listener.bind(str(path))
         finally:
             os.umask(before)
+        listener.listen(BACKLOG)
     except OSError:
         listener.close()
         raise

@@ -76,8 +76,8 @@ class Runtime(Protocol):
     async def serve(self, spec: SessionSpec, listener: socket.socket, ready: Callable[[], None]) -> None:
         """In the child: serve `listener` to requests that carry `spec.secret` in `SECRET_HEADER`.
 
-        The listener is a Unix socket bound to `spec.socket` (0600) that does not listen yet: the sandbox lets nobody
-        make another. Calls `ready` once it accepts. Ends when it is cancelled; whatever it raises ends the session.
+        The listener is a Unix socket that listens on `spec.socket` (0600): the sandbox lets nobody make another. Calls
+        `ready` once requests are answered. Ends when it is cancelled; whatever it raises ends the session.
         """
 
 

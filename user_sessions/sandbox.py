@@ -1,32 +1,28 @@
 """What one session may touch, and the moment a fresh child gives everything else up.
 
-`rules` and `Confinement` are pure; `confine` applies the layers in the only order that works; `layers` reports what
-this kernel offers. A layer the kernel lacks is left out with one warning by whoever starts sessions, never silently
-replaced. Different user ids per session are not made here yet: all sessions share the uid they were started with.
+`rules` is pure; `confine` applies the layers in the only order that works. A layer the kernel lacks is left out with
+one warning by whoever starts sessions, never silently replaced; `layers.py` tells them.
 """
 
 import ctypes
 import functools
 import os
-import resource
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import proxy
 import user_sessions
 from proxy.base.errors import ConfigError
 from user_sessions import seccomp
+from user_sessions.confinement import Confinement
 from user_sessions.landlock import READ, WRITE, Access, Rule, abi, libc, restrict
+from user_sessions.privileges import become
 from user_sessions.runtime import SessionSpec
 
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_NO_NEW_PRIVS = 1, 4, 15, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 15, 36, 38
 CAPABILITY_VERSION_3 = 0x20080522
-OPEN_FILES = 1024
-MIB = 1024 * 1024
 
 SYSTEM = (
     "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/etc/ssl/openssl.cnf", "/etc/localtime",
@@ -39,36 +35,8 @@ SYSTEM_WITH_NETWORK = (
 )  # fmt: skip
 PROGRAMS = ("/bin", "/usr/bin", "/usr/local/bin")
 LINK_DEPTH = 2
-
-
-@dataclass(frozen=True)
-class Confinement:
-    """How sessions are confined; the operator's choice and the runtime's needs, the same for every session."""
-
-    sandbox: bool = True
-    memory_mb: int = 4096
-    file_mb: int = 8192
-    readable: tuple[Path, ...] = ()
-    network: bool = False
-    programs: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """The form handed to the zygote."""
-        return asdict(self) | {"readable": [str(path) for path in self.readable]}
-
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> "Confinement":
-        """Read that form, which only our own processes write."""
-        return Confinement(**(dict(data) | {"readable": tuple(Path(path) for path in data["readable"])}))
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One layer of the sandbox as `doctor` shows it."""
-
-    name: str
-    active: bool
-    detail: str
+OWN_NODES = "custom_nodes"
+"""A user's own custom nodes, beside their four directories: theirs to run, the administrator's to put there."""
 
 
 def rules(spec: SessionSpec, confinement: Confinement) -> list[Rule]:
@@ -77,10 +45,12 @@ def rules(spec: SessionSpec, confinement: Confinement) -> list[Rule]:
     system = [Path(name) for name in SYSTEM + (SYSTEM_WITH_NETWORK if confinement.network else ())]
     made = [Rule(path, READ | execute) for path in (*python_paths(), *system, *confinement.readable)]
     if confinement.programs:
-        made += [Rule(Path(name), READ | execute) for name in PROGRAMS]
-    made += [Rule(path, READ) for path in (*followed(spec.public), spec.log)]
+        here = {Path(sys.executable).parent, Path(sys.executable).resolve().parent}
+        made += [Rule(path, READ | execute) for path in (*map(Path, PROGRAMS), *sorted(here))]
+    own_nodes = spec.directories.user.parent / OWN_NODES
+    made += [Rule(path, READ) for path in (*followed(spec.public), spec.log, own_nodes)]
     made.append(Rule(Path("/dev/null"), Access.READ_FILE | Access.WRITE_FILE))
-    made += [Rule(path, WRITE, required=True) for path in (*spec.directories.all(), spec.socket.parent)]
+    made += [Rule(path, WRITE, required=True) for path in spec.directories.all()]
     return made
 
 
@@ -106,61 +76,32 @@ def check(data_dir: Path, confinement: Confinement) -> None:
             raise ConfigError(f"The data directory {data} lies in {path}, which sessions may read. Move it elsewhere.")
 
 
-def limit(confinement: Confinement) -> None:
-    """Limits that hold without a sandbox too: no core files, descriptors, memory, file size.
-
-    The number of processes is not limited: the kernel counts it per user id, which sessions share.
-    """
-    for name, value in (
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NOFILE, OPEN_FILES),
-        (resource.RLIMIT_AS, confinement.memory_mb * MIB),
-        (resource.RLIMIT_FSIZE, confinement.file_mb * MIB),
-    ):
-        hard = resource.getrlimit(name)[1]
-        allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(name, (allowed, allowed))
-
-
 def confine(spec: SessionSpec, confinement: Confinement) -> None:
     """Close the sandbox around this process for good. Raises OSError when a layer the kernel has refuses."""
+    owner = owner_of(spec)
+    if confinement.sandbox:
+        prctl(PR_SET_NO_NEW_PRIVS, 1)
+        if abi():
+            restrict(rules(spec, confinement), confinement.ports if confinement.network else ())
+    if owner is not None:
+        become(*owner)
     if not confinement.sandbox:
         return
-    prctl(PR_SET_NO_NEW_PRIVS, 1)
     prctl(PR_SET_DUMPABLE, 0)  # no ptrace, no /proc/<pid>/mem for others of our uid, no core
     _drop_capabilities()  # root's, and whatever a service manager granted
-    if abi():
-        restrict(rules(spec, confinement), network=confinement.network)
     if seccomp.supported():
         seccomp.install(network=confinement.network)
 
 
-def layers(confinement: Confinement) -> list[Layer]:
-    """What confines a session started here and now."""
-    if not confinement.sandbox:
-        return [Layer("sandbox", False, "switched off by the setting `sandbox`")]
-    version = abi()
-    known = seccomp.supported()
-    return [
-        Layer("landlock", version > 0, f"ABI {version}" if version else "this kernel has none: files are not confined"),
-        _tcp(version, confinement),
-        Layer(
-            "landlock signals",
-            version >= 6,
-            "sessions signal their own processes only" if version >= 6 else "needs ABI 6: sessions can signal others",
-        ),
-        Layer("seccomp", known, "system calls filtered" if known else "no filter is known for this machine"),
-        Layer("no_new_privs", True, "set-user-id programs gain nothing"),
-        Layer("user id per session", False, "sessions share the user id of the session host"),
-    ]
-
-
-def _tcp(version: int, confinement: Confinement) -> Layer:
-    if confinement.network:
-        return Layer("landlock tcp", False, "this runtime needs network")
-    if version < 4:
-        return Layer("landlock tcp", False, "needs ABI 4; seccomp refuses connections still")
-    return Layer("landlock tcp", True, "no TCP connections in or out")
+def owner_of(spec: SessionSpec) -> tuple[int, int] | None:
+    """User and group a session must become: the owner of its directories. None when it is whoever we are already.
+    Raises PermissionError for directories of several owners."""
+    found = {(status.st_uid, status.st_gid) for path in spec.directories.all() for status in [path.lstat()]}
+    if os.geteuid() != 0 or {uid for uid, _ in found} == {0}:
+        return None
+    if len(found) != 1:
+        raise PermissionError(f"The directories of {spec.user} belong to several users. Restart the session.")
+    return found.pop()
 
 
 def prctl(option: int, value: int | bytes) -> None:

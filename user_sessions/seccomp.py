@@ -1,4 +1,4 @@
-"""A seccomp filter for what Landlock does not judge: other processes of our user, Unix sockets, path-based chmod.
+"""A seccomp filter for what Landlock does not judge: other processes of our user, sockets, path-based chmod.
 
 `build` is pure (rules in, BPF program out), `install` the one system call. Sessions share a user id unless the operator
 says otherwise, so each call here is one by which a session could hurt its neighbours or the proxy.
@@ -36,7 +36,14 @@ NUMBERS = {
     "chmod": (90, 0), "fchmodat": (268, 53), "fchmodat2": (452, 452),
     "prlimit64": (302, 261), "sched_setaffinity": (203, 122), "sched_setscheduler": (144, 119),
     "sched_setparam": (142, 118), "sched_setattr": (314, 274), "setpriority": (141, 140), "ioprio_set": (251, 30),
-    "clone": (56, 220), "clone3": (435, 435), "connect": (42, 203), "socket": (41, 198),
+    "clone": (56, 220), "clone3": (435, 435), "connect": (42, 203), "socket": (41, 198), "socketpair": (53, 199),
+    "bind": (49, 200), "listen": (50, 201), "sendto": (44, 206), "sendmsg": (46, 211), "sendmmsg": (307, 269),
+    "utime": (132, 0), "utimes": (235, 0), "futimesat": (261, 0), "utimensat": (280, 88),
+    "setxattr": (188, 5), "lsetxattr": (189, 6), "removexattr": (197, 14), "lremovexattr": (198, 15),
+    "setxattrat": (463, 463), "removexattrat": (466, 466), "syslog": (103, 116),
+    "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195), "semget": (64, 190), "semctl": (66, 191),
+    "semop": (65, 193), "semtimedop": (220, 192), "msgget": (68, 186), "msgctl": (71, 187), "msgsnd": (69, 189),
+    "msgrcv": (70, 188), "mq_open": (240, 180), "mq_unlink": (241, 181),
 }  # fmt: skip
 
 REFUSED = (
@@ -46,7 +53,18 @@ REFUSED = (
     "mount", "umount2", "pivot_root", "chroot", "unshare", "setns", "open_by_handle_at",
     "init_module", "finit_module", "delete_module", "kexec_load", "reboot", "migrate_pages", "move_pages",
     "inotify_add_watch", "fanotify_init",  # would tell the names of a neighbour's files
+    "bind", "syslog",  # a session's only socket is bound before this filter
+    "shmget", "shmat", "shmctl", "semget", "semctl", "semop", "semtimedop", "msgget", "msgctl", "msgsnd", "msgrcv",
+    "mq_open", "mq_unlink",  # shared by all processes of a user id
 )  # fmt: skip
+# By path and not judged by Landlock: a session could lock its neighbours out of their files, or age them. Success is
+# pretended since copying a file ends in these; modes come from the umask, which keeps everything private. `listen` was
+# called before, and the server's library calls it again.
+PRETENDED = ("chmod", "fchmodat", "fchmodat2", "utime", "utimes", "futimesat", "listen")
+UNSUPPORTED = ("setxattr", "lsetxattr", "removexattr", "lremovexattr", "setxattrat", "removexattrat")
+FAST_OPEN = 0x20000000  # MSG_FASTOPEN connects without being asked whether it may
+SENDING = (("sendto", 3), ("sendmsg", 2), ("sendmmsg", 3))
+STREAMS = (socket.SOCK_STREAM, socket.SOCK_SEQPACKET)  # a datagram socket, even of a pair, can address any other
 # call, argument, the one value allowed: on this process alone
 ON_SELF = (
     ("prlimit64", 0, 0), ("sched_setaffinity", 0, 0), ("sched_setscheduler", 0, 0), ("sched_setparam", 0, 0),
@@ -56,31 +74,42 @@ ON_SELF = (
 
 @dataclass(frozen=True)
 class Rule:
-    """Answer a call with `code` (0: pretend success), or only when `argument & mask` differs from `value`."""
+    """Answer a call with `code` (0: pretend success), or only when `argument & mask` is none of `allowed`."""
 
     number: int
     code: int
     argument: int | None = None
     mask: int = 0xFFFFFFFF
-    value: int = 0
+    allowed: tuple[int, ...] = (0,)
+    high: bool = False
+    """Judge the upper half of the argument instead of the lower."""
 
 
 def rules(machine: str, *, network: bool) -> list[Rule]:
-    """What a session may not call. Without `network` it accepts connections on Unix sockets and makes none."""
+    """What a session may not call. Without `network` it makes no socket at all, with it TCP ones only."""
     column = list(MACHINES).index(machine)
     number = {name: numbers[column] for name, numbers in NUMBERS.items()}
     made = [Rule(number[name], errno.EPERM) for name in REFUSED]
-    # By path and not judged by Landlock, so a session could lock its neighbours out of their files. Success is
-    # pretended since copying a file ends in chmod; modes come from the umask, which keeps everything private.
-    made += [Rule(number[name], 0) for name in ("chmod", "fchmodat", "fchmodat2")]
-    made += [Rule(number[name], errno.EPERM, argument, value=value) for name, argument, value in ON_SELF]
+    made += [Rule(number[name], 0) for name in PRETENDED]
+    made += [Rule(number["utimensat"], 0, 1, high=high) for high in (False, True)]  # without a path: on an open file
+    made += [Rule(number[name], errno.ENOTSUP) for name in UNSUPPORTED]
+    made += [Rule(number[name], errno.EPERM, argument, allowed=(value,)) for name, argument, value in ON_SELF]
     made.append(Rule(number["clone"], errno.EPERM, 0, NEW_NAMESPACES))
     made.append(Rule(number["clone3"], errno.ENOSYS))  # its flags lie out of a filter's sight; libc falls back to clone
-    if not network:
-        made.append(Rule(number["connect"], errno.EACCES))
-        made.append(Rule(number["socket"], errno.EACCES, 0, value=socket.AF_UNIX))
-        made.append(Rule(number["socket"], errno.EACCES, 1, mask=0xF, value=socket.SOCK_STREAM))
+    made.append(Rule(number["socketpair"], errno.EACCES, 0, allowed=(socket.AF_UNIX,)))
+    made.append(Rule(number["socketpair"], errno.EACCES, 1, mask=0xF, allowed=STREAMS))
+    made += [Rule(number[name], errno.EACCES, argument, FAST_OPEN) for name, argument in SENDING]
+    made += _tcp_only(number) if network else [Rule(number[name], errno.EACCES) for name in ("socket", "connect")]
     return [rule for rule in made if rule.number]
+
+
+def _tcp_only(number: dict[str, int]) -> list[Rule]:
+    """No Unix sockets (other sessions, the session host, Docker), and of the network only what Landlock judges."""
+    return [
+        Rule(number["socket"], errno.EACCES, 0, allowed=(socket.AF_INET, socket.AF_INET6)),
+        Rule(number["socket"], errno.EACCES, 1, mask=0xF, allowed=(socket.SOCK_STREAM,)),
+        Rule(number["socket"], errno.EACCES, 2, allowed=(0, socket.IPPROTO_TCP)),
+    ]
 
 
 def build(machine: str, wanted: Sequence[Rule]) -> bytes:
@@ -98,11 +127,12 @@ def build(machine: str, wanted: Sequence[Rule]) -> bytes:
         if rule.argument is None:
             program += [_step(JUMP_EQUAL, rule.number, 0, 1), answer]
             continue
+        count = len(rule.allowed)
         program += [
-            _step(JUMP_EQUAL, rule.number, 0, 5),
-            _step(LOAD, ARGUMENTS_AT + 8 * rule.argument),
+            _step(JUMP_EQUAL, rule.number, 0, count + 4),
+            _step(LOAD, ARGUMENTS_AT + 8 * rule.argument + (4 if rule.high else 0)),
             _step(AND, rule.mask),
-            _step(JUMP_EQUAL, rule.value, 1, 0),
+            *(_step(JUMP_EQUAL, value, count - place, 0) for place, value in enumerate(rule.allowed)),
             answer,
             _step(LOAD, NUMBER_AT),
         ]

@@ -25,11 +25,13 @@ from typing import Any
 from proxy.base.errors import BadInput, ClusterError
 from proxy.base.logs import configure, events
 from proxy.base.processes import start_time
-from user_sessions import child
+from user_sessions import cgroup, child
 from user_sessions.cold import Cold
+from user_sessions.confinement import Confinement
+from user_sessions.orphans import children, end_orphans
 from user_sessions.runtime import Runtime, SessionSpec
 from user_sessions.runtimes import make_runtime
-from user_sessions.sandbox import PR_SET_NAME, PR_SET_PDEATHSIG, Confinement, prctl, python_paths
+from user_sessions.sandbox import PR_SET_CHILD_SUBREAPER, PR_SET_NAME, PR_SET_PDEATHSIG, prctl, python_paths
 from user_sessions.warming import ImportsPacks, Unforkable
 
 MESSAGE_BYTES = 65_536
@@ -57,11 +59,14 @@ class Zygote:
         self.runtime = runtime
         self.confinement = confinement
         self.cold = cold
+        self.helpers: set[int] = set()
         self.selector = selectors.DefaultSelector()
         self.selector.register(host, selectors.EVENT_READ)
 
     def run(self) -> None:
         """Serve until the host closes its end."""
+        self.helpers = set(children())  # started by custom nodes for all sessions
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
         while True:
             for key, _ in self.selector.select():
                 if key.data is None:
@@ -130,7 +135,17 @@ class Zygote:
         _, status = os.waitpid(entry.pid, 0)
         self.selector.unregister(entry.pidfd)
         os.close(entry.pidfd)
+        self._end_rest(entry)
         self._tell("exit", entry.session_id, pid=entry.pid, code=os.waitstatus_to_exitcode(status))
+
+    def _end_rest(self, entry: Child) -> None:
+        """What it started and let go of: other sessions adopt their own orphans, so these are nobody else's."""
+        if self.confinement.cgroup:
+            cgroup.end(Path(self.confinement.cgroup), entry.session_id)
+        known = {key.data.pid for key in self.selector.get_map().values() if key.data is not None} | self.helpers
+        ended = end_orphans(known)
+        if ended:
+            log.warning("a session left processes behind: ended", session=entry.session_id, processes=ended)
 
     def _close_ready(self, entry: Child) -> None:
         assert entry.ready_fd is not None

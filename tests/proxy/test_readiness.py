@@ -22,7 +22,7 @@ from proxy.base.tasks import Tasks
 from proxy.readiness import KEPT_S, Readiness
 from tests.proxy.control_server import serving
 from user_sessions.child_spawner import ChildSpawner
-from user_sessions.sandbox import Confinement
+from user_sessions.confinement import Confinement
 
 PLENTY_MB = 1 << 40
 """More than any disk has."""
