@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from backend_pool.user_models import files_of
 from proxy.base.settings import Settings
 from tests.backend_pool.conftest import Start
 from tests.backend_pool.graphs import sampled, saved
-from tests.backend_pool.rig import QUICK, Heard, Rig, arm, assemble, open_database, rig, running
+from tests.backend_pool.rig import QUICK, Heard, Rig, assemble, open_database, rig, running
 from tests.engine.graphs import node
 
 
@@ -114,11 +115,13 @@ async def test_a_job_does_not_go_to_whoever_answers_first(tmp_path: Path, start:
         await r.registry.set_mode(1, BackendMode.DISABLED)
         await r.pool.refresh()
         waits = await r.submit(checkpoint("mine.safetensors"))
-        await arm(right.url, fault="hang_server", seconds=1)
     shutil.rmtree(tmp_path / "backends")
+    right.process.send_signal(signal.SIGSTOP)
     async with restarted(tmp_path, right.url, backend_down_after_s=60) as r:
         await r.registry.set_mode(1, BackendMode.ACTIVE)
-        await r.eventually(lambda: 1 in r.pool.members and r.pool.members[1].idle)
+        seq = (await r.entry(waits))[0].key
+        await r.eventually(lambda: r.dispatcher.reason(seq) == "waiting for a backend with checkpoint mine.safetensors")
+        right.process.send_signal(signal.SIGCONT)
         job, _ = await r.final(waits)
         assert (job.state, job.backend_id, job.attempt) == (JobState.SUCCEEDED, 2, 1)
 
