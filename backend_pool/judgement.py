@@ -10,6 +10,7 @@ from typing import Any
 from backend_pool.fitness import demands, lacking
 from backend_pool.needs import Choice
 from backend_pool.pool_info import PoolInfo
+from backend_pool.second_opinion import Opinions
 from backend_pool.spelling import respelled, spelled
 from backend_pool.user_models import Files
 from backend_pool.validation import CustomCheck, Verdict, validate
@@ -20,14 +21,20 @@ NAMED = 4
 
 
 def judge(
-    prompt: object, pool: PoolInfo, files: Files, *, targets: object = None, custom: CustomCheck | None = None
+    prompt: object,
+    pool: PoolInfo,
+    files: Files,
+    *,
+    targets: object = None,
+    custom: CustomCheck | None = None,
+    opinions: Opinions | None = None,
 ) -> Verdict:
     """The verdict on a prompt as submitted. Blocking for as long as listing the user's files takes."""
     refused = _not_allowed(prompt, pool)
     if refused is not None:
         return refused
     info = pool.of_user(files)
-    verdict = validate(_in_the_unions_words(prompt, info), info, targets=targets, custom=custom)
+    verdict = validate(_in_the_unions_words(prompt, info), info, targets=targets, custom=custom, opinions=opinions)
     if not verdict.ok:
         other = _by_another_definition(prompt, pool, targets, custom)
         return _in_words(verdict, prompt, pool) if other is None else other

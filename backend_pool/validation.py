@@ -26,6 +26,7 @@ __all__ = ["CustomCheck", "Verdict", "types_match", "validate"]
 Checked = tuple[bool, list[Error]]
 
 MANY_FAILURES = 100
+NOT_IN_LIST = "value_not_in_list"
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,12 @@ def validate(
     *,
     targets: object = None,
     custom: CustomCheck | None = None,
+    opinions: Mapping[str, list[Error]] | None = None,
 ) -> Verdict:
-    """Judge a prompt; `targets` is `partial_execution_targets`, a list of node ids or None for every output."""
+    """Judge a prompt; `targets` is `partial_execution_targets`, a list of node ids or None for every output.
+
+    `opinions` are errors that nodes themselves, at a backend, have found in their inputs: they count for ours.
+    """
     if not isinstance(prompt, dict):
         return _refused("invalid_prompt", "The prompt must be an object of nodes.", f"Received {type(prompt).__name__}")
     if targets is not None and not isinstance(targets, list | tuple | set | frozenset):
@@ -71,15 +76,20 @@ def validate(
             outputs.append(node_id)
     if not outputs:
         return _refused("prompt_no_outputs", "Prompt has no outputs", "")
-    return _Walk(_copy(prompt), object_info, custom).judge(outputs)
+    return _Walk(_copy(prompt), object_info, custom, opinions or {}).judge(outputs)
 
 
 class _Walk:
     """One validation: what was checked so far, shared by all outputs as in ComfyUI."""
 
     def __init__(
-        self, prompt: dict[str, Any], object_info: Mapping[str, Mapping[str, Any]], custom: CustomCheck | None
+        self,
+        prompt: dict[str, Any],
+        object_info: Mapping[str, Mapping[str, Any]],
+        custom: CustomCheck | None,
+        opinions: Mapping[str, list[Error]],
     ) -> None:
+        self.opinions = opinions
         self.prompt = prompt
         self.object_info = object_info
         self.custom = custom
@@ -191,6 +201,8 @@ class _Walk:
                     {"input_name": name, "input_config": info} | reason["extra_info"] | {"linked_node": value}
                 )
                 self.checked[value[0]] = (False, [reason])
+        if node_id in self.opinions:
+            errors = _settled(errors, self.opinions[node_id])
         return (upstream_valid and not errors, errors)
 
     def _link(self, name: str, value: list[Any], info: list[Any]) -> Error | None:
@@ -213,6 +225,13 @@ class _Walk:
             received_type=received,
             linked_node=value,
         )
+
+
+def _settled(ours: list[Error], told: list[Error]) -> list[Error]:
+    """The node's own errors. What one backend does not list another may: there both must find it missing."""
+    unlisted = {error["extra_info"].get("input_name") for error in told if error["type"] == NOT_IN_LIST}
+    both = [e for e in ours if e["type"] == NOT_IN_LIST and e["extra_info"].get("input_name") in unlisted]
+    return [*both, *(error for error in told if error["type"] != NOT_IN_LIST)]
 
 
 def _copy(prompt: dict[str, Any]) -> dict[str, Any]:

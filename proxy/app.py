@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backend_pool.consultant import Consultant
 from backend_pool.dispatcher import Dispatcher
 from backend_pool.engine_process import Engines
 from backend_pool.job_queries import JobQueries
@@ -111,7 +112,7 @@ def build(settings: Settings, db: Database) -> Cluster:
     pool.on_change.append(dispatcher.ring)
     jobs = Jobs(store, dispatcher, events)
     comfy = ComfyRoutes(
-        prompt=PromptRoute(store, queries, dispatcher, pool, events, folders, settings),
+        prompt=PromptRoute(store, queries, dispatcher, pool, Consultant(pool), events, folders, settings),
         queue=QueueRoutes(queries, store, jobs, settings),
         jobs=JobsRoutes(queries, jobs, settings),
         info=InfoRoutes(pool, folders, settings.max_upload_mb),

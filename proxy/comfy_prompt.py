@@ -13,11 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from backend_pool.consultant import Consultant
 from backend_pool.dispatcher import Dispatcher
 from backend_pool.job_queries import JobQueries
 from backend_pool.job_store import JobStore, Submission
 from backend_pool.judgement import judge
 from backend_pool.pool import Pool
+from backend_pool.second_opinion import Opinions
 from backend_pool.user_files import UserDirs, resolve
 from backend_pool.user_models import files_of
 from backend_pool.validation import Verdict
@@ -43,6 +45,7 @@ class PromptRoute:
     queries: JobQueries
     dispatcher: Dispatcher
     pool: Pool
+    consultant: Consultant
     events: UserEvents
     folders: UserFolders
     settings: Settings
@@ -64,7 +67,7 @@ class PromptRoute:
         user = identity(request)
         order = _order(body)
         dirs = await run_in_threadpool(self.folders.prepared, user.slug)
-        verdict = await run_in_threadpool(self._judge, body, dirs)
+        verdict = await self._verdict(body, dirs)
         if verdict is None or not verdict.ok:
             refusal = NO_PROMPT if verdict is None else verdict.body()
             await ComfyJson(refusal, 400)(request.scope, request.receive, send)
@@ -94,9 +97,21 @@ class PromptRoute:
             finally:
                 self.events.queue_changed(user.user_id)
 
-    def _judge(self, body: Any, dirs: UserDirs) -> Verdict | None:
+    async def _verdict(self, body: Any, dirs: UserDirs) -> Verdict | None:
+        """None for a body without a prompt."""
         if "prompt" not in body:
             return None
+        verdict = await run_in_threadpool(self._judge, body, dirs)
+        if not verdict.ok and not verdict.node_errors:  # refused as a whole: no node is asked
+            return verdict
+        prompt = body["prompt"]
+        asked = await run_in_threadpool(self.consultant.asks, prompt, lambda text: resolve(dirs, text) is not None)
+        if not asked:
+            return verdict
+        opinions = await self.consultant.opinions(prompt, body.get("partial_execution_targets"), asked)
+        return verdict if opinions is None else await run_in_threadpool(self._judge, body, dirs, opinions)
+
+    def _judge(self, body: Any, dirs: UserDirs, opinions: Opinions | None = None) -> Verdict:
         if not self.pool.info.union:
             raise Unavailable("No backend has answered yet, so prompts cannot be checked. Try again in a moment.")
 
@@ -106,7 +121,8 @@ class PromptRoute:
             return None
 
         targets = body.get("partial_execution_targets")
-        return judge(body["prompt"], self.pool.info, files_of(dirs), targets=targets, custom=missing_file)
+        files = files_of(dirs)
+        return judge(body["prompt"], self.pool.info, files, targets=targets, custom=missing_file, opinions=opinions)
 
 
 NO_PROMPT = {

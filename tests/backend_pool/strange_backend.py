@@ -94,9 +94,10 @@ class Strange:
             f if isinstance(f, bytes) else json.loads(json.dumps(f).replace("ID", prompt_id)) for f in self.between
         ]
         frames += [{"type": "executing", "data": {"node": None, "prompt_id": prompt_id}}]
-        socket = self.sockets[body["client_id"]]
-        for frame in frames:
-            await (socket.send_bytes(frame) if isinstance(frame, bytes) else socket.send_json(frame))
+        socket = self.sockets.get(body["client_id"])
+        if socket is not None:
+            for frame in frames:
+                await (socket.send_bytes(frame) if isinstance(frame, bytes) else socket.send_json(frame))
         return web.json_response({"prompt_id": prompt_id, "number": 1, "node_errors": {}})
 
     async def socket(self, request: web.Request) -> web.WebSocketResponse:

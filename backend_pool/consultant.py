@@ -1,0 +1,58 @@
+"""Asks a backend for the second opinion on a prompt: one short request.
+
+Without an answer the proxy's own verdict stands, and what only a backend can judge fails the job there.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection
+
+from backend_pool.errors import BackendError, BackendRefused
+from backend_pool.health import Health
+from backend_pool.model import JsonDict
+from backend_pool.pool import Member, Pool
+from backend_pool.second_opinion import Opinions, answer, question, with_opinions
+from proxy.base.logs import events
+from proxy.base.names import new_id
+
+log = events(__name__)
+
+TIMEOUT_S = 3.0
+"""How long a prompt may wait for it: a backend that is busy loading a model may not answer at once."""
+
+
+class Consultant:
+    """Picks the backend and asks it."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def asks(self, prompt: object, is_file: Callable[[str], bool]) -> set[str]:
+        """Nodes of a prompt that only a backend can judge; most prompts have none. Blocking: looks for files."""
+        return with_opinions(prompt, self._pool.info.union, is_file)
+
+    async def opinions(self, prompt: JsonDict, targets: Collection[str] | None, asked: set[str]) -> Opinions | None:
+        """What those nodes say at a backend that has all of the prompt's; None when nobody could be asked."""
+        member = self._member({node["class_type"] for node in prompt.values()})
+        if member is None:
+            return None
+        ends = [node_id for node_id, node in prompt.items() if member.info[node["class_type"]].get("output_node")]
+        outputs = ends if targets is None else [node_id for node_id in ends if node_id in targets]
+        sent = question(prompt, outputs, asked, member.info)
+        if sent is None:
+            return None
+        prompt_id = new_id()
+        order = {"prompt": sent, "prompt_id": prompt_id, "client_id": prompt_id}
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await member.client.submit(order)
+        except BackendRefused as refused:
+            return answer(refused.body, sent, asked)
+        except (BackendError, TimeoutError):
+            return None
+        log.error("a prompt that must be refused was taken", backend=member.row.name)
+        member.leftovers.add(prompt_id)
+        return None
+
+    def _member(self, classes: set[str]) -> Member | None:
+        fit = [m for m in self._pool.members.values() if m.health is Health.UP and classes <= m.info.keys()]
+        return min(fit, key=lambda member: member.job is not None, default=None)  # a busy one answers later
