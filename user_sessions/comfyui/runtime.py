@@ -22,10 +22,11 @@ from user_sessions.comfyui.gate import guard
 from user_sessions.comfyui.options import Options
 from user_sessions.comfyui.packs import Packs
 from user_sessions.comfyui.reading import readable
-from user_sessions.comfyui.user_nodes import FOLDER, load_user_nodes
+from user_sessions.comfyui.user_nodes import load_user_nodes
 from user_sessions.comfyui.warm import Warm, warm_up
 from user_sessions.report import FailedNode
 from user_sessions.runtime import SessionSpec
+from user_sessions.sandbox import OWN_NODES
 from user_sessions.warming import Importing
 
 SHUTDOWN_S = 2.0
@@ -84,7 +85,7 @@ class ComfyRuntime:
         if self._options.user_nodes:
             packs = Packs(self._options.import_timeout_s, hard=False)
             await load_user_nodes(
-                warm.hooks.nodes, warm.hooks.folder_paths, spec.directories.user.parent / FOLDER, packs
+                warm.hooks.nodes, warm.hooks.folder_paths, spec.directories.user.parent / OWN_NODES, packs
             )
         if not warm.routes_added:
             server.add_routes()
