@@ -4,7 +4,7 @@ An input takes files by its flag (`image_upload`), by its type (a camera, a micr
 is none that a backend lists, or because the value says so itself: `x.png [output]`. Free text is never looked into.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,7 @@ PLAIN_TYPES = frozenset({"STRING", "INT", "FLOAT", "BOOLEAN", "COMFY_DYNAMICCOMB
 RECORDED_TYPES = frozenset({"WEBCAM", "AUDIO_RECORD"})
 """Widgets whose value is the annotated name of what the browser uploaded."""
 SCENE_TYPE = "LOAD_3D"
-SCENE_FILES = frozenset({"image", "mask", "normal", "recording"})
-"""Keys of a 3D scene's value that name uploaded files; the others are its camera."""
+"""A 3D scene's value: texts of its own name uploaded pictures and a recording, the rest is its camera."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,7 @@ def _rewritten(key: str, value: Any, spec: Any, visit: Visit) -> Any:
         done = [visit(Named(name, folder, must=True)) for name in names]
         return {"__value__": done} if _is_wrapped_list(value) else done[0]
     if _type(spec) == SCENE_TYPE and isinstance(value, dict):
-        taken = {part: visit(Named(name, "input", must=True)) for part, name in _scene(value)}
-        return {**value, **taken}
+        return {part: _scene_part(part, held, visit) for part, held in value.items()}
     listed = options(spec) if spec is not None else None
     if listed is not None:
         return _each(value, lambda text: text if text in listed else visit(Named(text, "input", must=_strange(text))))
@@ -98,12 +96,12 @@ def _type(spec: Any) -> str:
     return kind if isinstance(kind, str) else ""
 
 
-def _scene(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for part in SCENE_FILES & value.keys():
-        if isinstance(value[part], str):
-            yield part, value[part]
-        elif value[part] is not None:
-            raise NotHere(part)
+def _scene_part(part: str, held: Any, visit: Visit) -> Any:
+    if isinstance(held, str):
+        return visit(Named(held, "input", must=True))
+    if held is None or isinstance(held, list | dict):
+        return _each(held, lambda text: _maybe(text, visit, declared=True))
+    raise NotHere(part)
 
 
 def _is_wrapped_list(value: Any) -> bool:

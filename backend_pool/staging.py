@@ -17,6 +17,7 @@ from backend_pool.comfy_client import FileRef
 from backend_pool.file_inputs import NO_FILE, Named, NotHere, rewrite
 from backend_pool.model import JsonDict
 from backend_pool.node_info import ObjectInfo
+from backend_pool.prompt_reach import reached
 from backend_pool.spelling import respelled
 from backend_pool.user_files import SCENE_SUFFIXES, SCENES, UserDirs, annotated, digest, resolve, safe_subfolder
 from backend_pool.user_folder import names_folder, scrubbed, user_folder
@@ -81,6 +82,7 @@ def stage(prompt: JsonDict, info: ObjectInfo, dirs: UserDirs, tag: str, salt: st
     """
     staged = Staged(copy.deepcopy(respelled(prompt, info)), user_folder(tag))
     missing: dict[str, list[str]] = {}
+    looked_at = reached(staged.prompt, info)
     joined: JsonDict = {}
     for node_id, node in staged.prompt.items():
         inputs = node["inputs"] = {key: unwrapped(value) for key, value in node.get("inputs", {}).items()}
@@ -89,7 +91,7 @@ def stage(prompt: JsonDict, info: ObjectInfo, dirs: UserDirs, tag: str, salt: st
         node.pop("is_changed", None)  # a resubmitted PNG carries it, and ComfyUI would trust it (protocol §8.47)
         known = info.get(node["class_type"], {})
         gone = _stage_files(node_id, inputs, known, dirs, staged)
-        if gone:
+        if gone and node_id in looked_at:
             missing[node_id] = gone
         prefixed = _prefixed(node_id, inputs, staged.folder, info, joined)
         if known.get("output_node") is True and (again or not prefixed):
@@ -105,8 +107,8 @@ def stage(prompt: JsonDict, info: ObjectInfo, dirs: UserDirs, tag: str, salt: st
 
 def missing_files(prompt: JsonDict, info: ObjectInfo, dirs: UserDirs) -> Iterator[tuple[str, str]]:
     """Node and name of every file that `stage` would not find, without reading any."""
-    for node_id, node in prompt.items():
-        gone: list[str] = []
+    for node_id in sorted(reached(prompt, info), key=list(prompt).index):
+        node, gone = prompt[node_id], list[str]()
 
         def look(named: Named, gone: list[str] = gone) -> str:
             if named.must and named.text.lower() not in NO_FILE and resolve(dirs, named.text, named.folder) is None:
@@ -139,9 +141,12 @@ def _stage_files(node_id: str, inputs: JsonDict, known: Any, dirs: UserDirs, sta
         path = resolve(dirs, named.text, named.folder)
         if path is not None:
             return _stage_file(named, path, staged)
-        if named.must and named.text.lower() not in NO_FILE:
-            gone.append(named.text)
-        return named.text
+        if not named.must or named.text.lower() in NO_FILE:
+            return named.text
+        gone.append(named.text)
+        nothing = f"{staged.folder}/gone-{len(staged.undo)}"  # a node nobody runs may stay; its value must not
+        staged.undo[nothing] = named.text
+        return nothing
 
     try:
         rewrite(inputs, known, visit)

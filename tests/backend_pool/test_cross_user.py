@@ -20,7 +20,7 @@ from tests.backend_pool.test_real_backend import SLOW
 from tests.backend_pool.test_rewriting import SALT, TAG
 from tests.backend_pool.test_way import picture
 from tests.engine.graphs import node
-from tests.real_comfyui import configured, start_real_comfyui
+from tests.real_comfyui import start_real_comfyui
 
 BOBS = "#0b1621"
 FOREIGN = user_folder("f" * 20)
@@ -53,7 +53,7 @@ def wrapped(value: object, times: int = 1) -> Any:
 def test_what_cannot_be_checked_is_not_sent(tmp_path: Path, entry: Any) -> None:
     """Whatever form the backend would read it in."""
     with pytest.raises(Unstageable) as caught:
-        stage({"1": entry}, info("a"), user_dirs(tmp_path, 1), TAG, SALT)
+        stage({"1": entry, "9": node("Show", a=["1", 0])}, info("a"), user_dirs(tmp_path, 1), TAG, SALT)
     assert caught.value.node_id == "1" and FOREIGN not in str(caught.value)
 
 
@@ -125,7 +125,6 @@ async def test_a_guessed_preview_is_not_loaded(tmp_path: Path, urls: list[str], 
 
 
 @pytest.mark.comfyui
-@pytest.mark.skipif(configured() is None, reason="needs a real ComfyUI: set COMFYUI_DIR and COMFYUI_PYTHON")
 async def test_a_node_that_repeats_its_input_fetches_nothing(tmp_path: Path, tmp_path_factory: Any) -> None:
     """Preview3D of a real ComfyUI echoes `camera_info`; the file it names stays where it is."""
     server = start_real_comfyui(tmp_path_factory.mktemp("comfyui"))

@@ -75,7 +75,7 @@ def dirs(tmp_path: Path) -> UserDirs:
 def sent(dirs: UserDirs, **inputs: Any) -> tuple[dict[str, Any], dict[str, Path]]:
     """What becomes of one node's inputs, and the files that go along; `kind` is its class."""
     kind = inputs.pop("kind")
-    staged = stage({"1": node(kind, **inputs)}, INFO, dirs, TAG, SALT)
+    staged = stage({"1": node(kind, **inputs), "9": node("Show", images=["1", 0])}, INFO, dirs, TAG, SALT)
     by_value = {f"{staged.subfolder(name)}/{name}": path for name, path in staged.files.items()}
     for value, path in by_value.items():
         assert staged.own[value.rpartition("/")[2]].filename == path.name
@@ -164,6 +164,7 @@ def test_a_listed_choice_is_the_backend_s(dirs: UserDirs) -> None:
         ("LoadLatent", "latent", "/etc/passwd"),
         ("Load3D", "image", {"image": "hers.png [temp]", "mask": ""}),
         ("Load3D", "image", {"image": 3}),
+        ("Load3D", "image", {"lineart": "/etc/passwd"}),
         ("Widget", "state", {"deep": ["hers.png [output]"]}),
         ("Text", "undeclared", "hers.png [temp]"),
     ],
@@ -203,12 +204,23 @@ def test_missing_files_are_named_at_once(dirs: UserDirs) -> None:
         "4": node("Text", text="gone3.png"),
         "5": node("LoadImage", image="gone1.png"),
         "6": {"class_type": "Text"},
+        "7": node("LoadImage", image="gone4.png"),
+        "9": node("Show", images=["1", 0], a=["2", 0], b=["3", 0], c=["4", 0], d=["5", 0], e=["6", 0]),
     }
     gone = [("1", "gone1.png"), ("2", "3d/gone.glb"), ("2", "gone2.png [temp]"), ("5", "gone1.png")]
     assert list(missing_files(prompt, INFO, dirs)) == gone
     with pytest.raises(Unstageable, match=r"3 files are gone.*gone1.png, 3d/gone.glb, gone2.png") as caught:
         stage(prompt, INFO, dirs, TAG, SALT)
     assert caught.value.node_id == "1"
+
+
+def test_a_file_that_nobody_wants_may_be_gone(dirs: UserDirs) -> None:
+    """A node on no way to an output: ComfyUI does not look at it, and no backend gets to know the name."""
+    prompt = {"1": node("LoadImage", image="hers.png [temp]"), "9": node("Show")}
+    staged = stage(prompt, INFO, dirs, TAG, SALT)
+    ours = staged.prompt["1"]["inputs"]["image"]
+    assert ours.startswith(f"{FOLDER}/") and staged.files == {} and list(missing_files(prompt, INFO, dirs)) == []
+    assert json.loads(staged.restore(json.dumps(ours))) == "hers.png [temp]"
 
 
 def test_a_linked_prefix_is_joined_to_the_user_s_folder(dirs: UserDirs) -> None:

@@ -110,8 +110,9 @@ async def test_a_scene(tmp_path: Path, real: RealComfyUI) -> None:
         dirs = r.dirs(1)
         (dirs.input / "3d").mkdir()
         (dirs.input / "3d/mesh.glb").write_bytes(b"glTF")
-        names = {part: f"threed/{part}.png [temp]" for part in ("image", "mask", "normal")}
-        for part, color in zip(names, ("red", "lime", "blue"), strict=True):
+        parts = ("image", "mask", "normal", "lineart")  # the last one in older versions
+        names = {part: f"threed/{part}.png [temp]" for part in parts}
+        for part, color in zip(parts, ("red", "lime", "blue", "white"), strict=True):
             picture(dirs.temp / f"threed/{part}.png", color)
         camera = {"position": {"x": 1, "y": 2, "z": 3}, "cameraType": "perspective"}
         scene = {**names, "recording": "", "camera_info": camera}
