@@ -14,8 +14,8 @@ from proxy.base.logs import events
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
 from proxy.headers import SAFE_METHODS, Scope, header_values, request_headers, response_headers, target
-from proxy.relay_watch import End, Ended, Receive, Send, Watch
-from proxy.upstream_connection import BODILESS, Connection, UpstreamBroken
+from proxy.relay_watch import End, Ended, Message, Receive, Send, Watch
+from proxy.upstream_connection import BODILESS, Connection, NotSent, UpstreamBroken
 from proxy.upstream_pool import Pool
 from proxy.upstreams import Upstream, Upstreams
 
@@ -43,7 +43,8 @@ async def forward_http(  # noqa: PLR0917 - the edge's contract
     again: Again | None = None,
 ) -> int:
     """Relay and return the status sent. `private`: nothing of the answer may be kept by a shared cache. `again` names
-    the upstream to ask once more when a safe request broke off before its answer began; None gives up."""
+    the upstream to ask once more when it broke off before the answer of a safe request began, or before anything of
+    another was sent; None gives up."""
     try:
         request = _Request(scope, upstream, settings)
     except ValueError as error:
@@ -73,9 +74,9 @@ async def forward_http(  # noqa: PLR0917 - the edge's contract
     except TimeoutError:
         await answer.fail(504, "The workspace could not be reached in time. Try again.", upstream, "no connection")
     except OSError as error:
-        safe = scope["method"] in SAFE_METHODS and not request.has_body and not answer.status
-        fresh = await again() if again is not None and safe else None
+        fresh = await again() if again is not None and request.repeatable(error) and not answer.status else None
         if fresh is not None:
+            receive = request.replayed(receive)
             return await forward_http(scope, receive, send, fresh, upstreams, settings, private=private)
         await answer.fail(502, "The workspace did not answer. It may be restarting: try again.", upstream, str(error))
     return answer.status
@@ -98,13 +99,27 @@ class _Request:
         if self._head.count(b"\n") != len(lines):  # the first of them holds two
             raise ValueError("A header holds a line break.")
         self._upload: asyncio.Task[None] | None = None
+        self._body: bytes | None = None if self.has_body else b""
+
+    def repeatable(self, error: OSError) -> bool:
+        """Whether it can be sent once more after `error`: its body is at hand, and nothing was done by it so far."""
+        return self._body is not None and (self.method in SAFE_METHODS or isinstance(error, NotSent))
+
+    def replayed(self, receive: Receive) -> Receive:
+        """`receive` with the body that was read from it in front."""
+        body = [self._body] if self._body else []
+
+        async def again() -> Message:
+            return {"type": "http.request", "body": body.pop(), "more_body": False} if body else await receive()
+
+        return again
 
     async def send(self, pool: Pool, watch: Watch, tasks: Tasks) -> Connection:
         """The connection, once the head of the answer is there."""
         if not self.has_body:
             length = b"\r\ncontent-length: 0" if self.sized else b""
             return await pool.ask(self.method, b"%s%s\r\n\r\n" % (self._head, length), repeatable=True)
-        body = await watch.body()
+        self._body = body = await watch.body()
         if body is not None:
             whole = b"%s\r\ncontent-length: %d\r\n\r\n%s" % (self._head, len(body), body)
             return await pool.ask(self.method, whole, repeatable=False)

@@ -21,6 +21,10 @@ class UpstreamBroken(ConnectionError):
     """The upstream refused, closed too early, or spoke nonsense."""
 
 
+class NotSent(UpstreamBroken):
+    """There was no connection: nothing of the request can have reached anybody."""
+
+
 class Connection(asyncio.Protocol):
     """One request at a time: `send`, `write`..., `head`, then `read` until `ended`."""
 

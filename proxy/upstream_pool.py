@@ -11,7 +11,7 @@ from collections import deque
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from proxy.upstream_connection import Connection, UpstreamBroken
+from proxy.upstream_connection import Connection, NotSent, UpstreamBroken
 
 KEEPALIVE_S = 15.0
 """Shorter than any server's own idle limit (aiohttp: 75 s), so that a pooled connection is rarely a dead one."""
@@ -143,7 +143,7 @@ class Pool:
 
     async def _open(self) -> Connection:
         if self._closed:
-            raise UpstreamBroken("the pool is closed")
+            raise NotSent("the pool is closed")
         try:
             async with asyncio.timeout(self._timeout_s):
                 if self._socket is not None:
@@ -156,7 +156,7 @@ class Pool:
         except TimeoutError:
             raise
         except OSError as error:
-            raise UpstreamBroken(f"no connection: {error}") from error
+            raise NotSent(f"no connection: {error}") from error
         return connection
 
     def _sweep(self) -> None:

@@ -1,7 +1,6 @@
 """What survives which death: of the proxy, a backend, a session, the session host. Nothing is lost or shown twice."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import uuid
@@ -15,9 +14,9 @@ from tests.contract import graphs
 from tests.contract.wire import FLAGS
 from tests.system.inside import arm, becomes, disarm, pids, socket_of
 from tests.system.people import Someone, painting, until_idle
+from tests.system.session_process import kill_session, session_pid
 from tests.user_sessions.studio import gone
 
-LISTENING = "00010000"
 QUICK_JUDGEMENT = {"COMFY_CLUSTER_PROBE_INTERVAL_S": "0.5", "COMFY_CLUSTER_BACKEND_DOWN_AFTER_S": "1.5"}
 
 
@@ -35,22 +34,6 @@ async def eve(mortal: Cluster) -> AsyncIterator[Someone]:
     assert (await someone.comfy.post("/settings/Mark", "kept")).status == 200
     yield someone
     await someone.leave()
-
-
-async def session_pid(someone: Someone) -> int:
-    """The process of the user's session: the zygote's child that has their socket."""
-    socket = str(await asyncio.to_thread(_socket_inode, someone))
-    zygotes = pids(someone.cluster.data_dir, "user_sessions.zygote")
-    held = [pid for pid in zygotes if any(link == f"socket:[{socket}]" for link in _links(pid))]
-    return max(held)
-
-
-async def kill_session(someone: Someone) -> int:
-    """SIGKILL to it; returns its pid once it is dead."""
-    pid = await session_pid(someone)
-    os.kill(pid, signal.SIGKILL)
-    await gone(pid)  # the kernel's word: a command line vanishes before the sockets close
-    return pid
 
 
 @pytest.mark.parametrize("moment", ["running", "ended meanwhile"])
@@ -195,22 +178,3 @@ async def test_a_restarted_server_shows_sessions_as_stopped_not_failed(tmp_path:
         session = (await ann.comfy.get("/cluster/api/v1/session")).json()
         assert (session["state"], session["error"]) == ("stopped", None)
         await ann.comfy.close()
-
-
-def _socket_inode(someone: Someone) -> int:
-    """The listening Unix socket's inode, out of the kernel's table."""
-    path = str(socket_of(someone.cluster, someone.person.slug))
-    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
-        parts = line.split(maxsplit=7)
-        if parts[-1] == path and parts[3] == LISTENING:
-            return int(parts[6])
-    raise AssertionError(f"nobody listens on {path}")
-
-
-def _links(pid: int) -> list[str]:
-    found = []
-    with contextlib.suppress(OSError):  # it ended while we looked
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):  # it was closed while we looked
-                found.append(str(link.readlink()))
-    return found
