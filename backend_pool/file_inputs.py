@@ -5,7 +5,7 @@ is none that a backend lists, or because the value says so itself: `x.png [outpu
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backend_pool.dynamic_inputs import live_inputs
@@ -30,6 +30,8 @@ class Named:
     folder: str
     """Where the name is looked for when it does not say so itself."""
     must: bool
+    key: str = ""
+    """The input it stands in."""
 
 
 Visit = Callable[[Named], str]
@@ -52,7 +54,11 @@ def rewrite(inputs: dict[str, Any], node: Mapping[str, Any], visit: Visit) -> No
             if _takes_files(spec):
                 raise NotHere(key)
         elif value is not None and _type(spec) not in PLAIN_TYPES:
-            inputs[key] = _rewritten(key, value, spec, visit)
+            inputs[key] = _rewritten(key, value, spec, _in_input(key, visit))
+
+
+def _in_input(key: str, visit: Visit) -> Visit:
+    return lambda named: visit(replace(named, key=key))
 
 
 def _rewritten(key: str, value: Any, spec: Any, visit: Visit) -> Any:

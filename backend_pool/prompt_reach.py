@@ -3,14 +3,14 @@
 Others are neither validated nor executed by ComfyUI, so a file that is gone from one of them is nobody's trouble.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 
-def reached(prompt: Mapping[str, Any], info: Mapping[str, Any]) -> set[str]:
-    """Ids of nodes that may run. A class that `info` does not know may be an output."""
+def reached(prompt: Mapping[str, Any], info: Mapping[str, Any], targets: Collection[str] = ()) -> set[str]:
+    """Ids of nodes that may run for these outputs, or for all. A class that `info` does not know may be an output."""
     found: set[str] = set()
-    left = [node_id for node_id, node in prompt.items() if _may_be_output(node, info)]
+    left = list(targets) or [node_id for node_id, node in prompt.items() if _may_be_output(node, info)]
     while left:
         node_id = left.pop()
         if node_id in found or node_id not in prompt:

@@ -5,10 +5,11 @@ What is checked here is what the backend will see: it unwraps `{"__value__": x}`
 is unwrapped first, and an input that names a file is refused in every form that cannot be checked.
 """
 
+import contextlib
 import copy
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,15 +75,24 @@ class Staged:
         return scrubbed(text)
 
 
-def stage(prompt: JsonDict, info: ObjectInfo, dirs: UserDirs, tag: str, salt: str, *, again: str = "") -> Staged:
+def stage(
+    prompt: JsonDict,
+    info: ObjectInfo,
+    dirs: UserDirs,
+    tag: str,
+    salt: str,
+    *,
+    targets: Collection[str] = (),
+    again: str = "",
+) -> Staged:
     """Rewrite a validated prompt; raises Unstageable. Reads the referenced files to name them.
 
-    `salt` keeps a backend from answering one user's output nodes with another's cached files; `again` keeps it from
-    answering any output node with a file it had before.
+    Only what `targets` need has to be there. `salt` keeps a backend from answering one user's output nodes with
+    another's cached files; `again` keeps it from answering any output node with a file it had before.
     """
     staged = Staged(copy.deepcopy(respelled(prompt, info)), user_folder(tag))
     missing: dict[str, list[str]] = {}
-    looked_at = reached(staged.prompt, info)
+    looked_at = reached(staged.prompt, info, targets)
     joined: JsonDict = {}
     for node_id, node in staged.prompt.items():
         inputs = node["inputs"] = {key: unwrapped(value) for key, value in node.get("inputs", {}).items()}
@@ -105,24 +115,26 @@ def stage(prompt: JsonDict, info: ObjectInfo, dirs: UserDirs, tag: str, salt: st
     return staged
 
 
-def missing_files(prompt: JsonDict, info: ObjectInfo, dirs: UserDirs) -> Iterator[tuple[str, str]]:
-    """Node and name of every file that `stage` would not find, without reading any."""
-    for node_id in sorted(reached(prompt, info), key=list(prompt).index):
-        node, gone = prompt[node_id], list[str]()
+def missing_files(
+    prompt: JsonDict, info: ObjectInfo, dirs: UserDirs, targets: Collection[str] = ()
+) -> list[tuple[str, Named]]:
+    """Node and value for every file that `stage` would not find, without reading any."""
+    missing: list[tuple[str, Named]] = []
+    wanted = reached(prompt, info, targets)
+    for node_id, node in prompt.items():
+        given = node.get("inputs")
+        if node_id not in wanted or not isinstance(given, dict):
+            continue
 
-        def look(named: Named, gone: list[str] = gone) -> str:
+        def look(named: Named, node_id: str = node_id) -> str:
             if named.must and named.text.lower() not in NO_FILE and resolve(dirs, named.text, named.folder) is None:
-                gone.append(named.text)
+                missing.append((node_id, named))
             return named.text
 
-        given = node.get("inputs")
-        if isinstance(given, dict):
-            inputs = {key: unwrapped(value) for key, value in given.items()}
-            try:
-                rewrite(inputs, info.get(node.get("class_type"), {}), look)
-            except NotHere:
-                continue  # `stage` says so better
-        yield from ((node_id, name) for name in gone)
+        inputs = {key: unwrapped(value) for key, value in given.items()}
+        with contextlib.suppress(NotHere):  # `stage` says so better
+            rewrite(inputs, info.get(node["class_type"], {}), look)
+    return missing
 
 
 def unwrapped(value: Any) -> Any:

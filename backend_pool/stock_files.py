@@ -84,7 +84,8 @@ class StockFiles(JobFiles):
         owner, salt = self._owner, f"{self._owner.tag}-{self._known.epoch}"
         prompt, info = self._document.prompt, self._member.info
         again = self._upstream_id if self._job.attempt > 1 else ""
-        self._adopt(await asyncio.to_thread(stage, prompt, info, owner.dirs, owner.tag, salt, again=again))
+        more: Any = {"targets": self._document.targets or (), "again": again}
+        self._adopt(await asyncio.to_thread(stage, prompt, info, owner.dirs, owner.tag, salt, **more))
 
     async def send(self) -> None:
         """Upload what the backend does not have."""

@@ -57,7 +57,11 @@ def check_value(
             f"{name} - {message}",
             input_name=name,
         )
-    return _out_of_range(name, value, info) or _not_in_list(name, value, info)
+    error = _out_of_range(name, value, info) or _not_in_list(name, value, info)
+    if error is not None and error["type"] == "value_not_in_list" and isinstance(value, str) and "." in value:
+        # LoadLatent and others list the files of a backend, but take their user's own.
+        return None if custom is not None and custom(kind, name, value, info) is None else error
+    return error
 
 
 def make_error(kind: str, message: str, details: str, **extra: Any) -> Error:

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from backend_pool.consultant import Consultant
 from backend_pool.dispatcher import Dispatcher
+from backend_pool.file_verdict import with_files
 from backend_pool.job_queries import JobQueries
 from backend_pool.job_store import JobStore, Submission
 from backend_pool.judgement import judge
@@ -30,6 +31,7 @@ from proxy.base.settings import Settings
 from proxy.comfy_json import ComfyJson
 from proxy.comfy_request import identity, read_prompt
 from proxy.comfy_shapes import shown_number
+from proxy.session_nodes import SessionNodes
 from proxy.user_events import UserEvents
 from proxy.user_folders import UserFolders
 
@@ -46,6 +48,7 @@ class PromptRoute:
     dispatcher: Dispatcher
     pool: Pool
     consultant: Consultant
+    session_nodes: SessionNodes
     events: UserEvents
     folders: UserFolders
     settings: Settings
@@ -69,6 +72,8 @@ class PromptRoute:
         dirs = await run_in_threadpool(self.folders.prepared, user.slug)
         verdict = await self._verdict(body, dirs)
         if verdict is None or not verdict.ok:
+            if verdict is not None:
+                verdict = await self.session_nodes.explained(verdict, body["prompt"], self.pool.info, user.user_id)
             refusal = NO_PROMPT if verdict is None else verdict.body()
             await ComfyJson(refusal, 400)(request.scope, request.receive, send)
             return
@@ -116,13 +121,15 @@ class PromptRoute:
             raise Unavailable("No backend has answered yet, so prompts cannot be checked. Try again in a moment.")
 
         def missing_file(_kind: str, name: str, value: Any, _spec: Any) -> str | None:
-            if isinstance(value, str) and resolve(dirs, value) is None:
-                return f"Invalid {_file_word(name)} file: {value}"
-            return None
+            names = value if isinstance(value, list) else [value]
+            gone = [item for item in names if isinstance(item, str) and resolve(dirs, item) is None]
+            return f"Invalid {_file_word(name)} file: {', '.join(gone)}" if gone else None
 
         targets = body.get("partial_execution_targets")
         files = files_of(dirs)
-        return judge(body["prompt"], self.pool.info, files, targets=targets, custom=missing_file, opinions=opinions)
+        pool, prompt = self.pool.info, body["prompt"]
+        verdict = judge(prompt, pool, files, targets=targets, custom=missing_file, opinions=opinions)
+        return with_files(verdict, prompt, pool.union, dirs)
 
 
 NO_PROMPT = {

@@ -33,7 +33,7 @@ ODD_NAMES = [
 
 def required(**specs: Any) -> dict[str, Any]:
     """A node class with these inputs."""
-    return {"input": {"required": specs}}
+    return {"input": {"required": specs}, "output": ["*"]}
 
 
 INFO = info(
@@ -208,7 +208,7 @@ def test_missing_files_are_named_at_once(dirs: UserDirs) -> None:
         "9": node("Show", images=["1", 0], a=["2", 0], b=["3", 0], c=["4", 0], d=["5", 0], e=["6", 0]),
     }
     gone = [("1", "gone1.png"), ("2", "3d/gone.glb"), ("2", "gone2.png [temp]"), ("5", "gone1.png")]
-    assert list(missing_files(prompt, INFO, dirs)) == gone
+    assert [(node_id, named.text) for node_id, named in missing_files(prompt, INFO, dirs)] == gone
     with pytest.raises(Unstageable, match=r"3 files are gone.*gone1.png, 3d/gone.glb, gone2.png") as caught:
         stage(prompt, INFO, dirs, TAG, SALT)
     assert caught.value.node_id == "1"
@@ -219,8 +219,22 @@ def test_a_file_that_nobody_wants_may_be_gone(dirs: UserDirs) -> None:
     prompt = {"1": node("LoadImage", image="hers.png [temp]"), "9": node("Show")}
     staged = stage(prompt, INFO, dirs, TAG, SALT)
     ours = staged.prompt["1"]["inputs"]["image"]
-    assert ours.startswith(f"{FOLDER}/") and staged.files == {} and list(missing_files(prompt, INFO, dirs)) == []
+    assert ours.startswith(f"{FOLDER}/") and staged.files == {} and missing_files(prompt, INFO, dirs) == []
     assert json.loads(staged.restore(json.dumps(ours))) == "hers.png [temp]"
+
+
+def test_a_file_that_no_target_wants_may_be_gone(dirs: UserDirs) -> None:
+    """Of a prompt of which ComfyUI accepts a part."""
+    prompt = {
+        "1": node("LoadImage", image="gone.png"),
+        "2": node("LoadImage", image="a.png"),
+        "8": node("Show", images=["1", 0]),
+        "9": node("Show", images=["2", 0]),
+    }
+    assert len(stage(prompt, INFO, dirs, TAG, SALT, targets=["9"]).files) == 1
+    with pytest.raises(Unstageable):
+        stage(prompt, INFO, dirs, TAG, SALT)
+    assert [named.key for _, named in missing_files(prompt, INFO, dirs, ["8"])] == ["image"]
 
 
 def test_a_linked_prefix_is_joined_to_the_user_s_folder(dirs: UserDirs) -> None:

@@ -94,13 +94,15 @@ async def test_another_s_file_is_not_reached(tmp_path: Path, real: RealComfyUI) 
     for place in ("temp/hers.png", "input/hers.png"):
         picture(real.base_dir / place)
     async with rig(tmp_path, real.url, **SLOW) as r:
+        (r.dirs(1).input / "3d").mkdir()
+        (r.dirs(1).input / "3d/mesh.glb").write_bytes(b"glTF")
         for name in ("hers.png [temp]", "hers.png", f"{real.base_dir}/input/hers.png", "../temp/hers.png"):
             more: Graph = {"2": node("SaveImage", images=["1", 0], filename_prefix="x")}
             camera = node("WebcamCapture", image=name, width=0, height=0, capture_on_queue=True)
             scene = {"image": name, "mask": name, "normal": name, "recording": "", "camera_info": {}}
-            for entry in (camera, node("Load3D", model_file="none", image=scene, width=8, height=8)):
-                job, _ = await r.run(more | {"1": entry})
-                assert job.state is JobState.FAILED
+            for entry in (camera, node("Load3D", model_file="3d/mesh.glb", image=scene, width=8, height=8)):
+                job, document = await r.run(more | {"1": entry})
+                assert job.state is JobState.FAILED and "is gone" in document.messages[-1][1]["exception_message"]
         assert r.files() == []
 
 
