@@ -6,7 +6,7 @@ installation and the public directories. Standard library only.
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from user_sessions.uids import Range
@@ -14,8 +14,9 @@ from user_sessions.uids import Range
 CAPABILITIES = {"CHOWN": 0, "DAC_OVERRIDE": 1, "FOWNER": 3, "KILL": 5, "SETGID": 6, "SETUID": 7}
 
 
-def obstacles(wanted: Range, data_dir: Path, readable: Iterable[Path]) -> list[str]:
-    """Why sessions cannot have ids of that range, each with what to do about it; empty when they can."""
+def obstacles(wanted: Range, data_dir: Path, opened: Container[Path], readable: Iterable[Path]) -> list[str]:
+    """Why sessions cannot have ids of that range, each with what to do about it; empty when they can. The way through
+    the directories in `opened` is ours to open."""
     if os.geteuid() != 0:
         return ["the server does not run as root"]
     missing = [name for name, bit in CAPABILITIES.items() if not _effective() >> bit & 1]
@@ -24,10 +25,9 @@ def obstacles(wanted: Range, data_dir: Path, readable: Iterable[Path]) -> list[s
     if not all(_mapped(Path(f"/proc/self/{kind}_map"), wanted) for kind in ("uid", "gid")):
         last = wanted.first + wanted.count - 1
         return [f"ids {wanted.first} to {last} do not exist in this container: set `session_uid_first` lower"]
-    # The data directory itself is opened by us, its parents are the operator's.
-    closed = [advice for path in readable if (advice := closed_to_others(path, read=True))]
-    advice = closed_to_others(data_dir.absolute().parent, read=False)
-    return list(dict.fromkeys([advice, *closed] if advice else closed))
+    above = closed_to_others(data_dir.resolve().parent, opened, read=False)
+    closed = [above, *(closed_to_others(path, opened, read=True) for path in readable)]
+    return [advice for advice in dict.fromkeys(closed) if advice]
 
 
 def become(uid: int, gid: int) -> None:
@@ -39,13 +39,13 @@ def become(uid: int, gid: int) -> None:
         raise PermissionError(f"this process could not become user {uid}")
 
 
-def closed_to_others(path: Path, *, read: bool) -> str:
+def closed_to_others(path: Path, opened: Container[Path], *, read: bool) -> str:
     """What keeps other user ids from passing through `path`, or from reading it, and how to mend it; empty when
     nothing does, or when it does not exist. Goes by the mode bits: access lists are not looked at."""
     try:
         real = path.resolve(strict=True)
         for folder in reversed(real.parents):
-            if not folder.stat().st_mode & stat.S_IXOTH:
+            if folder not in opened and not folder.stat().st_mode & stat.S_IXOTH:
                 return f"other user ids cannot pass {folder}: chmod o+x {folder}"
         mode = real.stat().st_mode
     except OSError:

@@ -39,7 +39,8 @@ def why_not(data_dir: Path, wanted: Range | None, readable: Iterable[Path]) -> l
     if wanted is None:
         return ["switched off by the setting `session_uids`"]
     public = public_directory(data_dir)
-    return obstacles(wanted, data_dir, [*readable, *(public / part for part in PUBLIC_PARTS)])
+    opened = {(data_dir / name).resolve() for name in PASSED}
+    return obstacles(wanted, data_dir, opened, [*readable, *(public / part for part in PUBLIC_PARTS)])
 
 
 def _open_way(path: Path) -> None:

@@ -10,6 +10,7 @@ import errno
 import hmac
 import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from typing import Any
 from aiohttp import web
 
 from proxy.base.errors import Unavailable
+from tests.custom_nodes.hostile_pack import attempts
 from user_sessions.report import FailedNode
 from user_sessions.runtime import SECRET_HEADER, SessionSpec
 
@@ -113,6 +115,8 @@ class FragileRuntime(ProbeRuntime):
 def perform(order: dict[str, Any]) -> dict[str, Any]:
     """Do it; `{"ok": result}` or `{"error": "EACCES"}`."""
     try:
+        if order["op"] == "attempt":
+            return attempts.attempt(order["name"], order["facts"])
         return {"ok": _ACTIONS[order.pop("op")](**order)}
     except OSError as error:
         return {"error": errno.errorcode.get(error.errno or 0, str(error))}
@@ -170,6 +174,22 @@ def _status() -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
+def _daemon() -> int:
+    """Leave a process behind as daemons do: a session of its own, no parent, deaf to polite requests. Its id."""
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            time.sleep(600)
+        else:
+            os.write(write, str(pid).encode())
+        os._exit(0)
+    os.wait()
+    return int(os.read(read, 20))
+
+
 def _fork_and_die() -> None:
     """Leave a grandchild behind that would outlive its session."""
     pid = os.fork()
@@ -202,6 +222,7 @@ _ACTIONS: dict[str, Callable[..., Any]] = {
     "descriptors": lambda: [str(Path(f"/proc/self/fd/{fd}").readlink()) for fd in (0, 1, 2)],
     "run": lambda command: subprocess.run(command, capture_output=True, check=False).returncode,
     "shout": lambda count: sys.stderr.write("x" * 99 * count + "\n") and sys.stderr.flush(),
+    "daemon": _daemon,
     "fork_and_die": _fork_and_die,
     "die": os._exit,
 }
