@@ -50,7 +50,7 @@ def absent_class(verdict: Verdict, prompt: object, pool: PoolInfo) -> tuple[str,
         if not isinstance(kind, str):
             return None
         if kind not in pool.union:
-            return str(node_id), kind
+            return None if kind in pool.denied else (str(node_id), kind)
     return None
 
 

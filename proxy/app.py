@@ -1,6 +1,7 @@
 """The composition root: every object of a server, made once and passed to those who need it. Nothing is global."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,7 +26,7 @@ from proxy.comfy_models import ModelRoutes
 from proxy.comfy_prompt import PromptRoute
 from proxy.comfy_queue import QueueRoutes
 from proxy.comfy_routes import ComfyRoutes
-from proxy.edge import Edge
+from proxy.edge import Edge, upstream_of
 from proxy.health import HealthRoutes
 from proxy.job_control import Jobs
 from proxy.job_views import JobViews
@@ -33,6 +34,7 @@ from proxy.open_sockets import OpenSockets
 from proxy.readiness import Readiness
 from proxy.reboot import Reboot
 from proxy.secret_key import load_or_create
+from proxy.session_nodes import SessionNodes
 from proxy.starter import Starter, read_workflow
 from proxy.upstreams import Upstreams
 from proxy.user_events import UserEvents
@@ -111,8 +113,11 @@ def build(settings: Settings, db: Database) -> Cluster:
     )
     pool.on_change.append(dispatcher.ring)
     jobs = Jobs(store, dispatcher, events)
+    session_nodes = SessionNodes(partial(upstream_of, sessions), upstreams)
     comfy = ComfyRoutes(
-        prompt=PromptRoute(store, queries, dispatcher, pool, Consultant(pool), events, folders, settings),
+        prompt=PromptRoute(
+            store, queries, dispatcher, pool, Consultant(pool), session_nodes, events, folders, settings
+        ),
         queue=QueueRoutes(queries, store, jobs, settings),
         jobs=JobsRoutes(queries, jobs, settings),
         info=InfoRoutes(pool, folders, settings.max_upload_mb),

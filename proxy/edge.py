@@ -159,7 +159,7 @@ class Edge:
         async def revive(key: str | None) -> None:
             await self.sessions.revive(user.user_id, user.slug, key)
 
-        leg = SessionLeg(lambda: self._leg(user), revive, self.upstreams, self.settings, tab)
+        leg = SessionLeg(lambda: upstream_of(self.sessions, user.user_id), revive, self.upstreams, self.settings, tab)
         _limit_messages(scope)
         await self.events.join(tab)  # before the handshake is answered: what fails here still gets its status
         try:
@@ -182,10 +182,6 @@ class Edge:
         """What answers in place of a session whose connection broke; None when it still runs."""
         return await self._session(user) if await self.sessions.is_gone(user.user_id, key) else None
 
-    def _leg(self, user: Identity) -> Upstream | None:
-        address = self.sessions.address(user.user_id)
-        return None if address is None else session_upstream(address)
-
     def _check_origin(self, scope: Scope, user: Identity) -> None:
         """A cookie comes with every request a browser sends, whoever made it; a token was put there on purpose."""
         unsafe = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS
@@ -204,6 +200,12 @@ class Edge:
             elif isinstance(error, Unavailable) and scope["path"] == "/":
                 response = RedirectResponse(f"{CONTROL}/starting", 303)
         await response(scope, receive, send)
+
+
+def upstream_of(sessions: Sessions, user_id: int) -> Upstream | None:
+    """Where a user's session is reached, None when it does not run."""
+    address = sessions.address(user_id)
+    return None if address is None else session_upstream(address)
 
 
 def session_upstream(address: Address) -> Upstream:
