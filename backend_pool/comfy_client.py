@@ -6,7 +6,7 @@ websocket and the files too, and costs a fifth of the CPU per call. Proxies of t
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -17,6 +17,7 @@ from aiohttp import ClientResponse, ClientSession, ClientTimeout, ClientWebSocke
 
 from backend_pool.errors import BackendBroken, BackendGone, BackendRefused, FileGone
 from backend_pool.json_text import parse_aside
+from backend_pool.remains import Remains
 
 CHUNK = 256 * 1024
 CONNECT_S = 5.0
@@ -50,18 +51,28 @@ class Timeouts:
 class ComfyClient:
     """The public API of a ComfyUI server at `url`. Close it when done."""
 
-    def __init__(self, url: str, timeouts: Timeouts) -> None:
+    def __init__(self, url: str, timeouts: Timeouts, headers: Mapping[str, str] | None = None) -> None:
         self.url = url.rstrip("/")
         self.label = urlsplit(self.url).netloc.rpartition("@")[2]
         """Host and port for messages: the URL may hold a password."""
         self.breaks = 0
         """How often a call got no answer: the server may be another since."""
+        self.remains = Remains()
         self._timeouts = timeouts
         self._session = ClientSession(
             trust_env=False,
+            headers=headers,
             timeout=ClientTimeout(total=timeouts.call_s, connect=min(CONNECT_S, timeouts.call_s)),
             connector=aiohttp.TCPConnector(limit=16),
         )
+
+    def call(self, method: str, path: str, **options: Any) -> AbstractAsyncContextManager[ClientResponse]:
+        """A call that is not ComfyUI's: the worker pack's."""
+        return self._call(method, path, **options)
+
+    def transfer_timeout(self) -> ClientTimeout:
+        """For calls that carry files of any size."""
+        return ClientTimeout(total=None, sock_read=self._timeouts.transfer_s, sock_connect=CONNECT_S)
 
     async def close(self) -> None:
         """Drop all connections."""

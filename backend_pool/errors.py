@@ -3,6 +3,7 @@
 BackendError
 ├── BackendGone      no answer: the job may run elsewhere, once it is sure that it does not run here
 │   └── BackendBroken    an answer only a broken server gives (5xx, no JSON)
+│       └── BackendBusy      it answers, and has something else to do: not its fault
 ├── BackendRefused   it answered and said no: the user's error, `body` is ComfyUI's JSON
 ├── FileGone         a file it announced cannot be fetched
 └── Swept            a file out of its cache is nowhere any more: the job has to be rendered again
@@ -21,6 +22,10 @@ class BackendGone(BackendError):
 
 class BackendBroken(BackendGone):
     """The backend answers with 5xx or with what is no JSON."""
+
+
+class BackendBusy(BackendBroken):
+    """The worker is at work for somebody else."""
 
 
 class BackendRefused(BackendError):

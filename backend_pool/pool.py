@@ -7,85 +7,37 @@ round, so that changes made by the command line or another process arrive withou
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 from backend_pool.comfy_client import ComfyClient, Timeouts
-from backend_pool.errors import BackendError
+from backend_pool.errors import BackendError, BackendGone
 from backend_pool.health import Health, judge
-from backend_pool.leftovers import Leftovers
-from backend_pool.model import Backend, BackendMode
-from backend_pool.node_info import ObjectInfo
+from backend_pool.member import Member
+from backend_pool.model import Backend
 from backend_pool.offer import Offer, Provider
 from backend_pool.offer_reader import OfferReader
 from backend_pool.offer_store import OfferStore
 from backend_pool.pool_info import PoolInfo
 from backend_pool.registry import Registry
+from backend_pool.workers import Known, Workers
 from proxy.base.bell import rung
 from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.logs import events
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
 
+__all__ = ["Member", "Pool", "timeouts"]
+
 log = events(__name__)
-
-
-@dataclass
-class Member:
-    """A backend as this proxy sees it now."""
-
-    row: Backend
-    client: ComfyClient
-    reader: OfferReader
-    health: Health = Health.JOINING
-    silent_since: float = field(default_factory=monotonic_s)
-    error: str | None = None
-    stats: dict[str, Any] = field(default_factory=dict)
-    offer: Offer = field(default_factory=Offer)
-    reads_user_models: bool = False
-    """Whether a user's own models, such as `output/loras`, are where it looks for them."""
-    job: int | None = None
-    seen_ms: int | None = None
-    done: int = 0
-    failed: int = 0
-    """Jobs in a row that it lost; work goes to others first."""
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set while the backend is down or removed: its runner gives the job back."""
-    doubted: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set to have it probed at once."""
-    leftovers: Leftovers = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.leftovers = Leftovers(self.client)
-
-    @property
-    def key(self) -> int:
-        """The row's id."""
-        assert self.row.id is not None
-        return self.row.id
-
-    @property
-    def info(self) -> ObjectInfo:
-        """Its node definitions; none before it has told them."""
-        return self.offer.info
-
-    @property
-    def provider(self) -> Provider:
-        """What it offers, as the union and the matching of jobs see it."""
-        return Provider(self.key, self.row.name, self.offer, self.reads_user_models)
-
-    @property
-    def idle(self) -> bool:
-        """Whether a job may be given to it now."""
-        ready = self.health is Health.UP and self.row.mode is BackendMode.ACTIVE and bool(self.info)
-        return ready and self.job is None and not self.leftovers
 
 
 class Pool:
     """All members. `on_change` rings whenever a job might find a place, or users should see another pool."""
 
-    def __init__(self, registry: Registry, settings: Settings, tasks: Tasks) -> None:
+    def __init__(self, registry: Registry, settings: Settings, tasks: Tasks, workers: Workers | None = None) -> None:
         self._registry = registry
+        self.workers = workers
+        if workers is not None:
+            workers.on_news.append(self._worker_news)
         self._settings = settings
         self._tasks = tasks
         self._relist = asyncio.Event()
@@ -125,12 +77,15 @@ class Pool:
 
     async def _refresh(self) -> None:
         rows = {row.id: row for row in await self._registry.listing() if row.id is not None}
+        if self.workers is not None:
+            await self.workers.reload()
         for key in self.members.keys() - rows.keys():
             await self._leave(self.members.pop(key))
             await asyncio.to_thread(self._store.forget, key)
         for key, row in rows.items():
             member = self.members.get(key)
-            if member is not None and member.row.url != row.url:  # SQLite gave a removed backend's id to a new one
+            # SQLite gave a removed backend's id to a new one, or a worker moved or got another secret.
+            if member is not None and (member.row.url, member.worker) != (row.url, self._worker(key)):
                 await self._leave(self.members.pop(key))
                 member = None
             if member is None:
@@ -170,9 +125,11 @@ class Pool:
             heard()
 
     def _join(self, row: Backend) -> None:
-        client = ComfyClient(row.url, timeouts(self._settings))
+        worker = self._worker(row.id)
+        headers = self.workers.headers(row.id) if self.workers is not None and row.id is not None else None
+        client = ComfyClient(row.url, timeouts(self._settings), headers)
         reader = OfferReader(client, self._settings.models_interval_s, self._settings.probe_timeout_s)
-        member = Member(row, client, reader)
+        member = Member(row, client, reader, worker=worker)
         self.members[member.key] = member
         self._tasks.start(f"probe {row.name}", self._probe_for_ever(member))
 
@@ -206,9 +163,31 @@ class Pool:
             log.error("what a backend offered is of no use", backend=member.row.name, error=repr(error))
             member.offer = Offer()
 
+    def _worker(self, backend_id: int | None) -> Known | None:
+        return None if self.workers is None or backend_id is None else self.workers.known(backend_id)
+
+    def _worker_news(self, backend_id: int, rows_changed: bool) -> None:
+        """A worker has come, come back, or has other nodes or models."""
+        member = self.members.get(backend_id)
+        if rows_changed or member is None:
+            self.wake()
+        else:
+            self.read_again(member)
+
+    def _hear_worker(self, member: Member) -> None:
+        """Take what its heartbeats say. Raises BackendGone when they stay away."""
+        if self.workers is None or member.worker is None:
+            return
+        silent_s = self.workers.silent_s(member.key)
+        if silent_s is not None:
+            raise BackendGone(f"{member.client.label}: no heartbeat for {silent_s:.0f} s")
+        heard = self.workers.heard(member.key)
+        member.shared = heard is not None and heard.shared
+
     async def _probe(self, member: Member) -> None:
         timeout_s = self._settings.probe_timeout_s
         try:
+            self._hear_worker(member)
             stats = await member.client.get_json("/system_stats", timeout_s)
             if member.health is not Health.UP:
                 member.reader.ask_again()  # it may have been started anew

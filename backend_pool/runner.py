@@ -18,6 +18,7 @@ from backend_pool.known_files import KnownFiles
 from backend_pool.listener import JobListener
 from backend_pool.model import Job, JobDocument, JsonDict
 from backend_pool.owner import Owner
+from backend_pool.pack_files import PackFiles
 from backend_pool.pool import Member
 from backend_pool.staging import Unstageable
 from backend_pool.stock_files import StockFiles
@@ -82,6 +83,11 @@ class Runner:
             note=self._record.note_files,
             keep_inputs_mb=settings.backend_inputs_mb if settings.sweep_backends else None,
         )
+        if member.worker is not None:
+            users = settings.data_dir / "users"
+            self._files = PackFiles(
+                job, document, member=member, owner=owner, note=self._record.note_files, users_dir=users
+            )
         if job.cancel_requested:
             self._cancel.set()
 

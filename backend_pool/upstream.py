@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from aiohttp import ClientWebSocketResponse, WSMsgType
 
 from backend_pool.comfy_client import Whereabouts
-from backend_pool.errors import BackendBroken, BackendError, BackendGone, BackendRefused
+from backend_pool.errors import BackendBroken, BackendBusy, BackendError, BackendGone, BackendRefused
 from backend_pool.job_files import JobFiles
 from backend_pool.model import JsonDict
 from backend_pool.pool import Member
@@ -97,7 +97,7 @@ class Upstream:
                 outage = True
                 self._tries += 1
                 if not self.submitted and not self._unsure and self._tries >= SUBMIT_TRIES:
-                    refused = isinstance(error, BackendBroken)
+                    refused = isinstance(error, BackendBroken) and not isinstance(error, BackendBusy)
                     raise Lost(f"the backend does not take jobs: {error}", counts=refused) from error
             await asyncio.sleep(RETRY_S)
             if self.submitted:

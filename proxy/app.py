@@ -13,6 +13,7 @@ from backend_pool.job_queries import JobQueries
 from backend_pool.job_store import JobStore
 from backend_pool.pool import Pool
 from backend_pool.registry import Registry
+from backend_pool.workers import Workers
 from proxy import api, pages
 from proxy.access import Access, open_access
 from proxy.api_errors import error_response, unexpected
@@ -41,6 +42,7 @@ from proxy.user_events import UserEvents
 from proxy.user_folders import UserFolders
 from proxy.views import Deps
 from proxy.webui import WebUi
+from proxy.worker_route import worker_route
 from user_sessions.children import Children
 from user_sessions.controller import Sessions
 from user_sessions.host_process import HostProcess
@@ -103,11 +105,13 @@ def build(settings: Settings, db: Database) -> Cluster:
     sessions = Sessions(settings, db, spawner, tasks)
     upstreams = Upstreams(settings)
     registry = Registry(db)
-    pool = Pool(registry, settings, tasks)
+    key = load_or_create(settings.data_dir / "secret.key")
+    workers = Workers(db, key, settings.data_dir / "users", settings.heartbeat_interval_s)
+    pool = Pool(registry, settings, tasks, workers)
     store = JobStore(db, settings.queue_limit, settings.history_limit, settings.history_mb)
     queries = JobQueries(db)
     events = UserEvents(queries, tasks)
-    folders = UserFolders(settings.data_dir, db, load_or_create(settings.data_dir / "secret.key"))
+    folders = UserFolders(settings.data_dir, db, key)
     dispatcher = Dispatcher(
         store=store, pool=pool, tasks=tasks, listener=events, owner_of=folders.owner, settings=settings
     )
@@ -130,7 +134,7 @@ def build(settings: Settings, db: Database) -> Cluster:
     sockets = OpenSockets(access.authenticator, access.cache, tasks)
     sessions.on_news(events.session_news)
     asgi = Edge(
-        control=Control([*health.routes(), *api.routes(deps), *pages.routes(deps)]),
+        control=Control([*health.routes(), worker_route(workers, settings), *api.routes(deps), *pages.routes(deps)]),
         comfy=comfy.app(),
         authenticator=access.authenticator,
         sessions=sessions,

@@ -45,7 +45,10 @@ def make_stubs(dirs: Dirs, stubs: list[dict[str, Any]]) -> dict[str, Stamp]:
 
 
 def written(dirs: Dirs, stubs: dict[str, Stamp]) -> list[dict[str, Any]]:
-    """Every plain file of output and temp but untouched stubs, oldest first; `from` where the new part begins."""
+    """Every plain file of output and temp but untouched stubs, oldest first.
+
+    `known`: the user had one of that name; `from`: where the new part of such a file begins.
+    """
     found = []
     for kind in WRITTEN:
         for path in _plain_files(Path(dirs.of(kind))):
@@ -58,7 +61,15 @@ def written(dirs: Dirs, stubs: dict[str, Stamp]) -> list[dict[str, Any]]:
                 begin = known[0] if known is not None and _appended(path, known[0], stat.st_size) else 0
             except OSError:  # a node has just removed it
                 continue
-            found.append({"path": name, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "from": begin})
+            found.append(
+                {
+                    "path": name,
+                    "size": stat.st_size,
+                    "mtime_ns": stat.st_mtime_ns,
+                    "from": begin,
+                    "known": known is not None,
+                }
+            )
     return sorted(found, key=lambda entry: entry["mtime_ns"])
 
 

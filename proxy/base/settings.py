@@ -174,6 +174,13 @@ class Settings(BaseSettings):
         description="How often the model lists of a backend are looked at; a file that was added or taken away shows "
         "after this long.",
     )
+    heartbeat_interval_s: float = Field(
+        3.0,
+        ge=0.2,
+        le=60,
+        description="How often backends with the worker pack say that they live; four missing heartbeats count as a "
+        "failed probe.",
+    )
     backend_down_after_s: float = Field(
         20.0, gt=0, description="A backend that fails its probes for this long is down and loses its job to another."
     )

@@ -26,6 +26,7 @@ from backend_pool.owner import Owner
 from backend_pool.pool import Pool
 from backend_pool.registry import Registry
 from backend_pool.user_files import UserDirs
+from backend_pool.workers import Workers
 from proxy.base.database import Database, sqlite_url
 from proxy.base.names import new_id
 from proxy.base.settings import Settings
@@ -193,7 +194,15 @@ def open_database(root: Path) -> Database:
     return db
 
 
-def assemble(root: Path, *, listener: JobListener, store: JobStore, db: Database, settings: Settings) -> Rig:
+def assemble(
+    root: Path,
+    *,
+    listener: JobListener,
+    store: JobStore,
+    db: Database,
+    settings: Settings,
+    workers: Workers | None = None,
+) -> Rig:
     """Make the parts; nothing runs yet."""
 
     async def owner_of(user_id: int, secrets: Mapping[str, Any]) -> Owner:
@@ -201,7 +210,7 @@ def assemble(root: Path, *, listener: JobListener, store: JobStore, db: Database
 
     tasks = Tasks()
     registry = Registry(db)
-    pool = Pool(registry, settings, tasks)
+    pool = Pool(registry, settings, tasks, workers)
     dispatcher = Dispatcher(
         store=store, pool=pool, tasks=tasks, listener=listener, owner_of=owner_of, settings=settings
     )

@@ -1,0 +1,91 @@
+"""One backend as this proxy sees it now: its row, its client, what was observed of it, the job it carries."""
+
+import asyncio
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from backend_pool.comfy_client import ComfyClient
+from backend_pool.health import Health
+from backend_pool.leftovers import Leftovers
+from backend_pool.model import Backend, BackendMode
+from backend_pool.node_info import ObjectInfo
+from backend_pool.offer import Offer, Provider
+from backend_pool.offer_reader import OfferReader
+from backend_pool.pack_inputs import Hashes
+from backend_pool.workers import Known
+from proxy.base.clock import monotonic_s
+
+
+class Level(StrEnum):
+    """How much a backend can do for jobs (DESIGN D5)."""
+
+    STOCK = "stock"
+    PACK = "worker pack"
+    ENGINE = "engine"
+
+
+@dataclass
+class Member:
+    """A backend as this proxy sees it now."""
+
+    row: Backend
+    client: ComfyClient
+    reader: OfferReader
+    health: Health = Health.JOINING
+    silent_since: float = field(default_factory=monotonic_s)
+    error: str | None = None
+    stats: dict[str, Any] = field(default_factory=dict)
+    offer: Offer = field(default_factory=Offer)
+    job: int | None = None
+    seen_ms: int | None = None
+    done: int = 0
+    failed: int = 0
+    """Jobs in a row that it lost; work goes to others first."""
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while the backend is down or removed: its runner gives the job back."""
+    doubted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set to have it probed at once."""
+    leftovers: Leftovers = field(init=False)
+    worker: Known | None = None
+    """The worker pack it has; None for a stock ComfyUI."""
+    shared: bool = False
+    """Whether its worker pack sees the users' directories."""
+    hashes: Hashes = field(default_factory=Hashes)
+
+    def __post_init__(self) -> None:
+        self.leftovers = Leftovers(self.client)
+
+    @property
+    def key(self) -> int:
+        """The row's id."""
+        assert self.row.id is not None
+        return self.row.id
+
+    @property
+    def info(self) -> ObjectInfo:
+        """Its node definitions; none before it has told them."""
+        return self.offer.info
+
+    @property
+    def provider(self) -> Provider:
+        """What it offers, as the union and the matching of jobs see it."""
+        return Provider(self.key, self.row.name, self.offer, self.reads_user_models)
+
+    @property
+    def reads_user_models(self) -> bool:
+        """Whether a user's own models, such as `output/loras`, are where it looks for them."""
+        return self.worker is not None
+
+    @property
+    def level(self) -> Level:
+        """What it is: an engine with the worker pack counts as a worker."""
+        if self.worker is not None:
+            return Level.PACK
+        return Level.ENGINE if self.row.source == "engine" else Level.STOCK
+
+    @property
+    def idle(self) -> bool:
+        """Whether a job may be given to it now."""
+        ready = self.health is Health.UP and self.row.mode is BackendMode.ACTIVE and bool(self.info)
+        return ready and self.job is None and not self.leftovers

@@ -1,0 +1,104 @@
+"""Tables of workers: the tokens they register with, and which backend's row is whose.
+
+A worker's token is stored as its SHA-256 and may do nothing but register. Revoking one takes its backends away.
+"""
+
+import hashlib
+
+from sqlalchemy import BigInteger
+from sqlmodel import Field, Session, SQLModel, col, select
+
+from backend_pool.model import Backend
+from proxy.base.clock import now_ms
+from proxy.base.database import Database
+from proxy.base.errors import BadInput, NotFound
+from proxy.base.names import new_secret
+
+PREFIX = "cwt_"
+SHOWN = len(PREFIX) + 6
+MAX_NAME = 64
+
+
+class WorkerToken(SQLModel, table=True):
+    """One token; the token itself is not stored."""
+
+    __tablename__ = "worker_tokens"
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str
+    token_hash: str = Field(unique=True)
+    prefix: str = Field(description="The first characters, to recognise it by.")
+    created_ms: int = Field(sa_type=BigInteger)
+    revoked_ms: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class Worker(SQLModel, table=True):
+    """A backend that has the worker pack; `id` is the installation's own, and stays when its address changes."""
+
+    __tablename__ = "workers"
+
+    id: str = Field(primary_key=True)
+    backend_id: int = Field(foreign_key="backends.id", ondelete="CASCADE", unique=True)
+    token_id: int = Field(foreign_key="worker_tokens.id")
+
+
+def hash_of(token: str) -> str:
+    """What is stored of a token."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def find(session: Session, token: str) -> WorkerToken | None:
+    """The row of a token that still counts."""
+    query = select(WorkerToken).where(WorkerToken.token_hash == hash_of(token), col(WorkerToken.revoked_ms).is_(None))
+    return session.exec(query).one_or_none()
+
+
+def create_now(db: Database, name: str) -> str:
+    """A new token, which cannot be had again. Blocking."""
+    label = name.strip()
+    if not label or len(label) > MAX_NAME or not label.isprintable():
+        raise BadInput(f"A token needs a name of 1 to {MAX_NAME} printable characters.")
+    secret = PREFIX + new_secret()
+
+    def work(session: Session) -> str:
+        session.add(WorkerToken(name=label, token_hash=hash_of(secret), prefix=secret[:SHOWN], created_ms=now_ms()))
+        return secret
+
+    return db.write_now(work)
+
+
+def listing_now(db: Database) -> list[tuple[WorkerToken, list[str]]]:
+    """Tokens that count, oldest first, each with the names of its backends. Blocking."""
+
+    def work(session: Session) -> list[tuple[WorkerToken, list[str]]]:
+        tokens = session.exec(select(WorkerToken).where(col(WorkerToken.revoked_ms).is_(None))).all()
+        return [(token, _backends(session, token)) for token in sorted(tokens, key=lambda token: token.id or 0)]
+
+    return db.read_now(work)
+
+
+def revoke_now(db: Database, which: str) -> tuple[WorkerToken, list[str]]:
+    """Revoke by id, or by a name that one alone has; its backends leave the pool. Raises NotFound, BadInput."""
+
+    def work(session: Session) -> tuple[WorkerToken, list[str]]:
+        valid = select(WorkerToken).where(col(WorkerToken.revoked_ms).is_(None))
+        found = [token for token in session.exec(valid).all() if which in (token.name, str(token.id))]
+        if not found:
+            raise NotFound(f"There is no worker token {which!r}. `worker-pack tokens` shows them.")
+        if len(found) > 1:
+            raise BadInput(f"{len(found)} tokens are called {which!r}. Give the id instead.")
+        names = _backends(session, found[0])
+        for worker in session.exec(select(Worker).where(Worker.token_id == found[0].id)).all():
+            row = session.get(Backend, worker.backend_id)
+            session.delete(worker)
+            if row is not None:
+                session.delete(row)
+        found[0].revoked_ms = now_ms()
+        return found[0], names
+
+    return db.write_now(work)
+
+
+def _backends(session: Session, token: WorkerToken) -> list[str]:
+    query = select(Backend.name).where(Worker.backend_id == Backend.id, Worker.token_id == token.id)
+    return list(session.exec(query.order_by(Backend.name)).all())
