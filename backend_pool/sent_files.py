@@ -22,10 +22,14 @@ class SentFiles:
         self._files: OrderedDict[FileRef, tuple[int, float]] = OrderedDict()
         """Size, and since when it is known to be there; the longest unused first."""
         self._breaks = client.breaks
-        self.total_bytes = 0
 
     def __len__(self) -> int:
         return len(self._files)
+
+    @property
+    def total_bytes(self) -> int:
+        """What all of them hold."""
+        return self._client.remains.input_bytes
 
     def holds(self, ref: FileRef) -> bool:
         """Whether the backend surely has it."""
@@ -41,7 +45,7 @@ class SentFiles:
         """It is there: sent, or seen."""
         self._drop(ref)
         self._files[ref] = (size, monotonic_s())
-        self.total_bytes += size
+        self._count(1, size)
         while len(self._files) > REMEMBERED:
             self._drop(next(iter(self._files)))
 
@@ -59,5 +63,10 @@ class SentFiles:
             await self._client.overwrite(ref, b"")
 
     def _drop(self, ref: FileRef) -> None:
-        size, _ = self._files.pop(ref, (0, 0.0))
-        self.total_bytes -= size
+        known = self._files.pop(ref, None)
+        if known is not None:
+            self._count(-1, -known[0])
+
+    def _count(self, files: int, size: int) -> None:
+        self._client.remains.inputs += files
+        self._client.remains.input_bytes += size

@@ -166,9 +166,27 @@ class StockFiles(JobFiles):
         """Remove the history entry, put notes in the place of outputs that are at home, bound the inputs."""
         client = self._member.client
         await client.post("/history", {"delete": [self._upstream_id]})
+        remains = client.remains
+        made = [FileRef(**entry["local"]) for entry in self._collector.files if entry.get("fresh")]
+        remains.whole += len(made)
+        remains.whole_bytes += sum([await asyncio.to_thread(self._size_of, local) for local in made])
         if self._keep_inputs_mb is None:
             return
-        notes = [(source, note_of(local)) for source, local in self._collector.at_home()]
-        writes = [partial(client.overwrite, source, note) for source, note in notes if len(note) <= LONGEST]
-        await side_by_side(writes, AT_ONCE)
+        await side_by_side([partial(self._sweep, *pair) for pair in self._collector.at_home()], AT_ONCE)
         await self._known.sent_to(client).shrink(self._keep_inputs_mb * 1024 * 1024)
+
+    async def _sweep(self, source: FileRef, local: FileRef) -> None:
+        note, remains = note_of(local), self._member.client.remains
+        if len(note) <= LONGEST:
+            size = await asyncio.to_thread(self._size_of, local)
+            await self._member.client.overwrite(source, note)
+            remains.notes += 1
+            remains.whole -= 1
+            remains.whole_bytes -= size
+
+    def _size_of(self, local: FileRef) -> int:
+        """None when the user has removed it meanwhile."""
+        try:
+            return (self._owner.dirs.root(local.type) / local.subfolder / local.filename).stat().st_size
+        except OSError:
+            return 0

@@ -199,6 +199,8 @@ def backend_info(deps: Deps, row: Backend) -> BackendInfo:
         vram_total=_bytes(device.get("vram_total")),
         vram_free=_bytes(device.get("vram_free")),
         seen_ms=member.seen_ms if member else None,
+        left_files=member.client.remains.files if member else 0,
+        left_bytes=member.client.remains.size if member else 0,
     )
 
 

@@ -264,6 +264,8 @@ class BackendInfo(Answer):
     vram_total: int | None
     vram_free: int | None
     seen_ms: int | None
+    left_files: int = Field(description="Files that jobs left there since this server started; an estimate.")
+    left_bytes: int = Field(description="What these take on its disk.")
 
 
 class BackendList(Answer):

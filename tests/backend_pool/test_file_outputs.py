@@ -15,7 +15,7 @@ from backend_pool.moved_note import note_of, place_in
 from backend_pool.user_folder import user_folder
 from tests.backend_pool.conftest import Start
 from tests.backend_pool.file_backend import FileBackend
-from tests.backend_pool.graphs import loaded, saved
+from tests.backend_pool.graphs import loaded, previewed, saved
 from tests.backend_pool.rig import Rig, rig
 from tests.backend_pool.strange_backend import serving
 from tests.backend_pool.test_way import picture
@@ -241,6 +241,23 @@ async def test_a_swept_file_that_the_user_deleted_is_made_again(tmp_path: Path, 
         assert job.state is JobState.SUCCEEDED and job.attempt == 2
         assert document.outputs["2"]["images"] == [ref("ComfyUI_00001_.png")] and mine.read_bytes() == before
         assert r.pool.members[1].failed == 0
+
+
+async def test_what_is_left_at_a_backend_is_told(tmp_path: Path, start: Start) -> None:
+    """An estimate that agrees with its disk: inputs, notes, previews."""
+    engine = start()
+    async with rig(tmp_path, engine.url) as r:
+        picture(r.dirs(1).input / "photo.png")
+        remains = r.pool.members[1].client.remains
+        await r.run(loaded("photo.png"))
+        await r.eventually(lambda: (remains.inputs, remains.notes, remains.whole) == (1, 1, 0))
+        (sent,) = engine.base_dir.glob("input/*/*.png")
+        assert remains.input_bytes == sent.stat().st_size and remains.whole_bytes == 0
+        await r.run(previewed())
+        (shown,) = engine.base_dir.glob("temp/*.png")
+        await r.eventually(lambda: remains.whole == 1)
+        assert remains.files == 3 and remains.size == sent.stat().st_size + 4096 + remains.whole_bytes
+        assert 0 < remains.whole_bytes <= shown.stat().st_size
 
 
 async def test_nothing_is_swept_where_the_operator_says_so(tmp_path: Path, start: Start) -> None:

@@ -5,6 +5,7 @@ import shutil
 import struct
 import wave
 from collections.abc import Iterator
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ async def test_masks_clipspace_outputs_and_webcams(tmp_path: Path, real: RealCom
     name, folder = "clipspace/clipspace-painted-masked-1.png", folders.get(kind, "input")
     async with rig(tmp_path, real.url, **SLOW) as r:
         picture(r.dirs(1).root(folder) / name, "blue")
-        more = {"channel": "blue"} if kind == "LoadImageMask" else {}
+        more: dict[str, Any] = {"channel": "blue"} if kind == "LoadImageMask" else {}
         more |= {"width": 0, "height": 0, "capture_on_queue": True} if kind == "WebcamCapture" else {}
         prompt = {"1": node(kind, image=f"{name} [{folder}]", **more)}
         source = ["1", 0]
@@ -246,6 +247,11 @@ async def test_linked_and_dated_prefixes(tmp_path: Path, real: RealComfyUI) -> N
         assert embedded(r.dirs(1).output / shown["subfolder"] / shown["filename"]) == prompt
 
 
+def is_note(path: Path) -> bool:
+    """Whether a file at the backend says where it is."""
+    return place_in(path.read_bytes()) is not None
+
+
 async def test_leftovers_are_notes(tmp_path: Path, real: RealComfyUI) -> None:
     """What stays in the output directory says where the file is; a cached rerun of another process finds it."""
     prompt = saved(prefix="left/over", width=512, height=512)
@@ -259,6 +265,6 @@ async def test_leftovers_are_notes(tmp_path: Path, real: RealComfyUI) -> None:
             assert outputs["2"]["images"][0]["filename"] == "over_00001_.png"
             assert r.files() == ["output/left/over_00001_.png"]
             left = next((real.base_dir / "output" / FOLDER).glob("left/*.png"))
-            await r.eventually(lambda left=left: place_in(left.read_bytes()) is not None)
+            await r.eventually(partial(is_note, left))
             with Image.open(BytesIO((r.dirs(1).output / "left/over_00001_.png").read_bytes())) as made:
                 made.load()
