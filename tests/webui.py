@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import ConsoleMessage, Locator, Page, Response
+from playwright.async_api import ConsoleMessage, Locator, Page, Response, expect
 
 WAIT_MS = 60_000.0
 
@@ -107,9 +107,11 @@ class WebUi:
         await self.page.locator("[data-testid^=template-workflow-]").first.wait_for(timeout=WAIT_MS)
 
     async def open_template(self, title: str) -> None:
-        """Choose one in the open dialog; the dialog closes."""
+        """Look for one in the open dialog and choose it; the dialog closes."""
+        await self.page.get_by_role("dialog").get_by_placeholder("Search").fill(title)
         cards = self.page.locator("[data-testid^=template-workflow-]")
-        await cards.filter(has_text=title).first.click()
+        await expect(cards).to_have_count(1, timeout=WAIT_MS)
+        await cards.filter(has_text=title).click()
         await cards.first.wait_for(state="hidden", timeout=WAIT_MS)
 
     async def set_widget(self, node_type: str, name: str, value: object) -> None:

@@ -2,13 +2,16 @@
 
 import asyncio
 import itertools
+import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
+from PIL import Image
 from playwright.async_api import Browser
 
 from tests import chromium
+from tests.browser.graphs import plain_picture
 from tests.browser.runtimes import RUNTIMES, Runtime
 from tests.browser.visitor import Visitor
 from tests.cluster import Cluster
@@ -33,8 +36,14 @@ def runtime(request: pytest.FixtureRequest) -> Runtime:
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory, runtime: Runtime) -> Iterator[Cluster]:
-    """A server with two engines, shared."""
-    with runtime.start(tmp_path_factory.mktemp(runtime.name), "--engines", "2") as running:
+    """A server with two engines, shared; its operator has put a pack with an example workflow into place."""
+    root = tmp_path_factory.mktemp(runtime.name)
+    examples = root / "data" / "public" / "custom_nodes" / "house" / "example_workflows"
+    examples.mkdir(parents=True)
+    (examples.parent / "__init__.py").write_text("NODE_CLASS_MAPPINGS = {}\n")
+    (examples / "House style.json").write_text(json.dumps(plain_picture()))
+    Image.new("RGB", (300, 300), "forestgreen").save(examples / "House style.jpg")
+    with runtime.start(root, "--engines", "2") as running:
         yield running
 
 

@@ -20,7 +20,7 @@ class MaskEditor:
 
     def __init__(self, page: Page) -> None:
         self.page = page
-        self._zone = page.locator("[data-testid=pointer-zone], .maskEditor-ui-container div.h-full").last
+        self._zone = page.locator("[class*='100%-4rem-220px']")  # between the tools; only 1.58 names it
 
     async def open(self, node_type: str) -> None:
         """Wait for the node's picture, select the node, open the editor on it."""
