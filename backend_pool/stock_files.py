@@ -168,8 +168,9 @@ class StockFiles(JobFiles):
         await client.post("/history", {"delete": [self._upstream_id]})
         remains = client.remains
         made = [FileRef(**entry["local"]) for entry in self._collector.files if entry.get("fresh")]
-        remains.whole += len(made)
-        remains.whole_bytes += sum([await asyncio.to_thread(self._size_of, local) for local in made])
+        sizes = [await asyncio.to_thread(self._size_of, local) for local in made]
+        remains.whole += len(sizes)
+        remains.whole_bytes += sum(sizes)
         if self._keep_inputs_mb is None:
             return
         await side_by_side([partial(self._sweep, *pair) for pair in self._collector.at_home()], AT_ONCE)

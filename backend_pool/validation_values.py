@@ -57,11 +57,11 @@ def check_value(
             f"{name} - {message}",
             input_name=name,
         )
-    error = _out_of_range(name, value, info) or _not_in_list(name, value, info)
-    if error is not None and error["type"] == "value_not_in_list" and isinstance(value, str) and "." in value:
+    wrong = _out_of_range(name, value, info) or _not_in_list(name, value, info)
+    if wrong is not None and wrong["type"] == "value_not_in_list" and isinstance(value, str) and "." in value:
         # LoadLatent and others list the files of a backend, but take their user's own.
-        return None if custom is not None and custom(kind, name, value, info) is None else error
-    return error
+        return None if custom is not None and custom(kind, name, value, info) is None else wrong
+    return wrong
 
 
 def make_error(kind: str, message: str, details: str, **extra: Any) -> Error:
