@@ -18,13 +18,13 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from proxy.base.errors import ClusterError, ConfigError
+from proxy.base.errors import ClusterError
 from proxy.base.settings import ENV_PREFIX, Settings
 from proxy.doctor_network import ask
+from proxy.doctor_runtime import look_at_runtime
 from proxy.finding import Finding, bad, note
 from user_sessions.policy import foreseen, policy_of
 from user_sessions.run_dir import fits
-from user_sessions.runtimes import readable_paths
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -147,10 +147,7 @@ def _sessions(settings: Settings) -> Iterator[Finding]:
         yield note("sessions", "spawner is child: each session imports everything itself, slow and large")
     if settings.run_dir is not None and not fits(settings.run_dir.absolute()):
         yield bad("sessions", f"run_dir {settings.run_dir} is too long for Unix sockets: choose a shorter one")
-    try:
-        readable_paths(settings.runtime, {})
-    except ConfigError as error:
-        yield bad("sessions", error.message)
+    yield from look_at_runtime(settings)
 
 
 def _frontend(_settings: Settings) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from proxy.base.errors import ClusterError
 from proxy.base.schema import state_of
 from proxy.base.settings import Settings
 from proxy.data_dir import held
+from proxy.doctor_runtime import look_at_host
 from proxy.finding import Finding, bad, note
 from user_sessions.run_dir import fits, host_socket
 from user_sessions.spawner import HostSpawner
@@ -100,11 +101,12 @@ async def _host(settings: Settings) -> list[Finding]:
     spawner = HostSpawner(run, TIMEOUT_S, TIMEOUT_S, call_timeout_s=TIMEOUT_S)
     try:
         listed = await spawner.listing()
+        health = await spawner.health()
     except ClusterError as error:
         return [bad("session host", f"{error.message} Its log: {settings.data_dir / 'logs' / 'session-host.log'}")]
     finally:
         await spawner.close()
-    return [Finding("session host", f"answers, {len(listed)} sessions")]
+    return [Finding("session host", f"answers, {len(listed)} sessions"), *look_at_host(health)]
 
 
 async def _backend(row: Backend, client: httpx.AsyncClient) -> list[Finding]:

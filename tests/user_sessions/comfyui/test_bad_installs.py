@@ -1,5 +1,6 @@
 """Packs and installs that fail: none takes the sessions of others down, and each says why."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,11 @@ import pytest
 from proxy.base.errors import Unavailable
 from tests.user_sessions.comfyui.double import add_pack, make_double
 from tests.user_sessions.comfyui.studio import answer, double_studio
-from tests.user_sessions.studio import refreshed
+from tests.user_sessions.studio import make_settings, make_spec, refreshed
 from tests.user_sessions.test_light_end_to_end import fetch
+from user_sessions.children import Children
+from user_sessions.host_process import HostProcess
+from user_sessions.live import Address
 
 GOOD = "NODE_CLASS_MAPPINGS = {'Good': object}"
 
@@ -83,3 +87,33 @@ async def test_what_cannot_be_forked_is_imported_for_each(place: Path) -> None:
         assert [node["pack"] for node in health["failed_nodes"]] == ["killer"]
         await studio.sessions.stop(1)
         assert [poll.session_id for poll in await studio.spawner.listing()] == [bob.session_id]
+
+
+async def test_without_a_host_each_session_imports_it(place: Path) -> None:
+    """The other spawner starts the same program as a host that cannot fork."""
+    settings = make_settings(place, comfyui=make_double(place / "ComfyUI"), comfyui_python=Path(sys.executable))
+    children = Children(settings)
+    await children.ensure()
+    spawner = children.spawner()
+    try:
+        spec = make_spec(settings, "ann")
+        assert (await spawner.start(spec)).ready
+        address = Address(spec.socket, spec.secret, spec.session_id)
+        told = await answer(address, "/folders")
+        assert told["directories"]["output"] == str(spec.directories.output)
+        assert (await fetch(address, "POST", "/prompt", json={}))[0] == 403
+        assert (await fetch(address, "GET", "/", secret="x"))[0] == 403
+    finally:
+        await children.stop()
+
+
+async def test_another_install_is_another_host(place: Path) -> None:
+    """A proxy that comes back with other options ends the host that runs with the old ones; with the same it stays."""
+    async with double_studio(place) as studio:
+        old = (await studio.health())["pid"]
+        await HostProcess(studio.settings).ensure()
+        assert (await studio.health())["pid"] == old
+        other = make_double(place / "other", version="0.9.9")
+        await HostProcess(studio.settings.model_copy(update={"comfyui": other})).ensure()
+        health = await studio.health()
+        assert health["pid"] != old and health["options"]["version"] == "0.9.9"
