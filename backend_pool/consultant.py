@@ -37,7 +37,7 @@ class Consultant:
             return None
         ends = [node_id for node_id, node in prompt.items() if member.info[node["class_type"]].get("output_node")]
         outputs = ends if targets is None else [node_id for node_id in ends if node_id in targets]
-        sent = question(prompt, outputs, asked, member.info)
+        sent = await asyncio.to_thread(question, prompt, outputs, asked, member.info)  # prompts may have megabytes
         if sent is None:
             return None
         prompt_id = new_id()

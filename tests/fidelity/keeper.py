@@ -1,7 +1,7 @@
 """A real ComfyUI and a cluster that has it as its only backend, for `stand_in`.
 
-`python -m tests.fidelity.keeper FOLDER [main.py's flags]` prints the cluster's URL and a user's token, and ends both when its
-standard input does.
+`python -m tests.fidelity.keeper FOLDER [main.py's flags]` prints the cluster's URL and a user's token, and ends both
+when its standard input does.
 """
 
 import sys

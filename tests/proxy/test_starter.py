@@ -1,0 +1,60 @@
+"""Which workflow a newcomer's canvas opens with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.base.errors import ConfigError
+from proxy.starter import CHECKPOINT, FRONTEND_DEFAULT, fitting, operators, read_workflow
+
+
+def declared(**inputs: Any) -> dict[str, Any]:
+    return {"input": {"required": inputs}}
+
+
+def pool(*classes: str, **lists: list[str]) -> dict[str, Any]:
+    nodes = {name: declared() for name in classes}
+    if "CheckpointLoaderSimple" in nodes:
+        nodes["CheckpointLoaderSimple"] = declared(ckpt_name=[lists.get("ckpt_name", []), {}])
+    return nodes
+
+
+def test_nothing_is_chosen_before_a_backend_has_answered() -> None:
+    assert fitting({}) is None
+
+
+def test_the_first_checkpoint_of_the_pool_is_put_in() -> None:
+    workflow = fitting(pool(*CHECKPOINT, ckpt_name=["first.safetensors", "other.safetensors"]))
+    assert workflow is not None
+    (loader,) = (node for node in workflow["nodes"] if node["type"] == "CheckpointLoaderSimple")
+    assert loader["widgets_values"] == ["first.safetensors"]
+
+
+@pytest.mark.parametrize("union", [pool(*CHECKPOINT), pool(*CHECKPOINT - {"KSampler"}, ckpt_name=["a"])])
+def test_without_a_model_or_a_node_it_is_one_that_needs_none(union: dict[str, Any]) -> None:
+    workflow = fitting(union)
+    assert workflow is not None
+    assert "CheckpointLoaderSimple" not in {node["type"] for node in workflow["nodes"]}
+
+
+def test_a_pool_that_runs_the_frontends_own_graph_is_left_with_it() -> None:
+    union = pool(*FRONTEND_DEFAULT.classes)
+    for choice in FRONTEND_DEFAULT.choices:
+        kind, key, value = (getattr(choice, name) for name in ("node", "input", "value"))
+        union[kind] = declared(**{key: [[value], {}]})
+    assert fitting(union) is None
+    union["VAELoader"] = declared(vae_name=[["another.safetensors"], {}])
+    assert fitting(union) is not None
+
+
+def test_an_operators_workflow_that_went_bad_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"nodes": []}))
+    assert operators(path) == {"nodes": []} and operators(None) is None
+    for text in ("{", '{"1": {"class_type": "SaveImage"}}', "[]"):
+        path.write_text(text)
+        assert operators(path) is None
+        with pytest.raises(ConfigError):
+            read_workflow(path)

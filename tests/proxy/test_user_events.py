@@ -1,0 +1,170 @@
+"""Who hears of a job: the tabs of its user with the submitter's id, and nobody else."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlmodel import SQLModel
+from starlette.websockets import WebSocket
+
+from backend_pool.frames import encode
+from backend_pool.job_queries import JobQueries
+from backend_pool.job_state import ACTIVE
+from backend_pool.job_store import JobStore, Submission
+from backend_pool.model import Job
+from proxy import user_events
+from proxy.base.database import Database, sqlite_url
+from proxy.base.tasks import Tasks
+from proxy.user_events import UserEvents
+from proxy.user_socket import UserSocket
+
+WAIT_S = 10.0
+ANN, BEN = 1, 2
+START = encode("execution_start", {"prompt_id": "p"})
+RUNS = encode("executing", {"node": "3", "prompt_id": "p"})
+END = encode("executing", {"node": None, "prompt_id": "p"})
+Message = MutableMapping[str, Any]
+
+
+class Tab:
+    """A browser that reads all it is sent."""
+
+    def __init__(self, user_id: int, sid: str) -> None:
+        self._said: asyncio.Queue[Message] = asyncio.Queue()
+        self._heard: asyncio.Queue[Message] = asyncio.Queue()
+        self._said.put_nowait({"type": "websocket.connect"})
+        scope = {"type": "websocket", "headers": []}
+        web_socket = WebSocket(scope, self._said.get, self._heard.put)
+        self.socket = UserSocket(web_socket, user_id, sid, limit=100, max_upload_mb=1)
+        self._web_socket = web_socket
+
+    async def serve(self) -> None:
+        await self._web_socket.accept()
+        await self.socket.serve(asyncio.sleep(3600))
+
+    def close(self) -> None:
+        self._said.put_nowait({"type": "websocket.disconnect", "code": 1000})
+
+    async def next(self) -> Any:
+        """The next frame, or the code with which the socket was closed."""
+        message = await asyncio.wait_for(self._heard.get(), WAIT_S)
+        if message["type"] == "websocket.accept":
+            return await self.next()
+        return message["code"] if message["type"] == "websocket.close" else message["text"]
+
+    async def count(self) -> int:
+        """What the next frame, a `status`, counts."""
+        frame = json.loads(await self.next())
+        assert frame["type"] == "status", frame
+        return int(frame["data"]["status"]["exec_info"]["queue_remaining"])
+
+
+class House:
+    """The events of a proxy, with its jobs and the tabs that are open."""
+
+    def __init__(self, db: Database) -> None:
+        self.store = JobStore(db, 100, 100)
+        self.tasks = Tasks()
+        self.events = UserEvents(JobQueries(db), self.tasks)
+
+    @contextlib.asynccontextmanager
+    async def tab(self, user_id: int, sid: str, waiting: int = 0) -> AsyncIterator[Tab]:
+        """A tab that has been told how many jobs wait, and with what id it submits."""
+        tab = Tab(user_id, sid)
+        await self.events.join(tab.socket)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(tab.serve())
+            first = json.loads(await tab.next())
+            assert first["data"] == {"status": {"exec_info": {"queue_remaining": waiting}}, "sid": sid}
+            yield tab
+            self.events.leave(tab.socket)
+            tab.close()
+
+    async def job(self, prompt_id: str, user_id: int = ANN, client_id: str | None = "one") -> Job:
+        return await self.store.submit(Submission(user_id, prompt_id, client_id, {}, {}, []))
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    db = Database(sqlite_url(tmp_path / "cluster.db"))
+    SQLModel.metadata.create_all(db.writer)
+    made = House(db)
+    yield made
+    await made.tasks.stop()
+    await asyncio.to_thread(db.close)
+
+
+async def test_frames_go_to_the_submitters_id_within_its_user(house: House) -> None:
+    async with house.tab(ANN, "one") as one, house.tab(ANN, "two") as two, house.tab(BEN, "one") as bens:
+        house.events.frame(await house.job("p"), START)
+        house.events.frame(await house.job("q", client_id=None), RUNS)  # ComfyUI broadcasts these
+        house.events.frame(await house.job("r", BEN), END)
+        assert [await one.next(), await one.next()] == [START, RUNS]
+        assert await two.next() == RUNS
+        assert await bens.next() == END
+
+
+async def test_a_tab_that_comes_back_is_told_what_runs_until_it_ends(house: House) -> None:
+    job = await house.job("p")
+    house.events.frame(job, START)
+    house.events.frame(job, RUNS)
+    async with house.tab(ANN, "one", waiting=1) as back:
+        assert [await back.next(), await back.next()] == [START, RUNS]
+    house.events.frame(job, END)
+    async with house.tab(ANN, "one", waiting=1) as late:
+        house.events.frame(job, START)
+        assert await late.next() == START  # nothing came before it
+
+
+async def test_a_job_that_left_the_queue_is_not_replayed(house: House) -> None:
+    job = await house.job("p")
+    house.events.frame(job, START)
+    house.events.forget(job)
+    async with house.tab(ANN, "one", waiting=1) as tab:
+        house.events.frame(job, RUNS)
+        assert await tab.next() == RUNS
+
+
+async def test_the_last_status_is_the_truth_however_fast_the_queue_changes(house: House) -> None:
+    async with house.tab(ANN, "one") as one, house.tab(ANN, "two") as two, house.tab(BEN, "one") as bens:
+        for number in range(5):
+            await house.job(f"p{number}")
+            house.events.queue_changed(ANN)
+        counts = [await one.count()]
+        while counts[-1] != 5:
+            counts.append(await one.count())
+        assert counts == sorted(counts)
+        while await two.count() != 5:
+            pass
+        await house.store.cancel(ANN, None, ACTIVE)
+        house.events.queue_changed(ANN)
+        house.events.queue_changed(BEN)
+        assert await one.count() == 0
+        assert await bens.count() == 0
+
+
+async def test_one_of_two_tabs_with_one_id_leaves_the_other_its_frames(house: House) -> None:
+    job = await house.job("p")
+    async with house.tab(ANN, "one", waiting=1) as stays:
+        async with house.tab(ANN, "one", waiting=1):
+            assert house.events.connected() == 2
+        house.events.frame(job, START)
+        assert await stays.next() == START
+    assert house.events.connected() == 0
+
+
+async def test_the_oldest_tab_gives_way(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_events, "TABS_LIMIT", 2)
+    async with (
+        house.tab(ANN, "one") as first,
+        house.tab(ANN, "two"),
+        house.tab(BEN, "one") as bens,
+        house.tab(ANN, "three"),
+    ):
+        assert await first.next() == 4000
+        house.events.frame(await house.job("p", BEN), START)
+        assert await bens.next() == START
