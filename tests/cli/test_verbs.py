@@ -113,7 +113,7 @@ async def test_a_backend_added_beside_the_server_joins(cluster: Cluster, data: t
     done = cli(*data, "backend", "add", "127.0.0.1:9", "--name", "nobody")
     assert (done.returncode, done.stdout) == (0, "Backend nobody added: http://127.0.0.1:9\n")
     rows = [line.split("\t") for line in cli(*data, "backend", "list").stdout.splitlines()]
-    assert ["nobody", "http://127.0.0.1:9", "active", "registered"] in [row[1:] for row in rows]
+    assert ["nobody", "http://127.0.0.1:9", "active", "registered", "stock"] in [row[1:] for row in rows]
     refused(cli(*data, "backend", "add", "http://127.0.0.1:9"), 1, "registered already")
     refused(cli(*data, "backend", "add", "ftp://127.0.0.1"), 1, "not the URL of a ComfyUI")
 
@@ -357,3 +357,23 @@ def test_secrets_are_made_private(cluster: Cluster) -> None:
     password = printed[0].split("password: ")[1].split()[0]
     assert password not in cluster.log()
     assert password not in json.dumps(cluster.processes())
+
+
+async def test_a_session_refresh_waits_and_tells(cluster: Cluster, data: tuple[str, str]) -> None:
+    person = await asyncio.to_thread(cluster.user, "refreshing")
+    async with cluster.client(person) as client:
+        assert (await client.get("/settings")).status_code == 200
+        done = await asyncio.to_thread(cli, *data, "session", "refresh")
+        assert done.returncode == 0 and done.stderr == "", done.stderr
+        assert done.stdout.startswith("Sessions start afresh from now on") and "from before" in done.stdout
+        while not (await client.get("/cluster/api/v1/session")).json()["outdated"]:
+            await asyncio.sleep(0.05)
+        assert (await client.post("/cluster/api/v1/session/restart")).json()["state"] == "running"
+        while (await client.get("/cluster/api/v1/session")).json()["outdated"]:
+            await asyncio.sleep(0.05)
+    assert "by=the command line" in (cluster.data_dir / "logs" / "session-host.log").read_text().replace("'", "")
+
+
+def test_a_session_refresh_without_a_server_says_so(tmp_path: Path) -> None:
+    assert cli("--data-dir", str(tmp_path / "d"), "user", "add", "ann").returncode == 0
+    refused(cli("--data-dir", str(tmp_path / "d"), "session", "refresh"), 1, "session host")

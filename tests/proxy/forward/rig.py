@@ -13,7 +13,7 @@ from aiohttp import web
 
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
-from proxy.forward_http import forward_http
+from proxy.forward_http import Again, forward_http
 from proxy.forward_ws import forward_ws
 from proxy.headers import Scope
 from proxy.http_server import ClientProtocol
@@ -38,6 +38,7 @@ class Rig:
         self.handler: Handler | None = None
         self.port = 0
         self.private = True
+        self.again: Again | None = None
         self.statuses: list[int] = []
         self.open = 0
         self.quiet = asyncio.Event()
@@ -52,7 +53,7 @@ class Rig:
                 await forward_ws(scope, receive, send, self.upstream, self.upstreams, self.settings)
             else:
                 args = (scope, receive, send, self.upstream, self.upstreams, self.settings)
-                self.statuses.append(await forward_http(*args, private=self.private))
+                self.statuses.append(await forward_http(*args, private=self.private, again=self.again))
         finally:
             self.open -= 1
             if not self.open:

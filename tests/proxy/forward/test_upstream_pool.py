@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from proxy import upstream_pool
-from proxy.upstream_connection import Connection, UpstreamBroken
+from proxy.upstream_connection import Connection, NotSent, UpstreamBroken
 from proxy.upstream_pool import Pool
 from tests.proxy.forward.rig import WAIT_S, open_files, shut
 
@@ -216,3 +216,36 @@ async def test_closing_ends_requests_under_way() -> None:
         pool.give(connection)
         with pytest.raises(UpstreamBroken):
             await pool.take()
+
+
+async def test_draining_lets_answers_end_and_takes_no_more() -> None:
+    go_on = asyncio.Event()
+
+    async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
+        await go_on.wait()
+        writer.write(b"k")
+        await reader.read()
+
+    async with pool_to(slowly) as pool:
+        connection = await pool.ask("GET", REQUEST, repeatable=True)
+        assert pool.busy
+        async with asyncio.TaskGroup() as group:
+            group.create_task(pool.drain(WAIT_S))
+            await asyncio.sleep(0)
+            with pytest.raises(NotSent):
+                await pool.take()
+            go_on.set()
+            assert await whole(connection) == b"ok"
+            pool.give(connection)  # upon which the drain is over
+        assert not pool.busy
+
+
+async def test_draining_ends_with_its_limit() -> None:
+    async with pool_to(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\npart")) as pool:
+        connection = await pool.ask("GET", REQUEST, repeatable=True)
+        await pool.drain(0.01)
+        with pytest.raises(UpstreamBroken):
+            await whole(connection)
+        pool.give(connection)
