@@ -1,7 +1,8 @@
 """One browser's `/ws`: a bounded queue of frames towards it, its feature flags, and the reading of what it sends.
 
-A slow browser never holds a runner up. Overflow policy: the oldest preview goes first, then the oldest progress; when
-neither is left the socket is closed, and the client comes back and is replayed. The session's own frames wait instead.
+A slow browser never holds a runner up. Overflow policy: the oldest preview goes first, then the oldest progress, then
+the oldest text that a node shows; when none is left the socket is closed, and the client comes back and is replayed.
+The session's own frames wait instead.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from typing import Any, ClassVar
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from backend_pool.frames import PREVIEW_IMAGE_WITH_METADATA, Frame, binary_type, decode, encode, without_metadata
+from backend_pool.frames import PREVIEW_IMAGE_WITH_METADATA, TEXT, Frame, binary_type, decode, encode, without_metadata
 from proxy.base.logs import events
 
 log = events(__name__)
@@ -179,7 +180,7 @@ class UserSocket:
 
     def _drop_one(self) -> bool:
         """Give up a frame that a later one makes good; False when there is none."""
-        for droppable in (_is_preview, _is_progress):
+        for droppable in (_is_preview, _is_progress, _is_text_of_a_node):
             victim = next((at for at, frame in enumerate(self._frames) if droppable(frame)), None)
             if victim is not None:
                 self._take(victim)
@@ -188,6 +189,10 @@ class UserSocket:
 
 
 def _is_preview(frame: Frame) -> bool:
+    return isinstance(frame, bytes) and binary_type(frame) != TEXT
+
+
+def _is_text_of_a_node(frame: Frame) -> bool:
     return isinstance(frame, bytes)
 
 

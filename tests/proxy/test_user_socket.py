@@ -97,6 +97,19 @@ async def test_previews_go_first_then_progress_and_results_never(browser: Browse
     assert left == [progress(2), progress(3), *[result(number) for number in range(6)]]
 
 
+async def test_a_nodes_text_goes_after_progress(browser: Browser) -> None:
+    await stuck(browser)
+    text = struct.pack(">II", 3, 1) + b"8shown"
+    browser.tab.push(text)
+    browser.tab.push(progress(0))
+    for number in range(LIMIT - 1):
+        browser.tab.push(result(number))
+    browser.reading.set()
+    assert await browser.sends() == "first"
+    assert await browser.sends() == text
+    assert [await browser.sends() for _ in range(LIMIT - 1)] == [result(number) for number in range(LIMIT - 1)]
+
+
 async def test_too_many_bytes_are_too_much_too(browser: Browser) -> None:
     await stuck(browser)
     for number in range(4):
