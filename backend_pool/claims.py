@@ -27,6 +27,13 @@ class Claims:
         self._known = known
         self.began_ms: float | None = None
         """When the job began by the backend's clock: what it made is not older."""
+        self.cached = False
+        """Whether the backend served any node out of its cache."""
+
+    def hear(self, kind: str, data: JsonDict) -> None:
+        """A message of the backend about the job."""
+        if kind == "execution_cached" and data.get("nodes"):
+            self.cached = True
 
     def may_ask_for(self, ref: FileRef) -> bool:
         """Whether to fetch it at all: no input files, and outside the own folder none that the prompt itself names."""
@@ -50,6 +57,10 @@ class Claims:
         """Whether a file is older than the job: the backend served it from its cache."""
         made = parsed_date(headers.get("Last-Modified"))
         return made is not None and self.began_ms is not None and made < self.began_ms / 1000 - 1.0
+
+    def may_be_cached(self, ref: FileRef) -> bool:
+        """Whether the backend may have named a file of an earlier job: rendering past its cache makes it anew."""
+        return self.cached and self.in_own_folder(ref)
 
     def in_own_folder(self, ref: FileRef) -> bool:
         """Whether it lies where only this user's jobs can write."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from backend_pool.claims import Claims
 from backend_pool.comfy_client import ComfyClient, FileRef
-from backend_pool.errors import FileGone, Swept
+from backend_pool.errors import FileAbsent, FileGone, Swept
 from backend_pool.file_refs import mentions, references, replaced
 from backend_pool.file_text import restore_prompt
 from backend_pool.known_files import Home, KnownFiles
@@ -174,7 +174,9 @@ class Collector:
                 key=f"{self._key}{number}",
                 admit=partial(self.claims.may_keep, source),
             )
-        except FileGone:
+        except FileGone as error:
+            if home is None and isinstance(error, FileAbsent) and self.claims.may_be_cached(source):
+                raise Swept(f"{source.filename} was removed there") from error
             if home is None:
                 raise
             return Arrival(source, None, home)  # cached at the backend, deleted there since, and here all along

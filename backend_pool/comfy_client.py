@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 from aiohttp import ClientResponse, ClientSession, ClientTimeout, ClientWebSocketResponse
 
-from backend_pool.errors import BackendBroken, BackendGone, BackendRefused, FileGone
+from backend_pool.errors import BackendBroken, BackendGone, BackendRefused, FileAbsent
 from backend_pool.json_text import parse_aside
 from backend_pool.remains import Remains
 
@@ -158,7 +158,7 @@ class ComfyClient:
     async def view(self, ref: FileRef, etag: str | None = None, start: int = 0) -> AsyncIterator[ClientResponse]:
         """GET /view as a stream; 304 when `etag` still fits, 206 from `start` on where the backend can do that.
 
-        Raises FileGone for a 4xx, BackendBroken for a 5xx.
+        Raises FileAbsent for a 4xx, BackendBroken for a 5xx.
         """
         query = {"filename": ref.filename, "subfolder": ref.subfolder, "type": ref.type}
         timeout = ClientTimeout(total=None, sock_read=self._timeouts.transfer_s, sock_connect=CONNECT_S)
@@ -169,7 +169,7 @@ class ComfyClient:
             if response.status >= 500:
                 raise BackendBroken(f"{self.label}/view answered {response.status}")
             if response.status not in (200, 206, 304):
-                raise FileGone(f"The backend does not have the file {ref.filename} any more ({response.status})")
+                raise FileAbsent(f"The backend does not have the file {ref.filename} any more ({response.status})")
             yield response
 
     @asynccontextmanager

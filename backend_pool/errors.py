@@ -6,6 +6,7 @@ BackendError
 │       └── BackendBusy      it answers, and has something else to do: not its fault
 ├── BackendRefused   it answered and said no: the user's error, `body` is ComfyUI's JSON
 ├── FileGone         a file it announced cannot be fetched
+│   └── FileAbsent       it does not have the file
 └── Swept            a file out of its cache is nowhere any more: the job has to be rendered again
 """
 
@@ -39,6 +40,10 @@ class BackendRefused(BackendError):
 
 class FileGone(BackendError):
     """A file that the backend announced is not there."""
+
+
+class FileAbsent(FileGone):
+    """The backend does not have a file that it announced, or refuses to hand it out."""
 
 
 class Swept(BackendError):

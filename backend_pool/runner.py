@@ -254,7 +254,7 @@ class Runner:
             try:
                 await bring()
                 return
-            except (FileGone, BackendGone) as error:
+            except (FileGone, BackendGone, Swept) as error:
                 log.warning("file not fetched", job=self._prompt_id, backend=self._member.row.name, error=str(error))
             await asyncio.sleep(pause_s)
             await self.upstream.patiently(self.upstream.where)

@@ -22,6 +22,7 @@ from backend_pool.pool import Member
 from backend_pool.staging import Staged, Unstageable, stage, version_of
 from backend_pool.transfer import side_by_side
 from backend_pool.translator import Translator
+from backend_pool.verdicts import result_of
 
 AT_ONCE = 4
 """Files of one job that are sent at the same time."""
@@ -129,7 +130,10 @@ class StockFiles(JobFiles):
 
     def text(self, frame: str) -> Message | None:
         """Ids and names mapped back."""
-        return self._translator.text(frame)
+        message = self._translator.text(frame)
+        if message is not None:
+            self._collector.claims.hear(message.type, message.data)
+        return message
 
     def binary(self, frame: bytes) -> bytes | None:
         """The prompt id mapped back."""
@@ -137,7 +141,10 @@ class StockFiles(JobFiles):
 
     def document(self, value: Any) -> Any:
         """The prompt id mapped back."""
-        return self._translator.document(value)
+        found = self._translator.document(value)
+        for message in result_of(found, self._job.prompt_id).messages:
+            self._collector.claims.hear(*message)
+        return found
 
     def restored(self, value: Any) -> Any:
         """Names mapped back."""

@@ -243,6 +243,21 @@ async def test_a_swept_file_that_the_user_deleted_is_made_again(tmp_path: Path, 
         assert r.pool.members[1].failed == 0
 
 
+async def test_a_cached_file_that_an_operator_deleted_is_made_again(tmp_path: Path, start: Start) -> None:
+    """After a restart of this proxy nobody knows where its first copy went."""
+    engine = start()
+    prompt = saved()
+    for run in range(2):
+        root = tmp_path / f"proxy-{run}"
+        root.mkdir()
+        async with rig(root, engine.url, sweep_backends=False) as r:
+            job, _ = await r.run(prompt)
+            assert job.state is JobState.SUCCEEDED and job.attempt == 1 + run
+            assert r.files() == ["output/ComfyUI_00001_.png"]
+        for path in engine.base_dir.glob("output/*/*.png"):
+            path.unlink()
+
+
 async def test_what_is_left_at_a_backend_is_told(tmp_path: Path, start: Start) -> None:
     """An estimate that agrees with its disk: inputs, notes, previews."""
     engine = start()
