@@ -6,6 +6,8 @@ tree, or the bare root. One group per session below one group of ours; a control
 """
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import os
 import time
@@ -38,25 +40,46 @@ def find(mounts: Path = Path("/proc/self/mountinfo"), own: Path = Path("/proc/se
     top, root = mount
     path = next((line[3:] for line in own.read_text().splitlines() if line.startswith("0::")), "/")
     here = top / os.path.relpath(path, root) if Path(path).is_relative_to(root) else top
+    lived_in = here.parent if here.name == MAIN else here
     for group in (here, *here.parents):
         if not group.is_relative_to(top):
             break
-        if _delegated(group) or group == top:
+        if _delegated(group) or group == lived_in == top:  # a tree whose root we live in has no other keeper
             if os.access(group, os.W_OK) and os.access(group / "cgroup.procs", os.W_OK):
                 return group, ""
             return None, f"{group} is not writable"
     return None, f"{here} is not delegated to this service: set Delegate=yes in its unit"
 
 
-def prepare(base: Path, data_dir: Path) -> tuple[Path, tuple[str, ...]]:
-    """Make our group in `base`, empty, and say which controllers work there. Raises OSError.
+@dataclass(frozen=True)
+class Held:
+    """The group of all sessions of one session host, which alone holds its lock while it lives."""
 
-    A group with processes of its own cannot hand controllers down, so those move into a group beside ours.
+    path: Path
+    controllers: tuple[str, ...]
+    lock: int
+
+    def remove(self) -> None:
+        """The host ends, and all sessions have."""
+        _clear(self.path)
+        os.close(self.lock)
+
+
+def prepare(base: Path, data_dir: Path) -> Held:
+    """Make our group in `base`, empty, and see which controllers work there. Raises OSError.
+
+    A group with processes of its own cannot hand controllers down, so those move into a group beside ours. Groups of
+    hosts that were killed go, and what they left running with them.
     """
     ours = base / f"{OURS}{hashlib.sha256(os.fsencode(data_dir.absolute())).hexdigest()[:12]}"
+    for left in base.glob(f"{OURS}*"):
+        if left.name != MAIN and (lock := _locked(left)) is not None:
+            _clear(left)
+            os.close(lock)
     ours.mkdir(exist_ok=True)
-    for left in _groups(ours):
-        end(ours, left.name)
+    lock = _locked(ours)
+    if lock is None:
+        raise OSError(errno.EBUSY, f"{ours} is in use by another session host")
     _enable(base)
     if (base / "cgroup.events").exists() and not _enabled(base):  # the bare root may have both
         main = base / MAIN
@@ -66,7 +89,7 @@ def prepare(base: Path, data_dir: Path) -> tuple[Path, tuple[str, ...]]:
                 (main / "cgroup.procs").write_text(pid)
         _enable(base)
     _enable(ours)
-    return ours, _enabled(ours)
+    return Held(ours, _enabled(ours), lock)
 
 
 def offered(base: Path) -> tuple[str, ...]:
@@ -114,12 +137,25 @@ def end(ours: Path, name: str) -> bool:
             return True
 
 
-def remove(ours: Path) -> None:
-    """Our group, once no session is left."""
+def _clear(ours: Path) -> None:
     for left in _groups(ours):
         end(ours, left.name)
     with contextlib.suppress(OSError):
         ours.rmdir()
+
+
+def _locked(group: Path) -> int | None:
+    """A descriptor that holds the group's lock, None when somebody else does or it is gone."""
+    try:
+        fd = os.open(group, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
 
 
 def _mount(mounts: Path) -> tuple[Path, str] | None:

@@ -22,7 +22,7 @@ from proxy.base.errors import ClusterError, ConfigError
 from proxy.base.logs import configure, events
 from proxy.base.names import new_id
 from proxy.base.tasks import Tasks
-from user_sessions import cgroup, policy
+from user_sessions import policy
 from user_sessions.directories import failures, make_private, prepare_public
 from user_sessions.host_api import HostApi
 from user_sessions.refresher import Refresher
@@ -72,11 +72,11 @@ async def serve(config: HostConfig) -> None:
     tasks = Tasks()
     roster = Roster(tasks, config.start_timeout_s, config.stop_timeout_s)
     also = policy.python_of(config.orders.options)
-    confinement, confined = await asyncio.to_thread(policy.enforce, config.policy, config.data_dir, also)
-    orders = replace(config.orders, confinement=confinement.to_json())
+    in_force = await asyncio.to_thread(policy.enforce, config.policy, config.data_dir, also)
+    orders = replace(config.orders, confinement=in_force.confinement.to_json())
     zygotes = roster.zygotes = Zygotes(orders, roster, tasks)
     token = _token(config.token_file)
-    sandbox = tuple(asdict(layer) for layer in confined)
+    sandbox = tuple(asdict(layer) for layer in in_force.layers)
     refresher = Refresher(zygotes, roster, tasks, config.warm_timeout_s)
     api = HostApi(new_id(), token, config.orders.runtime, roster, zygotes, refresher, stopped.set, sandbox)
     runner = web.AppRunner(api.app(), access_log=None, shutdown_timeout=1.0)
@@ -97,8 +97,8 @@ async def serve(config: HostConfig) -> None:
         await roster.stop_all()
         await runner.cleanup()
         await zygotes.end()
-        if confinement.cgroup:
-            await asyncio.to_thread(cgroup.remove, Path(confinement.cgroup))
+        if in_force.group is not None:
+            await asyncio.to_thread(in_force.group.remove)
         await tasks.stop()
         log.info("session host ended")
 

@@ -1,6 +1,5 @@
 """What confines a session started here and now, one layer each, as `doctor` and the session host's health show it."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -62,31 +61,26 @@ def _ids(no_ids: Sequence[str]) -> Layer:
 
 def _limits(confinement: Confinement, *, own_id: bool) -> list[Layer]:
     found = confinement.controllers
-    space = f"{confinement.memory_mb} MiB"
-    cpu = f"{confinement.cpu_percent} %" if confinement.cpu_percent else "no limit"
+    counted = own_id or "pids" in found
+    memory = f"{confinement.memory_mb} MiB per session, counted by its control group"
+    space = f"{confinement.memory_mb} MiB of address space per process: a session with several has more"
+    ends = "its control group, process group and orphans" if confinement.cgroup else "its process group and orphans"
     return [
-        Layer(
-            "limit of memory",
-            True,
-            f"{space} per session (control group)" if "memory" in found else f"{space} of address space per process",
-        ),
+        Layer("limit of memory", True, memory if "memory" in found else space),
         Layer(
             "limit of processes",
-            own_id or "pids" in found,
-            f"{confinement.processes} per session"
-            if own_id or "pids" in found
-            else "needs a control group, or a user id per session",
+            counted,
+            f"{confinement.processes} per session" if counted else "needs a control group, or a user id per session",
         ),
-        Layer(
-            "limit of processors",
-            "cpu" in found and confinement.cpu_percent > 0,
-            f"{cpu} per session (control group)"
-            if "cpu" in found
-            else "sessions only have a lower priority: needs a control group (Delegate=yes in a systemd unit)",
-        ),
-        Layer(
-            "end of what a session started",
-            bool(confinement.cgroup) or os.name == "posix",
-            "its control group" if confinement.cgroup else "its process group and orphans",
-        ),
+        _processors(confinement),
+        Layer("end of what a session started", True, ends),
     ]
+
+
+def _processors(confinement: Confinement) -> Layer:
+    name, percent = "limit of processors", confinement.cpu_percent
+    if not percent:
+        return Layer(name, True, "none asked for; sessions have a lower priority than the server")
+    if "cpu" in confinement.controllers:
+        return Layer(name, True, f"{percent} % of one per session, by its control group")
+    return Layer(name, False, "needs a control group (Delegate=yes in a systemd unit): sessions have a lower priority")

@@ -65,17 +65,29 @@ def keeps_to_ports() -> bool:
     return abi() >= TCP_ABI and seccomp.supported()
 
 
-def enforce(policy: Policy, data_dir: Path, also: Sequence[Path] = ()) -> tuple[Confinement, list[Layer]]:
-    """Put it in force for sessions started from now on: how they are confined, and what that amounts to.
+@dataclass(frozen=True)
+class InForce:
+    """How sessions are confined, what that amounts to, and the control group to remove in the end."""
+
+    confinement: Confinement
+    layers: list[Layer]
+    group: cgroup.Held | None
+
+
+def enforce(policy: Policy, data_dir: Path, also: Sequence[Path] = ()) -> InForce:
+    """Put it in force for sessions started from now on.
 
     Other user ids must be able to read `also`. Raises Unavailable or DiskFull when the data directory resists.
     """
     no_ids = decide(data_dir, policy.uids, _read_by_sessions(policy.confinement, also))
-    confinement = _grouped(policy.confinement, data_dir) if policy.cgroup else policy.confinement
+    confinement = policy.confinement
+    group = _group(data_dir) if policy.cgroup else None
+    if group is not None:
+        confinement = replace(confinement, cgroup=str(group.path), controllers=group.controllers)
     found = layers(confinement, no_ids)
     if not found[0].active and found[0].name != "user id per session":
         log.warning("sessions are not confined", reason=found[0].detail)
-    return confinement, found
+    return InForce(confinement, found, group)
 
 
 def foreseen(policy: Policy, data_dir: Path, also: Sequence[Path] = ()) -> list[Layer]:
@@ -155,14 +167,13 @@ def _read_by_sessions(confinement: Confinement, also: Sequence[Path]) -> list[Pa
     return [*python_paths(), *also, *confinement.readable]
 
 
-def _grouped(confinement: Confinement, data_dir: Path) -> Confinement:
+def _group(data_dir: Path) -> cgroup.Held | None:
     base, reason = cgroup.find()
     if base is None:
         log.info("no control groups for sessions", reason=reason)
-        return confinement
+        return None
     try:
-        ours, controllers = cgroup.prepare(base, data_dir)
+        return cgroup.prepare(base, data_dir)
     except OSError as error:
         log.warning("no control groups for sessions", reason=str(error))
-        return confinement
-    return replace(confinement, cgroup=str(ours), controllers=controllers)
+        return None

@@ -212,6 +212,7 @@ _ACTIONS: dict[str, Callable[..., Any]] = {
     "chmod": lambda path, mode: Path(path).chmod(mode),
     "connect_unix": _connect_unix,
     "connect_tcp": _connect_tcp,
+    "look_up": lambda name: sorted({str(entry[4][0]) for entry in socket.getaddrinfo(name, 80)}),
     "kill": _kill,
     "ptrace": _ptrace,
     "memory": _memory,
