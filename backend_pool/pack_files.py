@@ -22,6 +22,7 @@ from backend_pool.owner import Owner
 from backend_pool.pack_inputs import Input, name_stubs, named_inputs
 from backend_pool.pack_landing import Lander, Written, written
 from backend_pool.pool import Member
+from backend_pool.spelling import respelled
 from backend_pool.staging import Staged
 from backend_pool.transfer import to_its_end
 from backend_pool.translator import Translator
@@ -54,7 +55,7 @@ class PackFiles(JobFiles):
         assert job.upstream_id
         self._key = f"{job.key}-"
         self._id = job.upstream_id
-        self._prompt = document.prompt
+        self._prompt = respelled(document.prompt, member.info)
         self._worker = WorkerClient(member.client)
         self._owner = owner
         self._write_notes = note

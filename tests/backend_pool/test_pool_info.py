@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backend_pool.fitness import demands, lacking
+from backend_pool.judgement import judge
 from backend_pool.node_info import options, upload_kind, usable
 from backend_pool.node_union import merge
 from backend_pool.pool_info import PoolInfo
@@ -88,3 +90,32 @@ def test_each_user_s_own_files_are_shown() -> None:
 def test_the_document_is_json_for_any_pool(infos: list[Any]) -> None:
     """Also with no common or no personal part."""
     assert json.loads(PoolInfo(providers(*infos)).document(NO_FILES)).keys() == merge(infos).nodes.keys()
+
+
+odd_json = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from(["a", "b\\c", "b/c", "COMBO", "COMFY_DYNAMICCOMBO_V3", "INT"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["options", "key", "inputs", "required", "image_upload", "remote"]), inner)
+    ),
+    max_leaves=10,
+)
+odd_nodes = st.fixed_dictionaries(
+    {
+        "input": st.dictionaries(
+            st.sampled_from(["required", "optional"]), st.dictionaries(st.sampled_from("xy"), odd_json)
+        )
+    }
+)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(["N", "M"]), odd_nodes), max_size=3), odd_json)
+def test_no_custom_node_of_any_backend_breaks_the_union(infos: list[Any], value: Any) -> None:
+    """Nor does a prompt that uses it."""
+    pool = PoolInfo(providers(*map(usable, infos)), hidden=["a"])
+    json.loads(pool.document(NO_FILES))
+    prompt = {"1": {"class_type": "N", "inputs": {"x": value, "x.y": value}}}
+    assert isinstance(judge(prompt, pool, NO_FILES).ok, bool)
+    if "N" in pool.union:
+        asked = demands(prompt, ["1"], pool)
+        assert all(isinstance(lacking(asked, one), str | None) for one in pool.providers)
