@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -61,6 +61,13 @@ class Cluster:
         finally:
             db.close()
 
+    def command(self, *args: str) -> str:
+        """What `comfy-cluster --data-dir <its own> <args>` prints; it must end well."""
+        command = [sys.executable, "-m", "proxy", "--data-dir", str(self.data_dir), *args]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment())
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def client(self, person: Person | None = None) -> httpx.AsyncClient:
         """An API client of that person, or of nobody."""
         headers = {"Authorization": f"Bearer {person.token}"} if person else {}
@@ -109,11 +116,13 @@ class Cluster:
             self.clean()
 
 
-def start_cluster(tmp_path: Path, *args: str, env: Mapping[str, str] | None = None) -> Cluster:
+def start_cluster(
+    tmp_path: Path, *args: str, env: Mapping[str, str] | None = None, wrapper: Sequence[str] = ()
+) -> Cluster:
     """Start `comfy-cluster up --port 0 <args>` on `tmp_path/data` and wait for `Ready:`; engines take quick steps."""
     data_dir = tmp_path / "data"
     log_path = tmp_path / "server.log"
-    process = launch(tmp_path, "up", "--port", "0", "--data-dir", str(data_dir), *args, env=env)
+    process = launch(tmp_path, "up", "--port", "0", "--data-dir", str(data_dir), *args, env=env, wrapper=wrapper)
     output: list[str] = []
     guard = threading.Timer(START_TIMEOUT_S, process.kill)
     guard.start()
@@ -132,12 +141,14 @@ def start_cluster(tmp_path: Path, *args: str, env: Mapping[str, str] | None = No
     raise RuntimeError(f"The server did not start ({status}): {output} {log_path.read_text()[-3000:]}")
 
 
-def launch(tmp_path: Path, *args: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """`comfy-cluster <args>` with its own environment; standard error goes to `tmp_path/server.log`."""
+def launch(
+    tmp_path: Path, *args: str, env: Mapping[str, str] | None = None, wrapper: Sequence[str] = ()
+) -> subprocess.Popen[str]:
+    """`wrapper comfy-cluster <args>` with its own environment; standard error goes to `tmp_path/server.log`."""
     tmp_path.mkdir(parents=True, exist_ok=True)
     with (tmp_path / "server.log").open("a") as errors:
         return subprocess.Popen(
-            [sys.executable, "-m", "proxy", *args],
+            [*wrapper, sys.executable, "-m", "proxy", *args],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,

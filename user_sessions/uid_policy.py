@@ -24,6 +24,9 @@ def decide(data_dir: Path, wanted: Range | None, readable: Iterable[Path]) -> li
     reasons = why_not(data, wanted, readable)
     with failures(data):
         if reasons:
+            if uids.in_force(data) is not None:
+                for name in PASSED:
+                    _close_way(data / name)
             uids.switch(data, None)
         else:
             uids.switch(data, wanted)
@@ -41,6 +44,11 @@ def why_not(data_dir: Path, wanted: Range | None, readable: Iterable[Path]) -> l
     public = public_directory(data_dir)
     opened = {(data_dir / name).resolve() for name in PASSED}
     return obstacles(wanted, data_dir, opened, [*readable, *(public / part for part in PUBLIC_PARTS)])
+
+
+def _close_way(path: Path) -> None:
+    if path.is_dir() and path.stat().st_uid == os.geteuid():
+        path.chmod(path.stat().st_mode & 0o700)
 
 
 def _open_way(path: Path) -> None:
