@@ -13,7 +13,7 @@ from backend_pool.model import Job, JobDocument
 from proxy.base.errors import BadInput
 from proxy.base.settings import Settings
 from proxy.comfy_json import ComfyJson, dumps
-from proxy.comfy_request import identity, ids, read_command
+from proxy.comfy_request import NotJson, identity, ids, read_command
 from proxy.comfy_shapes import history_entry, queue_item
 from proxy.comfy_stream import entries, response
 from proxy.job_control import Jobs
@@ -90,7 +90,10 @@ class QueueRoutes:
 
     async def interrupt(self, request: Request) -> Response:
         """POST: the sender's running job, or only the one named; others' are never touched."""
-        body = await read_command(request, self.settings)
+        try:
+            body = await read_command(request, self.settings)
+        except NotJson:  # as in ComfyUI; programs press this button with whatever their library sends
+            body = {}
         wanted = body.get("prompt_id")
         await self.jobs.interrupt(identity(request).user_id, [str(wanted)] if wanted else None)
         return Response()

@@ -32,6 +32,10 @@ PARSING: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakK
 """Turns at parsing large bodies; a semaphore belongs to the loop that waits on it."""
 
 
+class NotJson(BadInput):
+    """A body that no parser takes."""
+
+
 def identity(request: Request) -> Identity:
     """The sender; the edge lets nobody unknown through."""
     found = auth.identity(request.scope)
@@ -73,7 +77,7 @@ async def _parsed(body: bytes) -> Any:
     except RecursionError as error:
         raise BadInput("The JSON is nested too deeply.") from error
     except ValueError as error:
-        raise BadInput("The body is not JSON.", str(error)) from error
+        raise NotJson("The body is not JSON.", str(error)) from error
 
 
 def _parse(body: bytes) -> Any:

@@ -116,7 +116,10 @@ async def post_history(request: web.Request) -> web.Response:
 @routes.post("/interrupt")
 async def post_interrupt(request: web.Request) -> web.Response:
     """Stop the running prompt, or only if it is the one named."""
-    body = await json_object(request, empty_allowed=True)
+    try:
+        body = await json_object(request, empty_allowed=True)
+    except web.HTTPBadRequest:  # as in ComfyUI, a body that says nothing is no reason not to stop
+        body = {}
     engine_of(request).queue.interrupt(body.get("prompt_id") or None)
     return web.Response()
 

@@ -129,7 +129,7 @@ async def test_an_interrupt_of_another_job_changes_nothing(comfy: Comfy, client_
     assert frames[-2].kind == "execution_success"
 
 
-@pytest.mark.parametrize("body", [None, b"", b"{}"])
+@pytest.mark.parametrize("body", [None, b"", b"{}", b"no JSON", b"prompt_id=x"])
 async def test_interrupting_nothing_is_fine(comfy: Comfy, body: bytes | None) -> None:
     assert (await comfy.call("POST", "/interrupt", data=body)).status == 200
 

@@ -59,6 +59,11 @@ async def test_lists_are_the_same_in_parts_and_whole(
             assert list(history) == [f"p{number}" for number in range(6)]
             assert history["p0"]["outputs"] == {"1": {"text": [ODD]}} and history["p5"]["prompt"][3]["note"] == TEXT
             assert whole(await browser.get("/queue")) == {"queue_running": [], "queue_pending": []}
+            answer = await browser.get("/api/jobs?sort_order=asc")
+            assert ("content-length" not in answer.headers) is in_parts
+            listed = whole(answer)
+            assert [job["id"] for job in listed["jobs"]] == [f"p{number}" for number in range(6)]
+            assert listed["pagination"] == {"offset": 0, "limit": None, "total": 6, "has_more": False}
 
 
 async def test_empty_lists(tmp_path: Path) -> None:
