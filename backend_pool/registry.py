@@ -106,7 +106,7 @@ class Registry:
 
         def work(s: Session) -> Backend:
             row = _named(s, which)
-            if row.source != "registered":
+            if row.source not in ("registered", "worker"):  # a worker that lives comes back with its next heartbeat
                 raise Conflict(
                     f"Backend {row.name} comes from the server's settings. Disable it, or take it out of them."
                 )

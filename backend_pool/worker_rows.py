@@ -77,6 +77,11 @@ def listing_now(db: Database) -> list[tuple[WorkerToken, list[str]]]:
     return db.read_now(work)
 
 
+def levels_now(db: Database) -> dict[int, str]:
+    """The level of backends that have the pack. Blocking."""
+    return db.read_now(lambda s: {worker.backend_id: "worker pack" for worker in s.exec(select(Worker)).all()})
+
+
 def revoke_now(db: Database, which: str) -> tuple[WorkerToken, list[str]]:
     """Revoke by id, or by a name that one alone has; its backends leave the pool. Raises NotFound, BadInput."""
 

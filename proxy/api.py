@@ -4,7 +4,7 @@ from itertools import groupby
 
 from starlette.routing import Route
 
-from proxy import api_admin, api_me, api_offers
+from proxy import api_admin, api_me, api_offers, api_workers
 from proxy.api_models import (
     BackendChange,
     BackendInfo,
@@ -46,6 +46,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("POST", "/session/stop", "Stop my session", api_me.stop_session, SessionInfo),
     Operation("GET", "/jobs", "My active and latest jobs", api_me.jobs, JobList, query=("limit",)),
     Operation("POST", "/jobs/{id}/cancel", "Cancel my job", api_me.cancel_job, Done),
+    Operation("GET", "/jobs/{id}/log", "The log of my job", api_workers.job_log, api_workers.JobLog),
     Operation("GET", "/pictures", "My finished files", api_me.pictures, PictureList, query=("limit", "before")),
     Operation("GET", "/models", "Models and who has them", api_offers.models, ModelFiles, query=("folder",)),
     Operation("GET", "/tokens", "My API tokens", api_me.tokens, TokenList),
@@ -120,6 +121,12 @@ OPERATIONS: tuple[Operation, ...] = (
         BackendInfo,
         BackendChange,
         admin=True,
+    ),
+    Operation(
+        "POST", "/admin/backends/{id}/free", "Unload a worker's models", api_workers.free_backend, Done, admin=True
+    ),
+    Operation(
+        "POST", "/admin/backends/{id}/restart", "Restart a worker", api_workers.restart_backend, Done, admin=True
     ),
     Operation("DELETE", "/admin/backends/{id}", "Remove a backend", api_admin.remove_backend, Done, admin=True),
     Operation("GET", "/admin/jobs", "The whole queue", api_admin.jobs, JobList, admin=True, query=("limit",)),

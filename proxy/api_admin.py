@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 from pydantic import BaseModel
 
+from backend_pool.member import Level
 from backend_pool.model import Backend
 from backend_pool.pool import Member
 from proxy.accounts import User
@@ -27,6 +28,7 @@ from proxy.api_models import (
     UserInfo,
     UserList,
     UserMade,
+    WorkerInfo,
 )
 from proxy.api_operations import Call
 from proxy.base.backend_url import shown_url
@@ -37,6 +39,9 @@ from proxy.passwords import generate
 from proxy.views import Deps
 
 log = events(__name__)
+
+REMOVABLE = ("registered", "worker")
+"""A worker that still lives comes back with its next heartbeat."""
 
 
 async def users(call: Call) -> BaseModel:
@@ -143,7 +148,7 @@ async def remove_backend(call: Call) -> BaseModel:
     row = next((row for row in await call.deps.registry.listing() if row.id == backend_id), None)
     if row is None:
         raise NotFound("There is no such backend.")
-    if row.source != "registered":
+    if row.source not in REMOVABLE:
         raise Conflict("This backend comes from the server's settings. Disable it here, or take it out of them.")
     await call.deps.registry.remove(backend_id)
     call.deps.pool.wake()
@@ -190,11 +195,14 @@ def backend_info(deps: Deps, row: Backend) -> BackendInfo:
         name=row.name,
         url=shown_url(row.url),
         source=row.source,
+        level=member.level if member else Level.ENGINE if row.source == "engine" else Level.STOCK,
         mode=row.mode,
         health=BackendHealth(member.health) if member else BackendHealth.UNKNOWN,
         error=member.error if member else None,
         job_id=member.job if member else None,
         done=member.done if member else 0,
+        worker=_worker(deps, member),
+        comfyui_version=_version(member),
         device=str(device["name"]) if "name" in device else None,
         vram_total=_bytes(device.get("vram_total")),
         vram_free=_bytes(device.get("vram_free")),
@@ -208,6 +216,22 @@ def _device(member: Member | None) -> dict[str, object]:
     devices = member.stats.get("devices") if member else None
     first = devices[0] if isinstance(devices, list) and devices else None
     return first if isinstance(first, dict) else {}
+
+
+def _worker(deps: Deps, member: Member | None) -> WorkerInfo | None:
+    heard = deps.pool.workers.heard(member.key) if member is not None and deps.pool.workers is not None else None
+    if heard is None:
+        return None
+    beat = heard.beat
+    return WorkerInfo(
+        pack=beat.pack, comfyui=beat.comfyui, torch=beat.torch, gpu=beat.gpu, open=beat.open, shared=heard.shared
+    )
+
+
+def _version(member: Member | None) -> str | None:
+    system = member.stats.get("system") if member else None
+    found = system.get("comfyui_version") if isinstance(system, dict) else None
+    return str(found) if found is not None else None
 
 
 def _bytes(value: object) -> int | None:

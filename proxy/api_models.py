@@ -248,6 +248,17 @@ class BackendHealth(StrEnum):
     UNKNOWN = "unknown"
 
 
+class WorkerInfo(Answer):
+    """What a backend with the worker pack said in its last heartbeat."""
+
+    pack: str
+    comfyui: str
+    torch: str
+    gpu: str
+    open: bool = Field(description="Whether its own pages answer while no job runs.")
+    shared: bool = Field(description="Whether it works in the users' directories, on shared storage.")
+
+
 class BackendInfo(Answer):
     """A backend."""
 
@@ -255,11 +266,14 @@ class BackendInfo(Answer):
     name: str
     url: str
     source: str
+    level: str = Field(description="stock, worker pack or engine.")
     mode: BackendMode
     health: BackendHealth
     error: str | None
     job_id: int | None = Field(description="The job it carries.")
     done: int = Field(description="Jobs ended on it since this server started.")
+    worker: WorkerInfo | None
+    comfyui_version: str | None
     device: str | None
     vram_total: int | None
     vram_free: int | None

@@ -8,10 +8,10 @@ import typer
 from proxy import bench_forward, bench_jobs
 
 
-def run_bench(*, jobs: int, backend: str | None, forward_seconds: float) -> None:
+def run_bench(*, jobs: int, backend: str | None, forward_seconds: float, pack: bool = False) -> None:
     """Run and print both parts. Raises Unavailable when something does not start."""
     typer.echo(f"Jobs: {jobs} each way, one at a time, taking turns ({backend or 'embedded engine'})")
-    typer.echo(bench_jobs.report(asyncio.run(bench_jobs.measure(jobs, backend))))
+    typer.echo(bench_jobs.report(asyncio.run(bench_jobs.measure(jobs, backend, pack=pack))))
     if forward_seconds > 0:
         chp = shutil.which("configurable-http-proxy")
         typer.echo(

@@ -20,6 +20,8 @@ from typing import Any
 
 import aiohttp
 
+from backend_pool.worker_pack.config import Config, save
+from backend_pool.worker_rows import create_now as create_worker_token
 from proxy.accounts import add_now
 from proxy.base.clock import monotonic_s
 from proxy.base.database import Database, sqlite_url
@@ -66,30 +68,34 @@ def trivial_prompt(number: int) -> dict[str, Any]:
     }
 
 
-async def measure(jobs: int, backend: str | None) -> list[Series]:
-    """`jobs` jobs each way, one after the other, the ways taking turns."""
-    async with _server(backend) as (direct, through):
-        series = [Series("direct"), Series("through the cluster")]
-        async with contextlib.AsyncExitStack() as stack:
-            lanes = [await stack.enter_async_context(_lane(target)) for target in (direct, through)]
-            for number in range(jobs + WARM_UP):
-                for way, lane in zip(series, lanes, strict=True):
-                    took_ms = await lane.job(trivial_prompt(2 * number + (way is series[1]) + 1))
-                    if number >= WARM_UP:
-                        way.times_ms.append(took_ms)
+async def measure(jobs: int, backend: str | None, *, pack: bool = False) -> list[Series]:
+    """`jobs` jobs each way, one after the other, the ways taking turns; `pack` adds engines with the worker pack."""
+    async with contextlib.AsyncExitStack() as stack:
+        direct, through = await stack.enter_async_context(_server(backend))
+        ways = {"direct": direct, "through the cluster": through}
+        for name, shared in (("worker pack, sent", False), ("worker pack, shared", True)) if pack else ():
+            ways[name] = await stack.enter_async_context(_worker_server(shared))
+        series = [Series(name) for name in ways]
+        lanes = [await stack.enter_async_context(_lane(target)) for target in ways.values()]
+        for number in range(jobs + WARM_UP):
+            for place, (way, lane) in enumerate(zip(series, lanes, strict=True), start=1):
+                took_ms = await lane.job(trivial_prompt(len(ways) * number + place))
+                if number >= WARM_UP:
+                    way.times_ms.append(took_ms)
     return series
 
 
 def report(series: list[Series]) -> str:
     """The table."""
-    direct, through = series
-    lines = [f"{'job time':<22}{'p50 ms':>9}{'p95 ms':>9}"]
-    lines += [f"{way.name:<22}{way.median:>9.1f}{way.quantile(0.95):>9.1f}" for way in series]
-    added = (through.median - direct.median, through.quantile(0.95) - direct.quantile(0.95))
-    lines.append(f"{'added':<22}{added[0]:>9.1f}{added[1]:>9.1f}")
-    lines.append(
-        f"{'ratio':<22}{through.median / direct.median:>9.2f}{through.quantile(0.95) / direct.quantile(0.95):>9.2f}"
-    )
+    direct, *others = series
+    lines = [f"{'job time':<22}{'p50 ms':>9}{'p95 ms':>9}{'added':>9}{'added':>9}{'ratio':>9}{'ratio':>9}"]
+    lines.append(f"{direct.name:<22}{direct.median:>9.1f}{direct.quantile(0.95):>9.1f}")
+    for way in others:
+        at = ((way.median, direct.median), (way.quantile(0.95), direct.quantile(0.95)))
+        times = "".join(f"{through:>9.1f}" for through, _ in at)
+        added = "".join(f"{through - alone:>9.1f}" for through, alone in at)
+        ratio = "".join(f"{through / alone:>9.2f}" for through, alone in at)
+        lines.append(f"{way.name:<22}{times}{added}{ratio}")
     return "\n".join(lines)
 
 
@@ -157,6 +163,47 @@ async def _server(backend: str | None) -> AsyncIterator[tuple[Target, Target]]:
             await asyncio.to_thread(process.wait, 60)
 
 
+@asynccontextmanager
+async def _worker_server(shared: bool) -> AsyncIterator[Target]:
+    """A server whose one backend is an engine with the worker pack, which has registered itself."""
+    with tempfile.TemporaryDirectory(prefix="comfy-bench-") as folder:
+        data_dir, settings = Path(folder) / "data", Path(folder) / "pack.json"
+        command = [sys.executable, "-m", "proxy", "up", "--port", "0", "--data-dir", str(data_dir), "--engines", "0"]
+        process = await asyncio.to_thread(_start, command, Path(folder) / "log")
+        engine: subprocess.Popen[bytes] | None = None
+        try:
+            url = await asyncio.wait_for(asyncio.to_thread(_ready, process), START_TIMEOUT_S)
+            token, worker_token = await asyncio.to_thread(_tokens, data_dir)
+            users = str((data_dir / "users").resolve()) if shared else None
+            save(settings, Config(url, worker_token, "bench-worker", "bench", shared_data=users))
+            command = [sys.executable, "-m", "backend_pool.engine", "--base-dir", f"{folder}/engine"]
+            engine = await asyncio.to_thread(
+                _start, [*command, "--worker-pack", str(settings)], Path(folder) / "engine.log"
+            )
+            through = Target(url, {"Authorization": f"Bearer {token}"})
+            await _until_checked(through)
+            await _until_worker(through, shared)
+            yield through
+        finally:
+            for started in (engine, process):
+                if started is not None:
+                    started.terminate()
+                    await asyncio.to_thread(started.wait, 60)
+
+
+def _tokens(data_dir: Path) -> tuple[str, str]:
+    db = Database(sqlite_url(data_dir / "cluster.db"))
+    try:
+        return _user_token(db), create_worker_token(db, USER)
+    finally:
+        db.close()
+
+
+def _user_token(db: Database) -> str:
+    add_now(db, USER, new_id(), is_admin=True)  # who asks whether a worker is there
+    return create_now(db, USER, USER)
+
+
 def _start(command: list[str], log_path: Path) -> "subprocess.Popen[bytes]":
     with log_path.open("wb") as log:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL)
@@ -173,8 +220,7 @@ def _ready(process: "subprocess.Popen[bytes]") -> str:
 def _token(data_dir: Path) -> str:
     db = Database(sqlite_url(data_dir / "cluster.db"))
     try:
-        add_now(db, USER, new_id())
-        return create_now(db, USER, USER)
+        return _user_token(db)
     finally:
         db.close()
 
@@ -187,4 +233,16 @@ async def _until_checked(target: Target) -> None:
                 async with http.get(f"{target.url}/object_info/EmptyImage") as response:
                     if await response.json():
                         return
+                await asyncio.sleep(0.1)
+
+
+async def _until_worker(target: Target, shared: bool) -> None:
+    """Wait until the worker is known as one; its second heartbeat proves that it sees the users' directories."""
+    async with aiohttp.ClientSession(headers=target.headers, trust_env=False) as http:
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while True:
+                async with http.get(f"{target.url}/cluster/api/v1/admin/backends") as response:
+                    found = (await response.json())["backends"]
+                if any((one["worker"] or {}).get("shared") is shared for one in found):
+                    return
                 await asyncio.sleep(0.1)

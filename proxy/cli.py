@@ -12,6 +12,7 @@ import typer
 from proxy.base import logs
 from proxy.base.errors import ClusterError, ConfigError
 from proxy.cli_data import Common, ConfigOption, DataDirOption, database, settings_of
+from proxy.cli_pack import pack_app
 from proxy.cli_pool import backend_app, session_app
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app.add_typer(user_app, name="user")
 app.add_typer(token_app, name="token")
 app.add_typer(backend_app, name="backend")
 app.add_typer(session_app, name="session")
+app.add_typer(pack_app, name="worker-pack")
 
 
 @app.callback()
@@ -188,11 +190,12 @@ def bench(
     jobs: Annotated[int, typer.Option(min=1, help="Jobs measured each way.")] = 100,
     backend: Annotated[str | None, typer.Option(help="URL of a ComfyUI to measure with; default: an engine.")] = None,
     forward_seconds: Annotated[float, typer.Option(min=0, help="Length of the forwarding part per proxy.")] = 12.0,
+    pack: Annotated[bool, typer.Option("--pack", help="Also through an engine with the worker pack.")] = False,
 ) -> None:
     """Measure what a job and a forwarded request cost here, as ratios within one run. Starts its own server."""
     from proxy.bench import run_bench
 
-    run_bench(jobs=jobs, backend=backend, forward_seconds=forward_seconds)
+    run_bench(jobs=jobs, backend=backend, forward_seconds=forward_seconds, pack=pack)
 
 
 def main() -> NoReturn:

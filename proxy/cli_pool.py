@@ -34,12 +34,15 @@ def backend_add(
 
 @backend_app.command("list")
 def backend_list(context: typer.Context) -> None:
-    """All registered backends: id, name, URL, mode, source."""
+    """All registered backends: id, name, URL, mode, source, level."""
     from backend_pool.registry import Registry
+    from backend_pool.worker_rows import levels_now
 
     with database(settings_of(context)) as db:
+        levels = levels_now(db)
         for row in Registry(db).listing_now():
-            typer.echo("\t".join([str(row.id), row.name, shown_url(row.url), row.mode.value, row.source]))
+            level = levels.get(row.id or 0, "engine" if row.source == "engine" else "stock")
+            typer.echo("\t".join([str(row.id), row.name, shown_url(row.url), row.mode.value, row.source, level]))
 
 
 @backend_app.command("remove")
