@@ -22,8 +22,8 @@ from proxy.base.errors import ClusterError
 from proxy.base.settings import ENV_PREFIX, Settings
 from proxy.doctor_network import ask
 from proxy.doctor_runtime import look_at_runtime
+from proxy.doctor_sandbox import sandbox
 from proxy.finding import Finding, bad, note
-from user_sessions.policy import foreseen, policy_of
 from user_sessions.run_dir import fits
 
 GIB = 1 << 30
@@ -48,7 +48,7 @@ def examine(settings: Settings, config: Path | None = None) -> list[Finding]:
     def about_settings(settings: Settings) -> Iterator[Finding]:
         yield from _settings(settings, config)
 
-    checks: list[Check] = [about_settings, _python, _data_dir, _database, _sandbox, _sessions, _frontend, _machine]
+    checks: list[Check] = [about_settings, _python, _data_dir, _database, sandbox, _sessions, _frontend, _machine]
     findings = [finding for check in checks for finding in _tried(check, settings)]
     return findings + asyncio.run(ask(settings))
 
@@ -129,15 +129,6 @@ def _database(settings: Settings) -> Iterator[Finding]:
         yield bad("database", f"{path} is damaged ({damage}): restore a copy")
     else:
         yield Finding("database", f"SQLite {version}, journal {mode}, {path.stat().st_size / MIB:.1f} MiB")
-
-
-def _sandbox(settings: Settings) -> Iterator[Finding]:
-    policy = policy_of(settings, settings.runtime)
-    for layer in foreseen(policy, settings.data_dir):
-        if layer.active:
-            yield Finding("sandbox", f"{layer.name}: {layer.detail}")
-        else:
-            yield note("sandbox", f"no {layer.name}: {layer.detail}")
 
 
 def _sessions(settings: Settings) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ from proxy.base.schema import state_of
 from proxy.base.settings import Settings
 from proxy.data_dir import held
 from proxy.doctor_runtime import look_at_host
+from proxy.doctor_sandbox import within_reach
 from proxy.finding import Finding, bad, note
 from user_sessions.run_dir import fits, host_socket
 from user_sessions.spawner import HostSpawner
@@ -38,6 +39,7 @@ async def ask(settings: Settings) -> list[Finding]:
             _port(settings, client), _host(settings), asyncio.gather(*(_backend(row, client) for row in rows))
         )
     found = [*schema, port, *host, *(finding for some in backends for finding in some)]
+    found += within_reach(settings, rows)
     if not rows and settings.engines is None:
         found.append(note("backends", "none is registered: an embedded engine will draw. Add one: backend add URL"))
     return found
