@@ -36,13 +36,14 @@ LIMITS = {"try_write_too_large_a_file", "try_take_too_much_memory", "try_start_t
 # The last needs a capability that containers lack.
 NEVER_WORKS = LIMITS | {"try_connect_an_inherited_socket", "try_raise_my_limits"}
 FOR_ROOT = {
+    "try_plant_compiled_code", "try_plant_code_in_the_standard_library", "try_plant_a_site_file",  # often root's
     "try_become_root", "try_become_another_user", "try_join_a_group", "try_make_a_mount_namespace", "try_mount",
     "try_make_a_device", "try_change_root", "try_write_kernel_settings",
     "try_make_a_packet_socket", "try_take_a_descriptor_of_the_zygote", "try_make_a_user_namespace",
     "try_trace_another_session", "try_read_the_memory_of_another_session", "try_read_the_memory_of_the_server",
     "try_read_the_memory_of_the_zygote", "try_copy_the_memory_of_the_server", "try_read_anothers_environment",
 }  # fmt: skip
-"""What a hardened machine refuses to an ordinary user anyway."""
+"""What a hardened machine, or one whose Python is root's, refuses to an ordinary user anyway."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=list(MODES))

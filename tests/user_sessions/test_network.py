@@ -40,16 +40,6 @@ async def test_only_the_named_ports_are_within_reach(place: Path) -> None:
             assert (await ask(spec, "environment"))["ok"]["RES_OPTIONS"] == "use-vc"
 
 
-@whole
-async def test_without_network_no_port_is(place: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        async with open_studio(place, session_network="off", session_network_ports=[port]) as studio:
-            spec = make_spec(studio.settings, "ann")
-            await studio.spawner.start(spec)
-            assert (await ask(spec, "connect_tcp", port=port))["error"] in DENIED
-
-
 def test_network_and_programs_are_for_the_runtime_that_needs_them(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("user_sessions.policy.keeps_to_ports", lambda: True)
     settings = make_settings(place, port=443)

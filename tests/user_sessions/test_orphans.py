@@ -2,15 +2,25 @@
 
 import os
 import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from proxy.base.processes import start_time
-from tests.user_sessions.studio import Studio, ask, gone, make_spec
+from tests.user_sessions.studio import Studio, ask, gone, make_spec, open_studio
+
+
+@pytest.fixture
+async def bare(place: Path) -> AsyncIterator[Studio]:
+    """Without control groups, which would end them too."""
+    async with open_studio(place, session_cgroup="off") as studio:
+        yield studio
 
 
 @pytest.mark.parametrize("end", ["stopped", "killed"])
-async def test_a_daemon_of_a_session_ends_with_it(studio: Studio, end: str) -> None:
+async def test_a_daemon_of_a_session_ends_with_it(bare: Studio, end: str) -> None:
+    studio = bare
     mallory, ann = make_spec(studio.settings, "mallory"), make_spec(studio.settings, "ann")
     await studio.spawner.start(ann)
     await studio.spawner.start(mallory)

@@ -376,7 +376,8 @@ def try_become_root(_facts: Facts) -> object:
 
 
 def try_become_another_user(facts: Facts) -> object:
-    uid = facts["ann"]["uid"] or 12345  # with a shared id there is nobody else to become
+    anns = facts["ann"]["uid"]
+    uid = anns if anns != os.getuid() else os.getuid() + 1  # with a shared id she is nobody else
     pid = os.fork()  # in a process of its own, which never comes back from it
     if pid == 0:
         code = 0
