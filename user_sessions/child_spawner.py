@@ -21,7 +21,7 @@ from proxy.base.logs import events
 from proxy.base.processes import spawn, start_time
 from user_sessions.confinement import Confinement
 from user_sessions.directories import failures, make_private
-from user_sessions.memory import memory_of
+from user_sessions.memory import Gauge
 from user_sessions.report import Refresh, Report
 from user_sessions.runtime import SessionSpec
 from user_sessions.runtimes import program
@@ -67,6 +67,7 @@ class ChildSpawner:
     ) -> None:
         self._records = run / "children"
         self._marker = self._records / "refreshed"
+        self._gauge = Gauge()
         self._orders = {"runtime": runtime, "options": dict(options), "confinement": confinement.to_json()}
         self._program = program(runtime, options)
         self._start_timeout_s = start_timeout_s
@@ -120,7 +121,9 @@ class ChildSpawner:
         polls = [poll for path in names if (poll := await self.poll(path.stem)).state == "running"]
         if not memory:
             return polls
-        return await asyncio.to_thread(lambda: [replace(poll, memory=memory_of(poll.pid or 0)) for poll in polls])
+        pids = {poll.session_id: poll.pid for poll in polls if poll.pid}
+        figures = await asyncio.to_thread(self._gauge.look, pids)
+        return [replace(poll, memory=figures.get(poll.session_id)) for poll in polls]
 
     async def refresh(self, by: str) -> Refresh:
         """See Spawner. Every start is a fresh one here: nothing to prepare, only to be remembered."""

@@ -8,7 +8,7 @@ import asyncio
 import hmac
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import Any
 
@@ -16,7 +16,7 @@ from aiohttp import web
 
 from proxy.base.errors import BadInput, ClusterError, Forbidden
 from proxy.base.logs import events
-from user_sessions.memory import memory_of
+from user_sessions.memory import Gauge
 from user_sessions.refresher import Refresher
 from user_sessions.report import Report
 from user_sessions.roster import Entry, Roster
@@ -42,6 +42,7 @@ class HostApi:
     refresher: Refresher
     shut_down: Callable[[], None]
     sandbox: tuple[dict[str, Any], ...]
+    gauge: Gauge = field(default_factory=Gauge)
 
     def app(self) -> web.Application:
         """The application to serve on the control socket."""
@@ -88,7 +89,9 @@ class HostApi:
         """Every running session: complete, so that one missing here does not run. `?memory` adds what each takes."""
         views = [self._view(entry) for entry in self.roster.running()]
         if "memory" in request.query:
-            views = await asyncio.to_thread(_with_memory, views)
+            pids = {view["session_id"]: view["pid"] for view in views if view["pid"]}
+            memory = await asyncio.to_thread(self.gauge.look, pids)
+            views = [view | {"memory": memory.get(view["session_id"])} for view in views]
         return web.json_response({"host": self.host_id, "sessions": views})
 
     async def start(self, request: web.Request) -> web.Response:
@@ -149,7 +152,3 @@ class HostApi:
                 return web.json_response(ClusterError("The session host failed. Its log says why.").body(), status=500)
 
         return guard
-
-
-def _with_memory(views: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [view | {"memory": memory_of(view["pid"]) if view["pid"] else None} for view in views]

@@ -3,8 +3,11 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.user_sessions.studio import Studio, open_studio, refreshed, until
 from tests.user_sessions.test_controller import ANN, BOB, nobody, reconciler
+from user_sessions import memory
 from user_sessions.report import Report
 
 
@@ -63,7 +66,7 @@ async def test_used_ones_stay(place: Path) -> None:
 
         async def moved() -> bool:
             await loop.turn(lambda: {1}, lambda: {2})
-            return not (await outdated(studio))[3]
+            return not (await outdated(studio))[3] and studio.sessions.address(3) is not None
 
         await until(moved)
         assert await outdated(studio) == {1: True, 2: True, 3: False}
@@ -101,3 +104,30 @@ async def test_memory_is_told_when_asked(studio: Studio) -> None:
     await studio.sessions.stop(BOB)
     ann, bob = await studio.sessions.listing(memory=True)
     assert ann.memory is not None and ann.memory > 1 << 20 and bob.memory is None
+
+
+def test_figures_are_kept_and_one_look_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    taken: list[int] = []
+
+    def slow(pid: int) -> int:
+        nonlocal now
+        now += 0.06
+        taken.append(pid)
+        return pid * 10
+
+    monkeypatch.setattr(memory, "monotonic_s", lambda: now)
+    monkeypatch.setattr(memory, "memory_of", slow)
+    gauge = memory.Gauge()
+    pids = {"a": 1, "b": 2, "c": 3}
+    assert gauge.look(pids) == {"a": 10, "b": 20, "c": None}  # the budget was spent
+    assert gauge.look(pids) == {"a": 10, "b": 20, "c": 30}
+    gauge.look(pids)
+    assert taken == [1, 2, 3]
+    now += memory.KEPT_S
+    assert gauge.look({"c": 3, "a": 1}) == {"a": 10, "c": 30}
+    assert taken == [1, 2, 3, 1, 3]
+
+
+def test_a_process_that_is_gone_takes_nothing() -> None:
+    assert memory.memory_of(2**30) is None
