@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from proxy.base.clock import now_ms
+from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.errors import Conflict, Unavailable
 from proxy.base.log_file import tail
 from proxy.base.logs import events
@@ -120,6 +120,9 @@ class Roster:
         if entry is None or entry.exited:
             return entry
         entry.stopping = True
+        if entry.zygote is None:  # it waits for one to be warm, which may take minutes
+            self._ended(entry, None, "The session was stopped before it began.")
+            return entry
         for number, wait_s in ((signal.SIGTERM, self._stop_timeout_s), (signal.SIGKILL, KILL_TIMEOUT_S)):
             self._signal(entry, number)
             with contextlib.suppress(TimeoutError):
@@ -180,10 +183,14 @@ class Roster:
     async def _fork(self, entry: Entry, spec: SessionSpec) -> None:
         assert self.zygotes is not None
         error = ""
+        deadline = monotonic_s() + self._start_timeout_s
         for _ in range(FORK_ATTEMPTS):
             try:
-                entry.zygote = await self.zygotes.warm(self._start_timeout_s)
-                await entry.zygote.fork(spec)
+                zygote = await self.zygotes.warm(deadline - monotonic_s())
+                if entry.exited:  # nobody wants it any more
+                    return
+                entry.zygote = zygote
+                await zygote.fork(spec)
                 return
             except Unavailable as failure:
                 error = failure.message

@@ -96,7 +96,7 @@ class Zygotes:
                     await asyncio.sleep(0.02)
         pack = self.current.importing if self.current else ""
         doing = f" It loads the custom nodes of {pack}." if pack else ""
-        raise Unavailable(f"The session host was not ready within {timeout_s:g} s.{doing} Try again in a moment.")
+        raise Unavailable(f"The session host is not ready yet.{doing} Try again in a moment.")
 
     async def refresh(self, timeout_s: float) -> ZygoteProcess:
         """Warm a new one beside the current one, then fork from the new one. Raises Unavailable; the old one stays."""

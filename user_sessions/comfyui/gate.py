@@ -1,7 +1,7 @@
-"""The door of a ComfyUI session: only its proxy comes in, and no prompt is taken here.
+"""The door of a ComfyUI session: only its proxy comes in, no prompt is taken, no file of the user's runs as a page.
 
-Both are middlewares around all of ComfyUI's routes, those of custom nodes included. The proxy owns prompts and their
-queue; a session has nothing that would run one.
+Middlewares around all of ComfyUI's routes, those of custom nodes included. The proxy owns prompts and their queue; a
+session has nothing that would run one.
 """
 
 from collections.abc import Awaitable, Callable
@@ -10,31 +10,30 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from proxy.base.errors import ClusterError, error_body
+from user_sessions.light.files import HARMLESS
 from user_sessions.light.secret import only_with
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 PROMPTS = frozenset({"/prompt", "/api/prompt"})
-HASHED_ASSETS = "/assets/"
-YEAR = "public, max-age=31536000, immutable"
+VIEWS = frozenset({"/view", "/api/view"})
 
 
-def guard(app: web.Application, secret: str) -> None:
-    """Put both around the application; before it starts."""
-    app.middlewares.insert(0, no_prompts)
-    app.middlewares.insert(0, _answering(only_with(secret)))
+def guard(app: web.Application, secret: str, *inner: Middleware) -> None:
+    """Put them around the application, and `inner` inside; before it starts."""
+    app.middlewares[:0] = [_answering(only_with(secret)), no_prompts, *inner]
 
 
 @web.middleware
 async def no_prompts(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse prompts in ComfyUI's own form; keep the frontend's hashed files for good."""
+    """Refuse prompts in ComfyUI's own form; keep a user's SVG from running scripts in our origin."""
     if request.method == "POST" and request.path in PROMPTS:
         message = "This session runs no prompts: they go to the server's queue."
         body = error_body("prompt_refused", message) | {"node_errors": {}}
         return web.json_response(body, status=403)
     response = await handler(request)
-    if request.path.startswith(HASHED_ASSETS) and response.status in (200, 206, 304):
-        response.headers["Cache-Control"] = YEAR  # ComfyUI has the browser ask for each of them at every load
+    if request.path in VIEWS and not response.prepared:
+        response.headers.update(HARMLESS)
     return response
 
 

@@ -34,6 +34,11 @@ class Options:
         return self.data / "public"
 
     @property
+    def frontend_cache(self) -> Path:
+        """Compressed copies of the frontend's files, shared with the light runtime."""
+        return self.data / "cache" / "frontend"
+
+    @property
     def scratch(self) -> Path:
         """Stands for a user's directories while no user's session exists."""
         return self.data / "cache" / "comfyui"

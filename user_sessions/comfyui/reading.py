@@ -26,6 +26,7 @@ def readable(options: Options, hooks: Hooks) -> tuple[Path, ...]:
             log.warning("a path stays closed to sessions: the data directory lies in it", path=path)
         elif not real.is_relative_to(data) and real.exists():
             kept |= {path, real}
+    kept.add(options.frontend_cache)
     return tuple(sorted(kept))
 
 

@@ -18,12 +18,14 @@ from proxy.base.logs import events
 from user_sessions.comfyui import hooks
 from user_sessions.comfyui.adopt import Copied, adopt, copied_paths
 from user_sessions.comfyui.command_line import Places, scratch_places, user_places
+from user_sessions.comfyui.frontend import compress, find_frontend, serving
 from user_sessions.comfyui.gate import guard
 from user_sessions.comfyui.options import Options
 from user_sessions.comfyui.packs import Packs
 from user_sessions.comfyui.reading import readable
 from user_sessions.comfyui.user_nodes import load_user_nodes
 from user_sessions.comfyui.warm import Warm, warm_up
+from user_sessions.light.assets import Frontend
 from user_sessions.report import FailedNode
 from user_sessions.runtime import SessionSpec
 from user_sessions.sandbox import OWN_NODES
@@ -47,6 +49,7 @@ class ComfyRuntime:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._warm: Warm | None = None
+        self._frontend: Frontend | None = None
         self._copied: list[Copied] = []
         self.failed_nodes: list[FailedNode] = []
 
@@ -60,6 +63,8 @@ class ComfyRuntime:
         hooks.check_forkable(warm.hooks)
         hooks.check_cuda()
         self._copied = copied_paths(warm, sys.modules)
+        if self._frontend is not None:
+            compress(self._frontend, self._options.frontend_cache)
 
     def warm_alone(self, spec: SessionSpec) -> None:
         """See ImportsPacks."""
@@ -89,7 +94,7 @@ class ComfyRuntime:
             )
         if not warm.routes_added:
             server.add_routes()
-        guard(server.app, spec.secret)
+        guard(server.app, spec.secret, *([serving(self._frontend)] if self._frontend else []))
         await server.setup()
         runner = web.AppRunner(
             server.app,
@@ -113,6 +118,7 @@ class ComfyRuntime:
         packs = Packs(options.import_timeout_s, frozenset(options.excluded), importing)
         self._warm = warm_up(options, places, packs, hold_routes=options.user_nodes)
         self.failed_nodes = list(packs.failed.values())
+        self._frontend = find_frontend(self._warm.server, self._warm.frontend_version, options.frontend_cache)
         return self._warm
 
 

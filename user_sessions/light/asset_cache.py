@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from proxy.base.processes import Daemon, start_time
@@ -77,12 +77,12 @@ def build(root: Path, cache: Path, name: str, wanted: Callable[[], bool] = lambd
         shutil.rmtree(work, ignore_errors=True)
 
 
-def start_build(root: Path, cache: Path, name: str) -> None:
+def start_build(root: Path, cache: Path, name: str, program: Sequence[str] = (sys.executable, "-m")) -> None:
     """Build in the background; returns once that process lives by itself. Raises OSError or SubprocessError.
 
     It ends early when the calling process ends, and is no child of it: a zygote reaps sessions, nothing else.
     """
-    command = [sys.executable, "-m", __name__, str(root), str(cache), name, "--for-pid", str(os.getpid())]
+    command = [*program, __name__, str(root), str(cache), name, "--for-pid", str(os.getpid())]
     subprocess.run(command, check=True, timeout=START_TIMEOUT_S, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 

@@ -92,9 +92,16 @@ class Frontend:
         return [web.get("/{path:.*}", self._get)]
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
-        asset = self._table.get(request.match_info["path"])
-        if asset is None:
+        answer = self.answer(request.match_info["path"], request)
+        if answer is None:
             raise web.HTTPNotFound
+        return answer
+
+    def answer(self, name: str, request: web.Request) -> web.StreamResponse | None:
+        """The file of that name as this request wants it; None for one that is not in the table."""
+        asset = self._table.get(name)
+        if asset is None:
+            return None
         headers: dict[str, str] = {hdrs.CONTENT_TYPE: asset.content_type, hdrs.CACHE_CONTROL: asset.cache_control}
         if asset.packed is None:
             return RangedFile(asset.path, headers)

@@ -129,6 +129,7 @@ class PromptServer:
         self.app = web.Application(client_max_size=round(args.max_upload_size * 1024 * 1024))
         self.routes = routes = web.RouteTableDef()
         self.client_session = None
+        self.web_root = os.path.join(folder_paths.base, "web")
 
         @routes.get("/")
         async def root(request):
@@ -254,6 +255,8 @@ FILES = {
     "comfy/cli_args.py": CLI_ARGS,
     "app/logger.py": LOGGER,
     "alembic_db/versions/0001_assets.py": "",
+    "web/index.html": "<title>the frontend's</title>",
+    "web/assets/app-12345678.js": "const answer = 42;\n" * 200,
 }
 
 

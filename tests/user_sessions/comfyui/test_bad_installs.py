@@ -1,5 +1,6 @@
 """Packs and installs that fail: none takes the sessions of others down, and each says why."""
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from proxy.base.errors import Unavailable
 from tests.user_sessions.comfyui.double import add_pack, make_double
 from tests.user_sessions.comfyui.studio import answer, double_studio
-from tests.user_sessions.studio import make_settings, make_spec, refreshed
+from tests.user_sessions.studio import WAIT_S, Studio, make_settings, make_spec, refreshed, until
 from tests.user_sessions.test_light_end_to_end import fetch
 from user_sessions.children import Children
 from user_sessions.host_process import HostProcess
@@ -117,3 +118,29 @@ async def test_another_install_is_another_host(place: Path) -> None:
         await HostProcess(studio.settings.model_copy(update={"comfyui": other})).ensure()
         health = await studio.health()
         assert health["pid"] != old and health["options"]["version"] == "0.9.9"
+
+
+async def test_a_start_that_waits_for_a_slow_import_can_be_stopped(place: Path) -> None:
+    double = make_double(place / "ComfyUI")
+    add_pack(double / "custom_nodes", "slow_one", "import time\ntime.sleep(60)")
+    async with double_studio(place, double, session_start_timeout_s=2.0) as studio:
+
+        async def importing() -> bool:
+            return bool((await studio.health())["zygote"]["importing"] == "slow_one")
+
+        await until(importing)
+        with pytest.raises(Unavailable, match="custom nodes of slow_one"):
+            await studio.sessions.ensure(1, "ann")
+        assert await studio.spawner.listing() == []
+        spec = make_spec(studio.settings, "bob")
+        with pytest.raises(Unavailable, match="stopped before it began"):
+            async with asyncio.timeout(WAIT_S):
+                await asyncio.gather(studio.spawner.start(spec), stopped_once_known(studio, spec.session_id))
+
+
+async def stopped_once_known(studio: Studio, session_id: str) -> None:
+    async def known() -> bool:
+        return (await studio.spawner.poll(session_id)).state == "running"
+
+    await until(known)
+    await studio.spawner.stop(session_id)

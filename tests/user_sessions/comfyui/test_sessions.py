@@ -1,12 +1,17 @@
 """Sessions forked from an imported ComfyUI (its stand-in): whose directories, whose log, and what is refused."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+
+import aiohttp
 
 from tests.user_sessions.comfyui.double import add_pack, make_double
 from tests.user_sessions.comfyui.studio import answer, double_studio
-from tests.user_sessions.studio import refreshed
+from tests.user_sessions.studio import refreshed, until
 from tests.user_sessions.test_light_end_to_end import fetch
+from user_sessions.live import Address
+from user_sessions.runtime import SECRET_HEADER
 
 WITH_ROUTE = """
 import folder_paths
@@ -88,6 +93,34 @@ async def test_shared_packs_bring_routes_and_scripts(place: Path) -> None:
         assert (await refreshed(studio.spawner)).state == "done"
         assert (await fetch(ann, "GET", "/newer"))[0] == 404
         assert await answer(await studio.sessions.restart(1, "ann"), "/newer")
+
+
+async def test_the_frontend_goes_out_compressed_and_is_kept(place: Path) -> None:
+    async with double_studio(place) as studio:
+        ann = await studio.sessions.ensure(1, "ann")
+        path = "/assets/app-12345678.js"
+
+        async def packed() -> bool:
+            headers = await headers_of(ann, path)
+            assert "immutable" in headers["Cache-Control"]
+            return headers.get("Content-Encoding") == "gzip"
+
+        await until(packed)  # in the background, by a process of its own
+        assert b"double" in (await fetch(ann, "GET", "/"))[1]  # pages are ComfyUI's
+        assert (await fetch(ann, "GET", path, secret="x"))[0] == 403
+        assert (await fetch(ann, "GET", "/assets/%2e%2e/index.html"))[0] == 404
+
+
+async def headers_of(address: Address, path: str) -> Mapping[str, str]:
+    """The headers of an answer to a browser."""
+    headers = {SECRET_HEADER: address.secret, "Accept-Encoding": "gzip"}
+    connector = aiohttp.UnixConnector(str(address.socket))
+    async with (
+        aiohttp.ClientSession(connector=connector, headers=headers) as client,
+        client.get(f"http://session{path}") as response,
+    ):
+        assert response.status == 200
+        return response.headers
 
 
 async def test_a_users_own_packs_are_theirs_alone(place: Path) -> None:
