@@ -174,9 +174,8 @@ class PackFiles(JobFiles):
         await self._worker.forget(self._id)
 
     async def _look(self) -> None:
-        """What there is to fetch now: nothing on shared storage. A file may be listed while it is being written."""
-        listed = [] if self._folder is not None else await self._worker.files(self._id)
-        self._listed = [written(entry) for entry in listed]
+        """What there is to fetch now: on shared storage what went astray. A file may be listed while it is written."""
+        self._listed = [written(entry) for entry in await self._worker.files(self._id)]
 
     def _named(self, ui: Any) -> list[Written]:
         """Files whose names stand in the output, in whatever form."""
@@ -222,7 +221,7 @@ class PackFiles(JobFiles):
 
     async def _save(self, file: Written) -> Path:
         root, size = self._owner.dirs.root(file.ref.type), 0
-        async with self._worker.file(self._id, file.path, file.begin) as response:
+        async with self._worker.file(self._id, file.path, file.begin, file.stray) as response:
             path, out = await asyncio.to_thread(create_incoming, root, f"{self._key}0")
             try:
                 async for chunk in response.content.iter_chunked(CHUNK):

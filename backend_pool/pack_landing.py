@@ -36,6 +36,8 @@ class Written:
     begin: int
     known: bool
     """Whether the user had a file of that name when the job began."""
+    stray: bool = False
+    """Whether it lies in the worker's own directories, where a node that asked for them too early wrote it."""
 
 
 def written(entry: JsonDict) -> Written:
@@ -50,7 +52,8 @@ def written(entry: JsonDict) -> Written:
     if not all(isinstance(number, int) and number >= 0 for number in numbers):
         raise FileGone(f"The worker did not say what the file {path} is")
     size, mtime_ns, begin = (int(number or 0) for number in numbers)
-    return Written(FileRef(name.name, subfolder, kind), path, size, mtime_ns, begin, entry.get("known") is True)
+    known, stray = (entry.get(key) is True for key in ("known", "stray"))
+    return Written(FileRef(name.name, subfolder, kind), path, size, mtime_ns, begin, known, stray)
 
 
 class Lander:

@@ -75,9 +75,10 @@ class WorkerClient:
         return [entry for entry in answer["files"] if isinstance(entry, dict)]
 
     @asynccontextmanager
-    async def file(self, job: str, path: str, begin: int) -> AsyncIterator[ClientResponse]:
+    async def file(self, job: str, path: str, begin: int, stray: bool = False) -> AsyncIterator[ClientResponse]:
         """One of them as a stream, from a byte on. FileGone for a 4xx, BackendBroken for a 5xx."""
         query, timeout = {"path": path, "from": str(begin)}, self._client.transfer_timeout()
+        query |= {"stray": "1"} if stray else {}
         url = f"{PREFIX}/jobs/{quote(job, safe='')}/file"
         async with self._client.call("GET", url, params=query, timeout=timeout) as response:
             if response.status >= 500:

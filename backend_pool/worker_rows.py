@@ -96,6 +96,7 @@ def revoke_now(db: Database, which: str) -> tuple[WorkerToken, list[str]]:
         for worker in session.exec(select(Worker).where(Worker.token_id == found[0].id)).all():
             row = session.get(Backend, worker.backend_id)
             session.delete(worker)
+            session.flush()  # else the database, which deletes it with its backend, is asked for it twice
             if row is not None:
                 session.delete(row)
         found[0].revoked_ms = now_ms()

@@ -26,6 +26,7 @@ class EngineHost:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.startup = Dirs(*(str(engine.directories.root(kind)) for kind in KINDS))
 
     def switch(self, dirs: Dirs, user: str) -> None:
         """Directories, and whose results the cache looks for."""
@@ -45,10 +46,6 @@ class EngineHost:
         """As POST /prompt, without queueing."""
         verdict = await asyncio.to_thread(judge, self._engine, order)
         return Answer(200, {"node_errors": verdict.node_errors}) if verdict.ok else Answer(400, verdict.body())
-
-    async def object_info(self) -> bytes:
-        """As GET /object_info."""
-        return json.dumps(await asyncio.to_thread(self._engine.catalogue.object_info)).encode()
 
     def where(self, prompt_id: str) -> str:
         """By the queue."""

@@ -45,13 +45,12 @@ class ComfyHost:
         self._folder_paths: Any = importlib.import_module("folder_paths")
         self._management: Any = importlib.import_module("comfy.model_management")
         self._paths = Paths()
+        self.startup = self._paths.startup
         self._user = ""
-        self._slot: Slot | None = None
         comfy_cache.install(lambda: self._user, self._paths.own_model_roots)
 
     def attach(self, slot: Slot) -> None:
         """Tell the slot when its job has ended, and its owner what is broadcast."""
-        self._slot = slot
         execution = importlib.import_module("execution")
         execute = execution.PromptExecutor.execute
 
@@ -93,11 +92,6 @@ class ComfyHost:
         if valid[0]:
             return Answer(200, {"node_errors": valid[3]})
         return Answer(400, {"error": valid[1], "node_errors": valid[3]})
-
-    async def object_info(self) -> bytes:
-        """ComfyUI's own answer."""
-        response = await stock_route("GET", "/object_info")(StandIn({}))
-        return bytes(response.body)
 
     def where(self, prompt_id: str) -> str:
         """By its queue."""

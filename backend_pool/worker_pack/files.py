@@ -73,6 +73,12 @@ def written(dirs: Dirs, stubs: dict[str, Stamp]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda entry: entry["mtime_ns"])
 
 
+def stamps(dirs: Dirs) -> dict[str, Stamp]:
+    """Every plain file of output and temp as it is now."""
+    nothing: dict[str, Stamp] = {}
+    return {entry["path"]: (entry["size"], entry["mtime_ns"]) for entry in written(dirs, nothing)}
+
+
 def _plain_files(root: Path) -> Iterator[Path]:
     """Links are left alone: they may lead anywhere."""
     for folder, _, names in os.walk(root):

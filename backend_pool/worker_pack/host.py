@@ -30,6 +30,9 @@ class Answer:
 class Host(Protocol):
     """All but `restore` are called on the server's event loop, or in a thread where it says so."""
 
+    startup: Dirs
+    """The server's own directories."""
+
     def switch(self, dirs: Dirs, user: str) -> None:
         """From now on everybody's input, output and temp are these, and results are kept for `user` alone."""
 
@@ -41,9 +44,6 @@ class Host(Protocol):
 
     async def validate(self, order: Json) -> Answer:
         """Validate only: 200 and `node_errors`, or what POST /prompt refuses with."""
-
-    async def object_info(self) -> bytes:
-        """The JSON of GET /object_info, as of now."""
 
     def where(self, prompt_id: str) -> str:
         """`running`, `pending` or `gone`: neither of them."""

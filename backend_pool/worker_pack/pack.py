@@ -6,12 +6,15 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from aiohttp import web
+
 from .config import Config
+from .files import stamps
 from .host import Answer, Host, Json
 from .slot import Busy, Carried, Slot
 from .wire import PACK_VERSION, PROTOCOL
@@ -21,6 +24,8 @@ log = logging.getLogger("comfyui-cluster-worker")
 T = TypeVar("T")
 
 INVENTORY_EVERY_S = 20.0
+OFFERS_KEPT = 200
+"""Answers about nodes and models that are kept for while a job runs; the oldest go."""
 
 
 class Pack:
@@ -33,7 +38,7 @@ class Pack:
         self.slot = Slot(host, self.workspace)
         self.instance = uuid.uuid4().hex
         self._secret: bytes | None = None
-        self._info: bytes | None = None
+        self._offers: dict[str, tuple[bytes, str]] = {}
         self._inventory: tuple[float, str | None] = (0.0, None)
         self._counting = threading.Lock()
 
@@ -71,7 +76,8 @@ class Pack:
                 return self._busy()
             await aside(self.slot.evict)
             room = await aside(self._room, str(body["user"]), storage)
-            job = Carried(prompt_id, order.get("client_id"), room)
+            before = await aside(stamps, self.host.startup)
+            job = Carried(prompt_id, order.get("client_id"), room, before)
             self.slot.begin(job)
         except NotShared as error:
             return Answer(409, {"not_shared": str(error)})
@@ -108,13 +114,20 @@ class Pack:
             await aside(self.slot.evict)
         return True
 
-    async def object_info(self) -> bytes | None:
-        """The nodes as of the last time that no user's directories were on; None when that never was."""
+    async def offer(self, path: str, ask: Callable[[], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
+        """What the server answers about nodes and models; while a user's directories are on, as it was before."""
         if not self.slot.busy:
-            body = await self.host.object_info()
-            if not self.slot.busy:
-                self._info = body
-        return self._info
+            response = await ask()
+            if isinstance(response, web.Response) and response.status == 200 and not self.slot.busy:
+                if isinstance(response.body, bytes):
+                    self._offers[path] = (response.body, response.content_type)
+                while len(self._offers) > OFFERS_KEPT:
+                    del self._offers[next(iter(self._offers))]
+            return response
+        known = self._offers.get(path)
+        if known is None:
+            return web.Response(status=503, text="A job runs; ask again when it has ended.")
+        return web.Response(body=known[0], content_type=known[1])
 
     # -- what it says of itself ------------------------------------------------------------------------------------
 

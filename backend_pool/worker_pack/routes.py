@@ -15,6 +15,8 @@ from .wire import PREFIX, SECRET_HEADER
 
 CHUNK = 256 * 1024
 ANSWER_FIRST_S = 0.1
+OFFERS = ("/object_info", "/models", "/embeddings", "/experiment/models")
+"""What tells of nodes and models, and with them of the files of whoever has the directories."""
 
 
 def door(pack: Pack) -> Any:
@@ -23,6 +25,8 @@ def door(pack: Pack) -> Any:
     @web.middleware
     async def check(request: web.Request, handler: Any) -> web.StreamResponse:
         if pack.knows(request.headers.get(SECRET_HEADER)):
+            if request.method == "GET" and request.path.startswith(OFFERS):
+                return await pack.offer(request.path_qs, lambda: _called(handler, request))
             return await _called(handler, request)
         if not pack.config.open or request.path.startswith(PREFIX):
             return _error(401, "This ComfyUI works for a cluster and answers to its dispatcher only.")
@@ -48,7 +52,6 @@ class Routes:
         """Register them all."""
         get, post, put, delete = router.add_get, router.add_post, router.add_put, router.add_delete
         get(f"{PREFIX}/about", self.about)
-        get(f"{PREFIX}/object_info", self.object_info)
         post(f"{PREFIX}/blobs/missing", self.missing)
         put(f"{PREFIX}/blobs/{{name}}", self.receive)
         post(f"{PREFIX}/jobs", self.submit)
@@ -63,13 +66,6 @@ class Routes:
     async def about(self, _request: web.Request) -> web.Response:
         """What a heartbeat says."""
         return web.json_response(await aside(self._pack.description))
-
-    async def object_info(self, _request: web.Request) -> web.Response:
-        """The nodes, without any user's files among them."""
-        body = await self._pack.object_info()
-        if body is None:
-            return _error(503, "A job runs since this ComfyUI began; its nodes can be told afterwards.")
-        return web.Response(body=body, content_type="application/json")
 
     async def missing(self, request: web.Request) -> web.Response:
         """Which files of a list of hashes are still to be sent."""
@@ -116,12 +112,13 @@ class Routes:
     async def file(self, request: web.Request) -> web.StreamResponse:
         """One of them, from `?from=` on."""
         job = self._job(request)
+        stray = "stray" in request.query
         try:
-            path = locate(job.room.dirs, request.query.get("path", ""))
+            path = locate(self._pack.host.startup if stray else job.room.dirs, request.query.get("path", ""))
             begin = int(request.query.get("from", "0"))
         except ValueError:
             return _error(400, "There is no such path.")
-        if job.room.scratch is None or path.is_symlink() or not path.is_file():
+        if (job.room.scratch is None and not stray) or path.is_symlink() or not path.is_file():
             return _error(404, "There is no such file.")
         if not begin:
             return web.FileResponse(path, chunk_size=CHUNK)

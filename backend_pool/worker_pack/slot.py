@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from .files import written
+from .files import Stamp, locate, written
 from .host import Host
 from .workspace import Room, Workspace, hand_over
 
@@ -28,6 +28,8 @@ class Carried:
     id: str
     client: str | None
     room: Room
+    before: dict[str, Stamp] = field(default_factory=dict)
+    """What lay in the server's own directories: nodes that asked for those at import go on writing there."""
     since_s: float = field(default_factory=time.time)
     queued: bool = False
     """Whether the server took it: before that it is in no queue either."""
@@ -99,11 +101,19 @@ class Slot:
             if job is None or job.ended_s is None:
                 return
             self.job = None
+        for stray in self._strays(job):
+            with contextlib.suppress(OSError):
+                locate(self._host.startup, stray["path"]).unlink()
         self._workspace.remove(job.room)
 
     def files(self, job: Carried) -> list[dict[str, Any]]:
-        """What it wrote so far and the dispatcher has to fetch: nothing on shared storage. Blocking."""
-        return [] if job.room.scratch is None else written(job.room.dirs, job.room.stubs)
+        """What it wrote so far and the dispatcher has to fetch: on shared storage only what went astray. Blocking."""
+        own = [] if job.room.scratch is None else written(job.room.dirs, job.room.stubs)
+        return own + [entry | {"stray": True, "from": 0, "known": False} for entry in self._strays(job)]
+
+    def _strays(self, job: Carried) -> list[dict[str, Any]]:
+        """Files that came to the server's own directories meanwhile: nobody else was at work."""
+        return written(self._host.startup, job.before)
 
     def _look(self) -> None:
         """A waiting prompt that was taken out of the queue ends without a word."""

@@ -36,6 +36,7 @@ class Hub:
 
     rig: Rig
     workers: Workers
+    settings: Settings
     url: str
 
     def token(self, name: str = "test") -> str:
@@ -44,9 +45,8 @@ class Hub:
 
     def config(self, path: Path, worker_id: str = "worker-one", **more: Any) -> Path:
         """The settings of a worker pack, as its installer writes them."""
-        given: dict[str, Any] = {"token": self.token(worker_id), "name": worker_id, "heartbeat_s": BEAT_S} | more
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save(path, Config(server=self.url, worker_id=worker_id, **given))
+        given: dict[str, Any] = {"server": self.url, "token": self.token(worker_id), "name": worker_id} | more
+        save(path, Config(worker_id=worker_id, heartbeat_s=BEAT_S, **given))
         return path
 
     async def member(self, name: str = "worker-one", holds: Callable[[Member], bool] | None = None) -> Member:
@@ -70,7 +70,7 @@ async def hub(root: Path, **settings: Any) -> AsyncIterator[Hub]:
     workers = Workers(db, KEY, root / "users", chosen.heartbeat_interval_s)
     made = assemble(root, listener=Heard(), store=store, db=db, settings=chosen, workers=workers)
     async with running(made), serving(Starlette(routes=[worker_route(workers, chosen)])) as url:
-        yield Hub(made, workers, url)
+        yield Hub(made, workers, chosen, url)
         assert made.tasks.dead == {}
 
 
@@ -83,6 +83,7 @@ async def serving(app: Starlette, port: int = 0) -> AsyncIterator[str]:
     server = PromptServer(uvicorn.Config(app, lifespan="off", log_config=None, access_log=False))
     async with asyncio.TaskGroup() as group:
         task = group.create_task(server.serve(sockets=[bound]))
+        await server.ready()
         try:
             yield f"http://127.0.0.1:{bound.getsockname()[1]}"
         finally:
