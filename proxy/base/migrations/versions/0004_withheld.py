@@ -1,4 +1,4 @@
-"""Which API tokens came with a job: a server that was restarted no longer has them, and says so instead of running it."""
+"""Which API tokens came with a job: a server that was restarted no longer has them, and must not run it without."""
 
 import sqlalchemy as sa
 from alembic import op
