@@ -39,6 +39,7 @@ def test_an_offer_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [b"", b"x", gzip.compress(b"{"), gzip.compress(b"[]"), gzip.compress(b'{"url": 1}'), gzip.compress(b"x")[:9]],
+    ids=["empty", "no gzip", "half an object", "a list", "without an offer", "cut off"],  # gzip writes the time of day
 )
 def test_a_broken_file_is_no_offer(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "backends").mkdir()
