@@ -80,7 +80,8 @@ def _wait_until_it_answers(server: RealComfyUI) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
-            urllib.request.urlopen(f"{server.url}/system_stats", timeout=5).close()
+            with contextlib.suppress(urllib.error.HTTPError):  # with the worker pack it answers its dispatcher alone
+                urllib.request.urlopen(f"{server.url}/system_stats", timeout=5).close()
             return
         if server.process.poll() is not None:
             break

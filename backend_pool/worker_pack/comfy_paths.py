@@ -6,6 +6,7 @@ import importlib
 import os
 from typing import Any
 
+from .comfy_copies import Copies
 from .comfy_hooks import main_modules
 from .host import Dirs
 
@@ -23,6 +24,7 @@ class Paths:
         whole = (fp.get_input_directory(), fp.get_output_directory(), fp.get_temp_directory())
         self.startup = Dirs(*(os.path.abspath(path) for path in whole))  # noqa: PTH100
         self._now = self.startup
+        self._copies = Copies(fp.get_folder_paths("custom_nodes"))
         self._guard_names()
         self._guard_exit()
 
@@ -40,6 +42,7 @@ class Paths:
         before, self._now = self._now, dirs
         for name in OWN_MODELS:
             self._swap(LEGACY.get(name, name), os.path.join(before.output, name), os.path.join(dirs.output, name))  # noqa: PTH118
+        self._copies.to(self.startup, before, dirs)
         self._fp.set_input_directory(dirs.input)
         self._fp.set_temp_directory(dirs.temp)
         self._fp.set_output_directory(dirs.output)
