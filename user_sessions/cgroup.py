@@ -76,10 +76,7 @@ def prepare(base: Path, data_dir: Path) -> Held:
         if left.name != MAIN and (lock := _locked(left)) is not None:
             _clear(left)
             os.close(lock)
-    ours.mkdir(exist_ok=True)
-    lock = _locked(ours)
-    if lock is None:
-        raise OSError(errno.EBUSY, f"{ours} is in use by another session host")
+    lock = _taken(ours)
     _enable(base)
     if (base / "cgroup.events").exists() and not _enabled(base):  # the bare root may have both
         main = base / MAIN
@@ -135,6 +132,22 @@ def end(ours: Path, name: str) -> bool:
             time.sleep(PAUSE_S)
         else:
             return True
+
+
+def _taken(ours: Path) -> int:
+    """Make the group and hold its lock. Another host that sweeps may hold it for a moment, or remove it unlocked."""
+    deadline = time.monotonic() + END_S
+    while True:
+        ours.mkdir(exist_ok=True)
+        lock = _locked(ours)
+        if lock is not None:
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock), ours.stat()):
+                    return lock
+            os.close(lock)
+        if time.monotonic() > deadline:
+            raise OSError(errno.EBUSY, f"{ours} is in use by another session host")
+        time.sleep(PAUSE_S)
 
 
 def _clear(ours: Path) -> None:

@@ -163,9 +163,9 @@ async def test_a_stopped_zygote_costs_a_start_its_timeout_and_nothing_else(place
     studio = Studio(place, session_start_timeout_s=1.5)
     try:
         await studio.open()
+        zygote = await zygote_pid(studio)  # warm: the time-out is for sessions here
         running = make_spec(studio.settings, "ann")
         await studio.spawner.start(running)
-        zygote = await zygote_pid(studio)
         os.kill(zygote, signal.SIGSTOP)
         late = make_spec(studio.settings, "bob")
         with pytest.raises(Unavailable):
