@@ -123,7 +123,10 @@ class HostSpawner:
 
     async def listing(self, *, memory: bool = False) -> list[Poll]:
         """See Spawner."""
-        answer = await self._call("GET", "/sessions?memory" if memory else "/sessions", self._call_timeout_s)
+        if memory:  # somebody looks at a page: no reason to start a host
+            answer = await self._once("GET", "/sessions?memory", self._call_timeout_s)
+        else:
+            answer = await self._call("GET", "/sessions", self._call_timeout_s)
         try:
             return [_poll(entry) for entry in answer["sessions"]]
         except (KeyError, TypeError) as error:

@@ -114,3 +114,8 @@ async def test_one_crash_is_no_loop(server: Server) -> None:
     async with server.signed_in("Ann") as ann:
         page = (await ann.get("/cluster/starting", headers=HTML)).text
         assert "data-broken=" not in page and "Starting your workspace" in page
+
+
+async def test_looking_starts_nothing(server: Server) -> None:
+    await admin_page(server)
+    assert not (server.cluster.keeper.run / "host.json").exists()
