@@ -25,7 +25,7 @@ FOLDERS = ("workflows", "subgraphs")
 
 log = events(__name__)
 
-Copied = tuple[ModuleType, str, str]
+Copied = tuple[ModuleType | type, str, str]
 
 
 def adopt(warm: Warm, spec: SessionSpec, copied: list[Copied]) -> None:
@@ -39,18 +39,22 @@ def adopt(warm: Warm, spec: SessionSpec, copied: list[Copied]) -> None:
 
 
 def copied_paths(warm: Warm, modules: dict[str, ModuleType]) -> list[Copied]:
-    """Names in modules of custom nodes that hold a directory, taken at their import; found once, before the fork."""
+    """Names in modules of custom nodes, and in their classes, that hold a directory, taken at their import; found once,
+    before the fork."""
     folders = [str(path) for path in warm.places.directories.all()]
     roots = tuple(f"{path}/" for path in warm.hooks.folder_paths.get_folder_paths("custom_nodes"))
-    found = []
+    found: list[Copied] = []
     for module in list(modules.values()):
         file = getattr(module, "__file__", None)
         if not isinstance(module, ModuleType) or not isinstance(file, str) or not file.startswith(roots):
             continue
-        for name, value in list(vars(module).items()):
-            text = str(value) if isinstance(value, str | Path) else ""
-            if any(text == folder or text.startswith(f"{folder}/") for folder in folders):
-                found.append((module, name, text))
+        own = [each for each in vars(module).values() if isinstance(each, type) and each.__module__ == module.__name__]
+        holders: list[ModuleType | type] = [module, *own]
+        for holder in holders:
+            for name, value in list(vars(holder).items()):
+                text = str(value) if isinstance(value, str | Path) else ""
+                if any(text == folder or text.startswith(f"{folder}/") for folder in folders):
+                    found.append((holder, name, text))
     return found
 
 
@@ -73,11 +77,12 @@ def _directories(warm: Warm, spec: SessionSpec) -> None:
 
 def _replace_copies(warm: Warm, spec: SessionSpec, copied: list[Copied]) -> None:
     pairs = list(zip(warm.places.directories.all(), spec.directories.all(), strict=True))
-    for module, name, text in copied:
+    for holder, name, text in copied:
         for before, after in pairs:
             if text == str(before) or text.startswith(f"{before}/"):
-                kept = type(vars(module)[name])
-                vars(module)[name] = kept(str(after) + text.removeprefix(str(before)))
+                kept = type(vars(holder)[name])
+                with contextlib.suppress(AttributeError, TypeError):  # a class that forbids it
+                    setattr(holder, name, kept(str(after) + text.removeprefix(str(before))))
 
 
 def _limits(warm: Warm, spec: SessionSpec) -> None:

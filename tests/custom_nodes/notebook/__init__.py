@@ -33,5 +33,11 @@ def _answer():
     return {"notes": notes, "calls": len(called), "process": os.getpid()}
 
 
+class Shelf:
+    """Where notes lie: asked for once, as packs do."""
+
+    folder = Path(folder_paths.get_user_directory())
+
+
 def _file():
-    return Path(folder_paths.get_user_directory()) / "notebook.json"
+    return Shelf.folder / "notebook.json"
