@@ -17,6 +17,7 @@ from backend_pool.worker_pack.wire import HEARTBEAT_PATH, PREFIX, PROTOCOL, SECR
 from backend_pool.worker_rows import listing_now, revoke_now
 from proxy.worker_route import worker_route
 from tests.backend_pool.graphs import sampled, saved
+from tests.engines import Engine
 from tests.worker_pack.cluster import Begin, Hub, hub, serving
 
 
@@ -33,10 +34,33 @@ async def post(hub: Hub, token: str, body: dict[str, Any]) -> tuple[int, dict[st
         return answer.status, await answer.json()
 
 
+async def verbs(h: Hub, engine: Engine) -> None:
+    """The dispatcher's: refused while a job runs; then the same process begins anew and registers again."""
+    member = await h.member()
+    worker = WorkerClient(member.client)
+    prompt_id = await h.rig.submit(sampled(15))
+    await h.rig.heard.until(prompt_id, "progress")
+    with pytest.raises(BackendBusy):
+        await worker.restart()
+    upstream = (await h.rig.entry(prompt_id))[0].upstream_id or ""
+    assert any("job started" in line["m"] for line in await worker.log(upstream))
+    await h.rig.final(prompt_id)
+    before = h.workers.heard(member.key)
+    assert (await worker.validate(saved()))["node_errors"] == {}
+    with pytest.raises(BackendRefused):
+        await worker.validate(saved(width=10**9))
+    await worker.free()
+    await worker.restart()
+    assert before is not None
+    await h.member(holds=lambda m: _instance(h, m.key) not in (None, before.beat.instance))
+    assert engine.process.poll() is None
+    assert (await h.rig.run(saved()))[0].state is JobState.SUCCEEDED
+
+
 async def test_a_worker_and_its_secret(tmp_path: Path, begin: Begin) -> None:
     """In the pool by itself; its routes answer to the dispatcher alone; the token sends it away again."""
     async with hub(tmp_path) as h:
-        engine = begin(h.config(tmp_path / "one.json"))
+        engine = begin(h.config(tmp_path / "one.json"), "--step-ms", "20")
         member = await h.member()
         heard = h.workers.heard(member.key)
         assert heard is not None and "embedded engine" in heard.beat.gpu and heard.beat.vram_total
@@ -51,7 +75,7 @@ async def test_a_worker_and_its_secret(tmp_path: Path, begin: Begin) -> None:
                     assert response.status == 401
             async with http.get(f"{engine.url}{PREFIX}/about", headers=secret) as response:
                 assert (await response.json())["worker_id"] == "worker-one"
-        assert (await h.rig.run(saved()))[0].state is JobState.SUCCEEDED
+        await verbs(h, engine)
         token, names = revoke_now(h.rig.db, "worker-one")
         assert names == ["worker-one"] and token.revoked_ms is not None
         h.rig.pool.wake()
@@ -85,32 +109,27 @@ async def test_tokens_do_nothing_but_register(tmp_path: Path) -> None:
         assert [(token.name, len(names)) for token, names in listing_now(h.rig.db)] == [("mine", 2), ("other", 1)]
 
 
-async def test_a_silent_worker_is_down_and_its_job_goes_on_elsewhere(tmp_path: Path, begin: Begin) -> None:
-    """Killed in the middle of a job; another worker takes it up; nothing of the first attempt stays."""
-    async with hub(tmp_path) as h:
-        first = begin(h.config(tmp_path / "one.json"), "--step-ms", "200")
-        await h.member()
-        prompt_id = await h.rig.submit(sampled(200))
-        await h.rig.heard.until(prompt_id, "progress")
-        first.kill()
-        begin(h.config(tmp_path / "two.json", "worker-two"), "--step-ms", "1")
-        job, document = await h.rig.final(prompt_id)
-        assert job.state is JobState.SUCCEEDED and job.attempt == 2, document.messages
-        assert h.rig.files() == ["output/ComfyUI_00001_.png"]
-        await h.rig.eventually(lambda: Health.DOWN in h.rig.health())
+async def test_silence(tmp_path: Path, begin: Begin) -> None:
+    """A worker whose heartbeats stay away gets no work, whatever its port answers, and comes back with the next one.
 
-
-async def test_heartbeats_count_though_probes_are_answered(tmp_path: Path, begin: Begin) -> None:
-    """A worker that stays silent gets no work, whatever its port answers; it comes back with its next heartbeat."""
+    One that is killed in the middle of a job loses it to another, and nothing of the first attempt stays.
+    """
     async with hub(tmp_path) as h:
         ear = Starlette(routes=[worker_route(h.workers, h.settings)])
         async with serving(ear) as url:
-            begin(h.config(tmp_path / "one.json", server=url))
+            first = begin(h.config(tmp_path / "one.json", server=url), "--step-ms", "100")
             member = await h.member()
         await h.rig.eventually(lambda: member.health is Health.DOWN)
         assert member.error is not None and "no heartbeat" in member.error
         async with serving(ear, int(url.rpartition(":")[2])):
             await h.rig.eventually(lambda: member.idle)
+            prompt_id = await h.rig.submit(sampled(200))
+            await h.rig.heard.until(prompt_id, "progress")
+            first.kill()
+            begin(h.config(tmp_path / "two.json", "worker-two"), "--step-ms", "1")
+            job, document = await h.rig.final(prompt_id)
+            assert job.state is JobState.SUCCEEDED and job.attempt == 2, document.messages
+            assert h.rig.files() == ["output/ComfyUI_00001_.png"]
 
 
 async def test_open_pages_close_while_a_job_runs(tmp_path: Path, begin: Begin) -> None:
@@ -125,40 +144,15 @@ async def test_open_pages_close_while_a_job_runs(tmp_path: Path, begin: Begin) -
                     return response.status
 
             assert (await status(), await status(f"{PREFIX}/about")) == (200, 401)
-            prompt_id = await h.rig.submit(sampled(40))
+            prompt_id = await h.rig.submit(sampled(15))
             await h.rig.heard.until(prompt_id, "progress")
             assert await status() == 423
             await h.rig.final(prompt_id)
-            async with http.post(f"{engine.url}/prompt", json={"prompt": sampled(60)}) as response:
+            async with http.post(f"{engine.url}/prompt", json={"prompt": sampled(20)}) as response:
                 assert response.status == 200
             job, document = await h.rig.run(saved())
             assert job.state is JobState.SUCCEEDED and job.attempt == 1, document.messages
         assert len(list((engine.base_dir / "output").iterdir())) == 1, "the operator's own, where it belongs"
-
-
-async def test_restart_in_place(tmp_path: Path, begin: Begin) -> None:
-    """The dispatcher's verbs: refused while a job runs; then the same process begins anew and registers again."""
-    async with hub(tmp_path) as h:
-        engine = begin(h.config(tmp_path / "one.json"), "--step-ms", "20")
-        member = await h.member()
-        worker = WorkerClient(member.client)
-        prompt_id = await h.rig.submit(sampled(40))
-        await h.rig.heard.until(prompt_id, "progress")
-        with pytest.raises(BackendBusy):
-            await worker.restart()
-        upstream = (await h.rig.entry(prompt_id))[0].upstream_id or ""
-        assert any("job started" in line["m"] for line in await worker.log(upstream))
-        await h.rig.final(prompt_id)
-        before = h.workers.heard(member.key)
-        assert (await worker.validate(saved()))["node_errors"] == {}
-        with pytest.raises(BackendRefused):
-            await worker.validate(saved(width=10**9))
-        await worker.free()
-        await worker.restart()
-        assert before is not None
-        await h.member(holds=lambda m: _instance(h, m.key) not in (None, before.beat.instance))
-        assert engine.process.poll() is None
-        assert (await h.rig.run(saved()))[0].state is JobState.SUCCEEDED
 
 
 def _instance(hub: Hub, backend_id: int) -> str | None:
@@ -182,3 +176,21 @@ def test_a_proxy_that_is_down_is_tried_on(caplog: pytest.LogCaptureFixture) -> N
     heart._beat()
     assert len(tried) == 3
     assert [record.message for record in caplog.records if "does not take this worker" in record.message] != []
+
+
+async def test_a_server_that_is_started_anew_takes_the_job_up(tmp_path: Path, begin: Begin) -> None:
+    """Rendered once, all files at home, also one that was written unasked before the first server ended."""
+    async with hub(tmp_path) as first:
+        begin(first.config(tmp_path / "one.json"), "--step-ms", "40")
+        member = await first.member()
+        headers, url = first.workers.headers(member.key), f"{member.row.url}/engine/faults"
+        stray = {"fault": "stray_file", "node": "CheckpointLoaderSimple"}
+        async with aiohttp.ClientSession(headers=headers) as http, http.post(url, json=stray) as response:
+            assert response.status == 200
+        prompt_id = await first.rig.submit(sampled(40))
+        await first.rig.heard.until(prompt_id, "progress")
+    async with hub(tmp_path) as second:
+        job, document = await second.rig.final(prompt_id)
+        assert job.state is JobState.SUCCEEDED and job.attempt == 1, document.messages
+        assert second.rig.files() == ["output/ComfyUI_00001_.png", "output/stray.txt"]
+        assert second.rig.heard.kinds(prompt_id)[-3:] == ["executed", "execution_success", "executing"]
