@@ -109,7 +109,7 @@ class Edge:
             return
         upstream = await self._session(user)
         if self.webui.answers(path) and scope["method"] in SAFE_METHODS:
-            await (await self._webui(path, upstream, user))(scope, receive, send)
+            await (await self._webui(scope, upstream, user))(scope, receive, send)
             return
         private = not path.startswith(ASSETS)
 
@@ -118,14 +118,15 @@ class Edge:
 
         await forward_http(scope, receive, send, upstream, self.upstreams, self.settings, private=private, again=again)
 
-    async def _webui(self, path: str, upstream: Upstream, user: Identity) -> Response:
+    async def _webui(self, scope: Scope, upstream: Upstream, user: Identity) -> Response:
+        path, query = scope["path"], scope["query_string"].decode("latin-1")
         try:
-            return await self.webui.answer(path, upstream)
+            return await self.webui.answer(path, upstream, query)
         except Unavailable:
             fresh = await self._replacement(user, upstream.key)
             if fresh is None:
                 raise
-            return await self.webui.answer(path, fresh)
+            return await self.webui.answer(path, fresh, query)
 
     async def _page(self, scope: Scope, user: Identity) -> Response | None:
         """The canvas waits a moment for its session, then the starting page takes over and shows what happens."""

@@ -5,6 +5,7 @@ frontend open that folder (seen with 1.58.1). When the pool can run the frontend
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,12 @@ class Starter:
         with as_owner_of(dirs.user):
             return _place(dirs, workflow)
 
-    def workflow(self) -> dict[str, Any] | None:
-        """What a new canvas should show, None for the frontend's own default graph. Blocking."""
-        return operators(self.settings.starter_workflow) or fitting(self.pool.info.union)
+    def workflow(self, default: Sequence[str] = ()) -> dict[str, Any] | None:
+        """What a new canvas should show, None for the frontend's own default graph. Blocking.
+
+        `default` is what that graph needs, each a node class, or one and a model file: `VAELoader/ae.safetensors`.
+        """
+        return operators(self.settings.starter_workflow) or fitting(self.pool.info.union, default)
 
 
 def operators(path: Path | None) -> dict[str, Any] | None:
@@ -92,9 +96,9 @@ def read_workflow(path: Path) -> dict[str, Any]:
     return workflow
 
 
-def fitting(union: dict[str, Any]) -> dict[str, Any] | None:
+def fitting(union: dict[str, Any], default: Sequence[str] = ()) -> dict[str, Any] | None:
     """A workflow the pool can run; None when it can run the frontend's own default, or nothing is known of it yet."""
-    if not union or _offers(union, FRONTEND_DEFAULT):
+    if not union or (all(_has(union, need) for need in default) if default else _offers(union, FRONTEND_DEFAULT)):
         return None
     listed = options(dict(input_specs(union.get("CheckpointLoaderSimple", {}))).get("ckpt_name"))
     if listed and union.keys() >= CHECKPOINT:
@@ -111,6 +115,12 @@ def _offers(union: dict[str, Any], wanted: Needs) -> bool:
     return wanted.classes <= union.keys() and all(
         value in (options(dict(input_specs(union[name])).get(key)) or ()) for name, key, value in wanted.choices
     )
+
+
+def _has(union: dict[str, Any], need: str) -> bool:
+    name, _, model = need.partition("/")
+    found = union.get(name)
+    return found is not None and (not model or any(model in (options(spec) or ()) for _, spec in input_specs(found)))
 
 
 def _place(dirs: Directories, workflow: dict[str, Any]) -> str | None:

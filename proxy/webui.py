@@ -5,6 +5,7 @@ It works with any session runtime, since it is added to the session's answer and
 
 import asyncio
 import json
+from urllib.parse import parse_qs
 
 import aiohttp
 from starlette.responses import JSONResponse, Response
@@ -30,10 +31,12 @@ class WebUi:
         """Whether the path is one of those."""
         return path == STARTER or path in LISTS
 
-    async def answer(self, path: str, upstream: Upstream) -> Response:
-        """The answer to it. Raises Unavailable when the session does not answer."""
+    async def answer(self, path: str, upstream: Upstream, query: str = "") -> Response:
+        """The answer to such a path. Raises Unavailable when the session does not answer."""
         if path == STARTER:
-            return JSONResponse(await asyncio.to_thread(self._starter.workflow), headers={"Cache-Control": "no-store"})
+            default = parse_qs(query).get("default", [])  # versions of the frontend differ in their graph
+            workflow = await asyncio.to_thread(self._starter.workflow, default)
+            return JSONResponse(workflow, headers={"Cache-Control": "no-store"})
         return await self._extensions(upstream)
 
     async def _extensions(self, upstream: Upstream) -> Response:

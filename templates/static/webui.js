@@ -33,13 +33,26 @@ const STARTER_LIMIT_MS = 2000;
 const FITTED = "comfyui.cluster.fitted";
 const FIT_AFTER_MS = 400;
 
+// What the frontend's default graph asks of a pool, which differs between versions of the frontend: node classes, and models of theirs.
+function needs(graph) {
+  const wanted = new Set();
+  for (const node of graph.nodes || []) {
+    if (/^(Markdown)?Note$/.test(node.type)) continue;
+    wanted.add(node.type);
+    for (const value of node.widgets_values || []) {
+      if (/\.(safetensors|ckpt|pth?|gguf)$/.test(value)) wanted.add(`${node.type}/${value}`);
+    }
+  }
+  return new URLSearchParams([...wanted].map((each) => ["default", each]));
+}
+
 // A canvas without a workflow opens the frontend's default graph, whose models this pool may not have: put in its place
 // the one the pool can run. The frontend exports the graph as an object and clones it, so its content is replaced.
 async function replaceDefaultGraph() {
   const graph = window.comfyAPI?.defaultGraph?.defaultGraph;
   if (!graph) return;
   try {
-    const response = await fetch(STARTER, { signal: AbortSignal.timeout(STARTER_LIMIT_MS) });
+    const response = await fetch(`${STARTER}?${needs(graph)}`, { signal: AbortSignal.timeout(STARTER_LIMIT_MS) });
     const starter = response.ok ? await response.json() : null;
     if (!starter) return;
     for (const key of Object.keys(graph)) delete graph[key];

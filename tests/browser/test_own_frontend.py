@@ -1,17 +1,21 @@
 """The frontend that ComfyUI 0.8.0 brings (1.35): it asks other routes for its queue and uploads masks another way."""
 
+import asyncio
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Browser, Locator, Page, expect
 
+from tests import chromium
 from tests.browser.conftest import Visit
 from tests.browser.graphs import mask_shown
 from tests.browser.mask_editor import MaskEditor
 from tests.browser.runtimes import comfyui
+from tests.browser.visitor import Visitor
 from tests.cluster import Cluster
 from tests.real_comfyui import WHY_SKIPPED, configured
 from tests.system.inside import fault
@@ -53,6 +57,21 @@ async def test_a_first_visit_runs_masks_and_drops(visit: Visit, tmp_path: Path) 
     await webui.drop("first.png", picture, "image/png")
     await webui.shows("KSampler")
     assert await webui.api_prompt() == prompt
+
+
+async def test_its_default_workflow_makes_room_for_one_this_pool_can_run(browser: Browser, tmp_path: Path) -> None:
+    """The pool has the models of newer frontends' default workflow, and not the checkpoint of this one's."""
+    env = {"COMFY_CLUSTER_ENGINE_ARGS": json.dumps(["--step-ms", "1", "--without", "checkpoints"])}
+    with await asyncio.to_thread(comfyui().start, tmp_path, "--engines", "1", env=env) as cluster:
+        context = await chromium.window(browser)
+        ann = Visitor(cluster, await asyncio.to_thread(cluster.user, "ann"), context, await chromium.tab(context))
+        await ann.sign_in()
+        webui = await ann.open()
+        assert "CheckpointLoaderSimple" not in await webui.node_types()
+        await webui.run()
+        assert len(await webui.picture_bytes(await webui.picture())) > 100
+        assert ann.problems() == []
+        await ann.leave()
 
 
 async def test_the_job_list_runs_waits_cancels_and_gives_a_workflow_back(visit: Visit) -> None:

@@ -49,6 +49,20 @@ def test_a_pool_that_runs_the_frontends_own_graph_is_left_with_it() -> None:
     assert fitting(union) is not None
 
 
+@pytest.mark.parametrize(
+    ("default", "left"),
+    [
+        (["KSampler", "CheckpointLoaderSimple/first.safetensors"], True),
+        (["KSampler", "CheckpointLoaderSimple/absent.safetensors"], False),
+        (["UNETLoader"], False),
+        (["UNETLoader/first.safetensors"], False),
+    ],
+)
+def test_a_frontend_may_say_what_its_own_graph_needs(default: list[str], left: bool) -> None:
+    union = pool(*CHECKPOINT, ckpt_name=["first.safetensors"])
+    assert (fitting(union, default) is None) is left
+
+
 def test_an_operators_workflow_that_went_bad_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     path.write_text(json.dumps({"nodes": []}))
