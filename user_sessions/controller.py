@@ -34,7 +34,7 @@ from user_sessions.report import Refresh, Report
 from user_sessions.run_dir import run_dir, session_socket
 from user_sessions.runtime import SessionSpec
 from user_sessions.spawner import Poll, Spawner
-from user_sessions.starts import Starts
+from user_sessions.starts import Starts, did_not_start
 from user_sessions.state import CRASHES, SessionState, crashed_last, crashes, gave_up
 from user_sessions.view import SessionView, view
 
@@ -246,7 +246,7 @@ class Sessions:
         except (Unavailable, Conflict) as error:
             text = "\n".join(part for part in (error.message, error.details) if part)
             await self.change(row, starting, SessionState.FAILED, error.message, error=text)
-            raise Unavailable(f"Your workspace did not start: {error.message}", error.details) from error
+            raise did_not_start(error) from error
         changed = await self.change(row, starting, SessionState.RUNNING, "answers", pid=poll.pid)
         if changed is None:
             await self._spawner.stop(row.session_id)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy.base.clock import monotonic_s, now_ms
-from proxy.base.errors import Conflict, Unavailable
+from proxy.base.errors import Conflict, Unavailable, Warming
 from proxy.base.log_file import tail
 from proxy.base.logs import events
 from proxy.base.processes import start_time
@@ -192,6 +192,11 @@ class Roster:
                 entry.zygote = zygote
                 await zygote.fork(spec)
                 return
+            except Warming as failure:  # its caller should ask again
+                if entry.exited:
+                    return
+                self._ended(entry, None, failure.message)
+                raise
             except Unavailable as failure:
                 error = failure.message
         self._ended(entry, None, error)

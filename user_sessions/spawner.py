@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 import aiohttp
 
-from proxy.base.errors import Conflict, Unavailable
+from proxy.base.errors import Conflict, Unavailable, Warming
 from user_sessions.report import Refresh, Report
 from user_sessions.run_dir import host_socket
 from user_sessions.runtime import SessionSpec
@@ -205,10 +205,13 @@ def _answer(status: int, body: bytes) -> dict[str, Any]:
         answer = None
     if status == 200 and isinstance(answer, dict):
         return answer
-    message, details = f"The session host answered with status {status}.", ""
+    message, details, kind = f"The session host answered with status {status}.", "", ""
     if isinstance(answer, dict):
         with contextlib.suppress(KeyError, TypeError):
             message, details = str(answer["error"]["message"]), str(answer["error"]["details"])
+            kind = str(answer["error"]["type"])
+    if kind == Warming.kind:
+        raise Warming(message, details)
     raise (Conflict if status == 409 else Unavailable)(message, details)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from proxy.base.clock import monotonic_s
-from proxy.base.errors import ClusterError, Unavailable
+from proxy.base.errors import ClusterError, Unavailable, Warming
 from proxy.base.tasks import Tasks
 
 STARTS_AT_ONCE = 8
@@ -18,6 +18,13 @@ COOL_DOWN_S = 2.0
 COOL_DOWN_LIMIT_S = 16.0
 
 T = TypeVar("T")
+
+
+def did_not_start(error: ClusterError) -> Unavailable:
+    """What a user is told of it."""
+    if isinstance(error, Warming):
+        return error
+    return Unavailable(f"Your workspace did not start: {error.message}", error.details)
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,8 @@ class Starts(Generic[T]):
             result = await start()
         except ClusterError as error:
             unavailable = error if isinstance(error, Unavailable) else Unavailable(error.message, error.details)
-            self._remember(user_id, unavailable)
+            if not isinstance(unavailable, Warming):  # nothing failed: the next one may begin at once
+                self._remember(user_id, unavailable)
             future.set_exception(unavailable)
         except BaseException:
             future.set_exception(Unavailable("Your workspace could not be started. The server's log says why."))

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from proxy.base.clock import monotonic_s
-from proxy.base.errors import Unavailable
+from proxy.base.errors import Unavailable, Warming
 from proxy.base.logs import events
 from proxy.base.tasks import Tasks
 from user_sessions.report import FailedNode
@@ -81,7 +81,7 @@ class Zygotes:
         self._put(BACKOFF_S)
 
     async def warm(self, timeout_s: float) -> ZygoteProcess:
-        """The one to fork from, once it is warm. Raises Unavailable."""
+        """The one to fork from, once it is warm. Raises Unavailable; Warming when that takes too long."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while True:
@@ -95,8 +95,8 @@ class Zygotes:
                             raise Unavailable(f"Sessions cannot be started: {zygote.error}")
                     await asyncio.sleep(0.02)
         pack = self.current.importing if self.current else ""
-        doing = f" It loads the custom nodes of {pack}." if pack else ""
-        raise Unavailable(f"The session host is not ready yet.{doing} Try again in a moment.")
+        doing = f" The custom nodes of {pack} are being loaded." if pack else ""
+        raise Warming(f"What sessions start from is still being prepared.{doing} Ask again in a moment.")
 
     async def refresh(self, timeout_s: float) -> ZygoteProcess:
         """Warm a new one beside the current one, then fork from the new one. Raises Unavailable; the old one stays."""

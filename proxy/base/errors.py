@@ -5,7 +5,7 @@ ClusterError
 │   ├── BadInput (400)       ├── NotAuthenticated (401)   ├── Forbidden (403)   ├── NotFound (404)
 │   └── Conflict (409)       ├── TooLarge (413)           └── TooManyRequests (429)
 ├── Unavailable (503)        nothing is wrong with the request: try again later
-│   ├── DatabaseUnavailable  └── DiskFull (507)
+│   ├── DatabaseUnavailable  ├── DiskFull (507)           └── Warming
 └── ConfigError              the operator must change something; the command exits with code 2
 
 Messages are shown to people: they say what happened and what to do next. Libraries' own errors are mapped to these at
@@ -100,6 +100,12 @@ class DatabaseUnavailable(Unavailable):
     """The database is locked, gone or refuses."""
 
     kind = "database_unavailable"
+
+
+class Warming(Unavailable):
+    """What is asked for is being prepared, which may take minutes: nothing failed, ask again."""
+
+    kind = "warming"
 
 
 class DiskFull(Unavailable):

@@ -2,14 +2,17 @@
 
 const SLOW_MS = 8000;
 const GIVE_UP_MS = 180_000;
+const WARMING_MS = 1000;
 const page = document.getElementById("starting");
 const step = document.getElementById("starting-step");
 
-async function start(verb) {
+async function start(verb, said = page.dataset.step) {
   document.getElementById("wait").hidden = false;
   document.getElementById("broken").hidden = true;
-  step.textContent = page.dataset.step;
-  const slow = setTimeout(() => (step.textContent = page.dataset.slow), SLOW_MS);
+  step.textContent = said;
+  const slow = setTimeout(() => {
+    if (said === page.dataset.step) step.textContent = page.dataset.slow;
+  }, SLOW_MS);
   try {
     const answer = await fetch(`/cluster/api/v1/session/${verb}`, {
       method: "POST",
@@ -18,6 +21,12 @@ async function start(verb) {
     });
     if (answer.status === 401) return void location.reload();
     const result = await answer.json().catch(() => ({}));
+    if (result.error?.type === "warming") {
+      // The server still imports what all sessions start from: nothing failed, it only takes longer than one request.
+      clearTimeout(slow);
+      step.textContent = result.error.message;
+      return void setTimeout(() => start("start", result.error.message), WARMING_MS);
+    }
     if (!answer.ok) return void fail(result.error?.message ?? page.dataset.lost, result.error?.details);
     step.textContent = page.dataset.ready;
     location.replace(page.dataset.next);
