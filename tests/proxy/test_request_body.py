@@ -161,10 +161,13 @@ async def exchange(server: Server, head: str, start: bytes = b"", *, again: bool
                 writer.write(start)
                 await writer.drain()
 
+    answer = b""
     try:
         async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as group:
             trickling = group.create_task(trickle())
-            answer = await reader.read()
+            with contextlib.suppress(ConnectionError):  # what was not read of ours may reset the connection afterwards
+                while chunk := await reader.read(65_536):
+                    answer += chunk
             trickling.cancel()
         return answer
     finally:
