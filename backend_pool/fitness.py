@@ -11,6 +11,7 @@ from typing import Any
 from backend_pool.needs import Choice, Needs, lacks, needs, offers
 from backend_pool.offer import Provider
 from backend_pool.pool_info import PoolInfo
+from backend_pool.prompt_reach import reached
 from backend_pool.spelling import respelled
 from backend_pool.user_models import OWN_INPUTS
 from backend_pool.validation import validate
@@ -45,22 +46,6 @@ def lacking(asked: Demands, provider: Provider) -> str | None:
     if missing is not None or provider.key in asked.unfit:
         return missing or asked.unfit[provider.key]
     return asked.own_models[0].words if asked.own_models and not provider.reads_user_models else None
-
-
-def reached(prompt: Mapping[str, Any], targets: Iterable[str]) -> set[str]:
-    """Ids of the nodes that the targets need, themselves included: ComfyUI looks at no others' inputs."""
-    found: set[str] = set()
-    waiting = list(targets)
-    while waiting:
-        node_id = waiting.pop()
-        node = prompt.get(node_id)
-        if node_id in found or not isinstance(node, Mapping):
-            continue
-        found.add(node_id)
-        inputs = node.get("inputs")
-        values = inputs.values() if isinstance(inputs, Mapping) else ()
-        waiting += [v[0] for v in values if isinstance(v, list) and len(v) == 2 and isinstance(v[0], str)]
-    return found
 
 
 def _unfit(prompt: Mapping[str, Any], targets: list[str], wanted: Needs, pool: PoolInfo) -> dict[int, str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from backend_pool.model import JsonDict
 from backend_pool.node_info import UPLOADS, ObjectInfo, config, grouped_specs, input_specs, kind_of
+from backend_pool.prompt_reach import reached
 
 CUSTOM = "custom_nodes"
 """`python_module` of a node that came with a pack; ComfyUI's own say all they check in object_info, but for files."""
@@ -40,7 +41,7 @@ def question(prompt: JsonDict, outputs: Iterable[str], asked: set[str], info: Ob
     is no such prompt."""
     sent: JsonDict = {}
     for output in outputs:
-        above = _above(prompt, output)
+        above = reached(prompt, [output])
         if above & asked:
             sent |= {node_id: copy.deepcopy(prompt[node_id]) for node_id in above if node_id not in sent}
     if not sent or not all(isinstance(node.get("inputs"), dict) for node in sent.values()):
@@ -113,21 +114,6 @@ def _carried(sent: JsonDict, link: Any, info: ObjectInfo) -> str | None:
             found = outputs[slot] if slot < len(outputs) else None
             return found if isinstance(found, str) and found.isupper() else None
     return None
-
-
-def _above(prompt: JsonDict, output: str) -> set[str]:
-    found: set[str] = set()
-    left = [output]
-    while left:
-        node_id = left.pop()
-        node = prompt.get(node_id)
-        if node_id in found or not isinstance(node, dict):
-            continue
-        found.add(node_id)
-        inputs = node.get("inputs")
-        links = inputs.values() if isinstance(inputs, dict) else ()
-        left += [link[0] for link in links if isinstance(link, list) and len(link) == 2 and isinstance(link[0], str)]
-    return found
 
 
 def _is_error(reason: Any) -> bool:

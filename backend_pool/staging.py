@@ -18,7 +18,7 @@ from backend_pool.comfy_client import FileRef
 from backend_pool.file_inputs import NO_FILE, Named, NotHere, rewrite
 from backend_pool.model import JsonDict
 from backend_pool.node_info import ObjectInfo
-from backend_pool.prompt_reach import reached
+from backend_pool.prompt_reach import outputs, reached
 from backend_pool.spelling import respelled
 from backend_pool.user_files import SCENE_SUFFIXES, SCENES, UserDirs, annotated, digest, resolve, safe_subfolder
 from backend_pool.user_folder import names_folder, scrubbed, user_folder
@@ -92,7 +92,7 @@ def stage(
     """
     staged = Staged(copy.deepcopy(respelled(prompt, info)), user_folder(tag))
     missing: dict[str, list[str]] = {}
-    looked_at = reached(staged.prompt, info, targets)
+    looked_at = reached(staged.prompt, targets or outputs(staged.prompt, info))
     joined: JsonDict = {}
     for node_id, node in staged.prompt.items():
         inputs = node["inputs"] = {key: unwrapped(value) for key, value in node.get("inputs", {}).items()}
@@ -120,7 +120,7 @@ def missing_files(
 ) -> list[tuple[str, Named]]:
     """Node and value for every file that `stage` would not find, without reading any."""
     missing: list[tuple[str, Named]] = []
-    wanted = reached(prompt, info, targets)
+    wanted = reached(prompt, targets or outputs(prompt, info))
     for node_id, node in prompt.items():
         given = node.get("inputs")
         if node_id not in wanted or not isinstance(given, dict):

@@ -193,7 +193,7 @@ class StockFiles(JobFiles):
             remains.whole_bytes -= size
 
     def _size_of(self, local: FileRef) -> int:
-        """None when the user has removed it meanwhile."""
+        """0 when the user has removed it meanwhile."""
         try:
             return (self._owner.dirs.root(local.type) / local.subfolder / local.filename).stat().st_size
         except OSError:

@@ -7,9 +7,11 @@ nodes with equal histories share one result, whatever their ids.
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from backend_pool.prompt_reach import is_link, links
 
 _uncachable = itertools.count()
 
@@ -52,21 +54,6 @@ class Cache:
     def clear(self) -> None:
         """Forget everything."""
         self._entries.clear()
-
-
-def is_link(value: object) -> bool:
-    """Whether an input is `[node id, slot]`."""
-    if not isinstance(value, list) or len(value) != 2:
-        return False
-    return isinstance(value[0], str) and isinstance(value[1], int | float)
-
-
-def links(node: Mapping[str, Any]) -> Iterator[str]:
-    """Ids of the nodes that feed a node."""
-    inputs = node.get("inputs")
-    for value in (inputs if isinstance(inputs, dict) else {}).values():
-        if is_link(value):
-            yield value[0]
 
 
 def keys_of(

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from backend_pool.engine.cache import Cache, Entry, is_link, links
+from backend_pool.engine.cache import Cache, Entry
 from backend_pool.engine.job import Interrupted, Job, OutOfMemoryError, Services
 from backend_pool.engine.nodes.registry import Node, Shown
 from backend_pool.engine.plan import Plan
 from backend_pool.engine.progress import Progress
 from backend_pool.engine.prompt_queue import Item, Outcome
+from backend_pool.prompt_reach import is_link, links
 from backend_pool.worker_pack.comfy_cache import SHARED_LOADERS
 from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.logs import events
