@@ -19,7 +19,7 @@ from proxy.user_socket import Restarted, TooManyTabs, UserSocket
 log = events(__name__)
 
 SESSION_NEWS = "cluster_session"
-"""Kind of the frame that tells a tab to look at its session; `webui.js` listens to it."""
+"""Kind of the frame that tells a tab to look at its session; `webui_session.js` listens to it."""
 TABS_LIMIT = 50
 """Tabs one user may have open; overflow closes the oldest. Each may hold frames that wait for its browser."""
 PREVIEW_AFTER_S = (2.0, 3.0, 5.0)
@@ -94,9 +94,11 @@ class UserEvents:
             self._sockets.pop(socket.user_id, None)
 
     def session_news(self, user_id: int) -> None:
-        """Have that user's tabs look at their session again; programs ignore the unknown kind."""
+        """Have that user's tabs look at their session again. Programs are not told: some throw on a kind that ComfyUI
+        does not have (CLIENT_DEMANDS B9)."""
         for socket in self._sockets.get(user_id, ()):
-            socket.push(encode(SESSION_NEWS, {}))
+            if socket.announced:
+                socket.push(encode(SESSION_NEWS, {}))
 
     def reconnect(self, user_id: int) -> None:
         """Close that user's tabs' sockets: a browser comes back at once and is replayed."""

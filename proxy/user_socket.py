@@ -75,6 +75,8 @@ class UserSocket:
         self._why: Ended = TooSlow()
         self.features: dict[str, Any] = {}
         """The flags the client announced."""
+        self.announced = False
+        """Whether it announced any, as the frontend does and programs do not."""
 
     def push(self, frame: Frame) -> None:
         """Queue a frame; returns at once."""
@@ -154,7 +156,7 @@ class UserSocket:
         message = decode(text)
         if message is None or message.type != "feature_flags":
             return
-        self.features = message.data
+        self.features, self.announced = message.data, True
         self.push(encode("feature_flags", server_features(self._max_upload_mb)))
 
     def _fitting(self, frame: bytes) -> bytes:

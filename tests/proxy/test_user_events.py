@@ -46,6 +46,11 @@ class Tab:
         await self._web_socket.accept()
         await self.socket.serve(asyncio.sleep(3600))
 
+    async def announce(self) -> None:
+        """Tell feature flags, as the frontend does first of all."""
+        self._said.put_nowait({"type": "websocket.receive", "text": encode("feature_flags", {})})
+        assert json.loads(await self.next())["type"] == "feature_flags"
+
     def close(self) -> None:
         self._said.put_nowait({"type": "websocket.disconnect", "code": 1000})
 
@@ -145,6 +150,18 @@ async def test_the_last_status_is_the_truth_however_fast_the_queue_changes(house
         house.events.queue_changed(BEN)
         assert await one.count() == 0
         assert await bens.count() == 0
+
+
+async def test_news_of_a_session_are_for_the_frontend_alone(house: House) -> None:
+    """Programs hear nothing that ComfyUI does not say."""
+    async with house.tab(ANN, "one") as page, house.tab(ANN, "two") as program, house.tab(BEN, "one") as bens:
+        await page.announce()
+        await bens.announce()
+        house.events.session_news(ANN)
+        for job in (await house.job("p", ANN, client_id=None), await house.job("q", BEN)):
+            house.events.frame(job, START)
+        assert json.loads(await page.next()) == {"type": "cluster_session", "data": {}}
+        assert [await page.next(), await program.next(), await bens.next()] == [START] * 3
 
 
 async def test_one_of_two_tabs_with_one_id_leaves_the_other_its_frames(house: House) -> None:

@@ -34,7 +34,7 @@ async def told(someone: Someone) -> dict[str, object]:
 
 
 async def test_a_crash_under_an_open_tab_is_mended_without_a_request_and_told(eve: Someone) -> None:
-    async with eve.comfy.socket("tab") as socket:
+    async with eve.comfy.socket("tab", {}) as socket, eve.comfy.socket("program") as program:
         prompt_id = await eve.comfy.submit(painting(1, steps=300), "tab")
         await socket.until(lambda frame: frame.kind == "progress")
         await kill_session(eve)
@@ -44,6 +44,9 @@ async def test_a_crash_under_an_open_tab_is_mended_without_a_request_and_told(ev
         assert (session["state"], session["gave_up"]) == ("running", False)
         assert isinstance(session["crashed_ms"], int)
         assert (await socket.job(prompt_id))[-2].kind == "execution_success"
+        ended = "status", {"status": {"exec_info": {"queue_remaining": 0}}}
+        await program.until(lambda frame: (frame.kind, frame.data) == ended)
+        assert NEWS not in {frame.kind for frame in program.frames}
     job = await eve.job(prompt_id)
     assert job["status"] == "completed" and len(eve.files()) == 1
 
@@ -143,7 +146,7 @@ async def test_an_administrator_sees_restarts_and_stops_sessions(eve: Someone, n
             (session,) = [entry for entry in listed["sessions"] if entry["user_id"] == eve.person.id]
             memory = session["memory"]
     assert memory > 1 << 20 and session["failed_packs"] == []
-    assert set(listed) == {"sessions", "refresh", "failed_packs"}
+    assert set(listed) == {"sessions", "refresh", "failed_packs", "broken"}
     before = await session_pid(eve)
     assert (await root.comfy.post(f"{mine}/restart")).status == 200
     assert await session_pid(eve) != before
