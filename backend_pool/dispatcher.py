@@ -80,7 +80,7 @@ class Dispatcher:
 
     @contextlib.contextmanager
     def hold(self, user_id: int, prompt_id: str) -> Iterator[None]:
-        """Keep a job from starting until its submitter has been answered (CLIENT_DEMANDS B8)."""
+        """Keep a job from starting until its submitter has been answered (client demands B8)."""
         self._held.add((user_id, prompt_id))
         try:
             yield

@@ -16,7 +16,7 @@ PREVIEW_IMAGE = 1
 TEXT = 3
 PREVIEW_IMAGE_WITH_METADATA = 4
 RELAYED = frozenset({PREVIEW_IMAGE, TEXT, PREVIEW_IMAGE_WITH_METADATA})
-"""Clients throw on types they do not know, so no other is ever passed on (CLIENT_DEMANDS B9)."""
+"""Clients throw on types they do not know, so no other is ever passed on (client demands B9)."""
 
 JPEG, PNG = 1, 2
 

@@ -1,6 +1,6 @@
 """One held job: its row as last written, and the order in which writing and telling happen.
 
-A result is stored before anybody is told (CLIENT_DEMANDS B2, B3, B7). A database that is locked or full for a while
+A result is stored before anybody is told (client demands B2, B3, B7). A database that is locked or full for a while
 holds the job up and loses nothing: writing is repeated until it works.
 """
 

@@ -1,4 +1,4 @@
-"""The life of a job as pure functions over values (DESIGN D6).
+"""The life of a job as pure functions over values, a compare-and-set each (docs/design.md, "Decisions").
 
 queued -> assigned -> running -> collecting -> succeeded | failed | cancelled. A lost backend sends assigned or running
 back to queued. `collecting` exists so that a crash while files are fetched never renders again. Cancel is a flag.

@@ -18,7 +18,7 @@ from proxy.base.clock import monotonic_s
 
 
 class Level(StrEnum):
-    """How much a backend can do for jobs (DESIGN D5)."""
+    """How much a backend can do for jobs; a stock one needs nothing installed (docs/design.md, "Decisions")."""
 
     STOCK = "stock"
     PACK = "worker pack"

@@ -1,4 +1,4 @@
-"""Who is next: a pure order over users, each with one job at a time (DESIGN D7, its first and simple form).
+"""Who is next: a pure order over users, each with one job at a time.
 
 The user served longest ago comes first, then the older job.
 """

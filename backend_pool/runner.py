@@ -1,4 +1,4 @@
-"""Carries one job through one backend: stage, submit, relay, collect, conclude (DESIGN D6).
+"""Carries one job through one backend: stage, submit, relay, collect, conclude.
 
 Decides what becomes of the job; `upstream` talks to the backend, `job_files` carries files, `job_record` writes.
 """

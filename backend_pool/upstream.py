@@ -1,4 +1,4 @@
-"""One attempt's prompt at its backend: submit, hear, look, interrupt, all through short outages (DESIGN D6).
+"""One attempt's prompt at its backend: submit, hear, look, interrupt, all through short outages.
 
 The backend's `/history` is the truth and the event socket a convenience: silence, a dropped socket or a restart of this
 proxy all lead to looking there.

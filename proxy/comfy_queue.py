@@ -29,7 +29,7 @@ class QueueRoutes:
     settings: Settings
 
     async def queue(self, request: Request) -> Response:
-        """GET: what runs (at most one, CLIENT_DEMANDS B4) and what waits."""
+        """GET: what runs (at most one, client demands B4) and what waits."""
         # Who runs is settled by one look: what begins while the answer is under way must not fall between the lists.
         active = await self.queries.active(identity(request).user_id)
 

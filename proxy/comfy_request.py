@@ -1,6 +1,6 @@
 """Reading a request to ComfyUI's own routes: who sent it, its JSON whatever its Content-Type, what it may cost.
 
-Errors leave as ComfyUI-shaped JSON (CLIENT_DEMANDS E1, B1).
+Errors leave as ComfyUI-shaped JSON (client demands E1, B1).
 """
 
 import asyncio

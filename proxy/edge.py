@@ -227,7 +227,7 @@ def _limit_messages(scope: Scope) -> None:
 
 
 def _wants_html(scope: Scope) -> bool:
-    """A page request of a browser; API requests must never be redirected to a login page (CLIENT_DEMANDS E1)."""
+    """A page request of a browser; API requests must never be redirected to a login page (client demands E1)."""
     return (
         scope["type"] == "http" and scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", "")
     )

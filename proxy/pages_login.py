@@ -112,7 +112,7 @@ class LoginPages:
 
 
 def wants_page(scope: Scope) -> bool:
-    """Whether a person's browser asks: API clients must get JSON, never a page or a redirect (CLIENT_DEMANDS E1)."""
+    """Whether a person's browser asks: API clients must get JSON, never a page or a redirect (client demands E1)."""
     return any(name == b"accept" and b"text/html" in value for name, value in scope["headers"])
 
 

@@ -69,7 +69,7 @@ class UserEvents:
         return None
 
     async def join(self, socket: UserSocket) -> None:
-        """Connect a tab: its status with sid at once, then what its running job has told (CLIENT_DEMANDS B2)."""
+        """Connect a tab: its status with sid at once, then what its running job has told (client demands B2)."""
         changes = self._changes
         remaining = await self._jobs.remaining(socket.user_id)
         socket.push(encode("status", {**_status(remaining), "sid": socket.sid}))
@@ -95,7 +95,7 @@ class UserEvents:
 
     def session_news(self, user_id: int) -> None:
         """Have that user's tabs look at their session again. Programs are not told: some throw on a kind that ComfyUI
-        does not have (CLIENT_DEMANDS B9)."""
+        does not have (client demands B9)."""
         for socket in self._sockets.get(user_id, ()):
             if socket.announced:
                 socket.push(encode(SESSION_NEWS, {}))

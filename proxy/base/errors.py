@@ -27,7 +27,7 @@ class ClusterError(Exception):
         self.details = details
 
     def body(self) -> dict[str, Any]:
-        """The JSON error shape, ComfyUI's own: clients crash when `error` is not an object (CLIENT_DEMANDS E1)."""
+        """The JSON error shape, ComfyUI's own: clients crash when `error` is not an object (client demands E1)."""
         return error_body(self.kind, self.message, self.details)
 
 

@@ -126,7 +126,7 @@ async def test_a_job_waits_for_its_turn(tmp_path: Path, start: Start) -> None:
 
 
 async def test_a_held_job_starts_after_its_answer(tmp_path: Path, urls: list[str]) -> None:
-    """Submitters hear the id before any event of it (CLIENT_DEMANDS B8)."""
+    """Submitters hear the id before any event of it (client demands B8)."""
     async with rig(tmp_path, urls[0]) as r:
         order = submission(saved())
         with r.dispatcher.hold(1, order.prompt_id):

@@ -76,7 +76,7 @@ async def test_a_backend_that_always_refuses_hands_the_job_on(tmp_path: Path, st
 
 
 async def test_a_lost_answer_does_not_render_twice(tmp_path: Path, start: Start) -> None:
-    """An unsure submit looks into queue and history before it resends (DESIGN D6)."""
+    """An unsure submit looks into queue and history before it resends: unsure is never dead."""
     engine = start()
     async with rig(tmp_path, engine.url) as r:
         await arm(engine.url, fault="lose_answer")
@@ -86,7 +86,7 @@ async def test_a_lost_answer_does_not_render_twice(tmp_path: Path, start: Start)
 
 
 async def test_a_dropped_socket_costs_no_result(tmp_path: Path, start: Start) -> None:
-    """`executed` is told all the same: many clients read nothing else (CLIENT_DEMANDS B7)."""
+    """`executed` is told all the same: many clients read nothing else (client demands B7)."""
     engine = start()
     async with rig(tmp_path, engine.url) as r:
         await arm(engine.url, fault="drop_ws", node="SaveImage")

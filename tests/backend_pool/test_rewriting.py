@@ -116,7 +116,7 @@ def test_text_frames_in_the_user_s_terms(frame: dict[str, Any], heard: Any) -> N
 
 
 def test_binary_frames_in_the_user_s_terms() -> None:
-    """Types no client knows and other prompts' previews are dropped (CLIENT_DEMANDS B9)."""
+    """Types no client knows and other prompts' previews are dropped (client demands B9)."""
     mine = translator().binary(with_metadata({"prompt_id": "up-id"}, b"x"))
     assert mine == with_metadata({"prompt_id": 'my "id"'}, b"x")
     assert translator().binary(with_metadata({"prompt_id": "foreign"}, b"x")) is None

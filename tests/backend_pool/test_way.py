@@ -53,7 +53,7 @@ async def test_events_come_in_comfyui_s_order(tmp_path: Path, urls: list[str]) -
 
 
 async def test_a_file_is_there_before_executed_is_told(tmp_path: Path, urls: list[str]) -> None:
-    """And the history is readable before the end marker (CLIENT_DEMANDS B7)."""
+    """And the history is readable before the end marker (client demands B7)."""
     async with rig(tmp_path, urls[0]) as r:
         at: dict[str, tuple[list[str], str]] = {}
 

@@ -15,6 +15,7 @@ from proxy.health import METRICS
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
+CODE = ("proxy", "backend_pool", "user_sessions", "tests")
 PAGES = sorted([*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md"])
 
 
@@ -77,3 +78,29 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_settings_named_in_the_docs_exist(path: Path) -> None:
     for name in re.findall(r"COMFY_CLUSTER_([A-Z_]+)", path.read_text()):
         assert name.lower() in Settings.model_fields or name == "TOKEN", name
+
+
+def cited(pattern: str) -> dict[str, str]:
+    """What comments and docstrings cite, and one file that does."""
+    files = [path for folder in CODE for path in sorted((ROOT / folder).rglob("*.py"))]
+    return {found: path.name for path in files for found in re.findall(pattern, path.read_text())}
+
+
+def test_what_comments_cite_is_there() -> None:
+    """Sections of the protocol, labels of the clients' demands, headings of pages."""
+    protocol = (DOCS / "protocol.md").read_text()
+    sections = set(re.findall(r"^#* *(\d+(?:\.\d+)?)\.? ", protocol, re.MULTILINE))
+    sections |= {f"8.{trap}" for trap in re.findall(r"^(\d+)\. ", protocol.partition("\n## 8. ")[2], re.MULTILINE)}
+    labels = set(re.findall(r"^\* \*\*([BE]\d+)", (DOCS / "client-demands.md").read_text(), re.MULTILINE))
+    headings = {
+        f'docs/{path.name}, "{heading}"'
+        for path in DOCS.glob("*.md")
+        for heading in re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    }
+    for pattern, there in (
+        (r"§(\d+(?:\.\d+)?)", sections),
+        (r"client demands ([BE]\d+)", labels),
+        (r'docs/[\w-]+\.md, "[^"]+"', headings),
+    ):
+        found = cited(pattern)
+        assert found and not found.keys() - there, {name: found[name] for name in found.keys() - there}
