@@ -8,14 +8,11 @@ from urllib.parse import quote
 
 from aiohttp import ClientResponse
 
-from backend_pool.answer_body import ANSWER_BYTES, parsed, read_whole
-from backend_pool.comfy_client import PLAIN, REFUSALS, ComfyClient, check_plain
+from backend_pool.comfy_client import REFUSALS, ComfyClient
 from backend_pool.errors import BackendBroken, BackendBusy, BackendRefused, FileGone
+from backend_pool.json_text import parse_aside
 from backend_pool.model import JsonDict
 from backend_pool.worker_pack.wire import PREFIX
-
-MAX_FILES = 20_000
-"""Of one job: more than ten minutes of video as pictures."""
 
 
 class Unsent(Exception):
@@ -57,14 +54,14 @@ class WorkerClient:
     async def submit(self, order: JsonDict) -> JsonDict:
         """Submit a job. Raises BackendRefused, BackendBusy, Unsent, NotShared; BackendGone means *unsure*."""
         async with self._client.call("POST", f"{PREFIX}/jobs", json=order) as response:
-            content = await read_whole(response, ANSWER_BYTES)
+            content = await response.read()
             if response.status in REFUSALS:
-                raise BackendRefused("The backend refused the prompt.", await parsed(content, response))
+                raise BackendRefused("The backend refused the prompt.", await _parsed(content, response))
             if response.status == 409:
-                raise _conflict(await parsed(content, response))
+                raise _conflict(await _parsed(content, response))
             if response.status >= 400:
                 raise BackendBroken(f"{response.url.path} answered {response.status}")
-            answer = await parsed(content, response)
+            answer = await _parsed(content, response)
         if not isinstance(answer, dict):
             raise BackendBroken(f"{self._client.label}{PREFIX}/jobs answered something that is not an object")
         return answer
@@ -75,10 +72,7 @@ class WorkerClient:
             if response.status == 404:
                 raise FileGone("the worker does not have the job's files any more")
             answer = await _answer(response)
-        entries = answer.get("files") if isinstance(answer, dict) else None
-        if not isinstance(entries, list) or len(entries) > MAX_FILES:
-            raise BackendBroken(f"The worker lists no files of the job, or more than {MAX_FILES}")
-        return [entry for entry in entries if isinstance(entry, dict)]
+        return [entry for entry in answer["files"] if isinstance(entry, dict)]
 
     @asynccontextmanager
     async def file(self, job: str, path: str, begin: int, stray: bool = False) -> AsyncIterator[ClientResponse]:
@@ -86,12 +80,11 @@ class WorkerClient:
         query, timeout = {"path": path, "from": str(begin)}, self._client.transfer_timeout()
         query |= {"stray": "1"} if stray else {}
         url = f"{PREFIX}/jobs/{quote(job, safe='')}/file"
-        async with self._client.call("GET", url, params=query, timeout=timeout, headers=PLAIN) as response:
+        async with self._client.call("GET", url, params=query, timeout=timeout) as response:
             if response.status >= 500:
                 raise BackendBroken(f"{self._client.label} answered {response.status} for a file")
             if response.status != 200:
                 raise FileGone(f"The worker does not have the file {path} any more ({response.status})")
-            check_plain(response, path)
             yield response
 
     async def forget(self, job: str) -> None:
@@ -111,7 +104,7 @@ class WorkerClient:
         """`node_errors` of a prompt. Raises BackendRefused with ComfyUI's body, BackendBusy while a job runs."""
         async with self._client.call("POST", f"{PREFIX}/validate", json={"prompt": prompt}) as response:
             if response.status in REFUSALS:
-                raise BackendRefused("The backend refuses the prompt.", await parsed(await read_whole(response, ANSWER_BYTES), response))
+                raise BackendRefused("The backend refuses the prompt.", await _parsed(await response.read(), response))
             answer = await _answer(response)
         return dict(answer)
 
@@ -129,12 +122,19 @@ class WorkerClient:
 
 
 async def _answer(response: ClientResponse) -> Any:
-    content = await read_whole(response, ANSWER_BYTES)
+    content = await response.read()
     if response.status == 409:
         raise BackendBusy("a job runs there")
     if response.status >= 400:
         raise BackendBroken(f"{response.url.path} answered {response.status}")
-    return await parsed(content, response)
+    return await _parsed(content, response)
+
+
+async def _parsed(content: bytes, response: ClientResponse) -> Any:
+    try:
+        return await parse_aside(content)
+    except ValueError as error:
+        raise BackendBroken(f"{response.url.path} did not answer JSON") from error
 
 
 def _conflict(body: Any) -> Exception:
