@@ -1,29 +1,36 @@
 """One backend's ComfyUI API as calls with types, over one aiohttp connection pool.
 
-Maps every transport failure to BackendGone and every refusal to BackendRefused. aiohttp, not httpx: it carries the
-websocket and the files too, and costs a fifth of the CPU per call. Proxies of the environment are never used.
+Maps every transport failure to BackendGone and every refusal to BackendRefused; follows no redirect, and reads no more
+of an answer than its kind may have. aiohttp, not httpx: it carries the websocket and the files too, and costs
+a fifth of the CPU per call. Proxies of the environment are never used.
 """
 
 import json
+import mimetypes
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any, Literal
 from urllib.parse import quote, urlsplit
 
 import aiohttp
 from aiohttp import ClientResponse, ClientSession, ClientTimeout, ClientWebSocketResponse
 
+from backend_pool.answer_body import ANSWER_BYTES, SMALL_BYTES, read_json, read_whole
 from backend_pool.errors import BackendBroken, BackendGone, BackendRefused, FileAbsent
 from backend_pool.json_text import parse_aside
 from backend_pool.remains import Remains
+from proxy.base.redirects import refuse_redirects
 
 CHUNK = 256 * 1024
 CONNECT_S = 5.0
 REFUSALS = (400, 413, 422)
 """Verdicts on what was sent. Other 4xx (a password, a rate limit, a wrong path) are the backend's own trouble."""
 Whereabouts = Literal["running", "pending", "history", "absent"]
+
+PLAIN = {"Accept-Encoding": "identity"}
+"""For files: a compressing backend tells no length."""
+REDIRECTS = "it redirects to another address, which is not followed: add the backend by that address"
 
 GONE = (aiohttp.ClientError, TimeoutError, ConnectionError)
 """Not OSError: the caller writes to disk inside these calls, and a full disk is not the backend's fault."""
@@ -47,6 +54,11 @@ class Timeouts:
     ping_s: float
     max_frame_bytes: int
 
+    @property
+    def max_history_bytes(self) -> int:
+        """A history entry holds the prompt, and of the outputs what came in frames too."""
+        return ANSWER_BYTES + self.max_frame_bytes
+
 
 class ComfyClient:
     """The public API of a ComfyUI server at `url`. Close it when done."""
@@ -61,7 +73,9 @@ class ComfyClient:
         self._timeouts = timeouts
         self._session = ClientSession(
             trust_env=False,
-            headers=headers,
+            headers={"Accept-Encoding": "gzip", **(headers or {})},
+            auto_decompress=False,
+            trace_configs=[refuse_redirects()],
             timeout=ClientTimeout(total=timeouts.call_s, connect=min(CONNECT_S, timeouts.call_s)),
             connector=aiohttp.TCPConnector(limit=16),
         )
@@ -78,25 +92,25 @@ class ComfyClient:
         """Drop all connections."""
         await self._session.close()
 
-    async def get_json(self, path: str, timeout_s: float | None = None) -> Any:
-        """GET a JSON document."""
+    async def get_json(self, path: str, timeout_s: float | None = None, limit: int = ANSWER_BYTES) -> Any:
+        """GET a JSON document of at most `limit` bytes."""
         timeout = ClientTimeout(total=timeout_s or self._timeouts.call_s)
         async with self._call("GET", path, timeout=timeout) as response:
-            return await _json(response)
+            return await read_json(response, limit)
 
-    async def get_bytes(self, path: str, timeout_s: float) -> bytes:
-        """GET a whole body, for documents that are compared before they are parsed."""
+    async def get_bytes(self, path: str, timeout_s: float, limit: int) -> bytes:
+        """GET a whole body of at most `limit` bytes, for documents that are compared before they are parsed."""
         async with self._call("GET", path, timeout=ClientTimeout(total=timeout_s)) as response:
             if response.status != 200:
                 raise BackendGone(f"{self.label}{path} answered {response.status}")
-            return await response.read()
+            return await read_whole(response, limit)
 
     async def submit(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """POST /prompt. BackendRefused has ComfyUI's 400 body; BackendGone means *unsure*: look before resending."""
         async with self._call("POST", "/prompt", json=body) as response:
             if response.status in REFUSALS:
                 raise BackendRefused("The backend refused the prompt.", await _refusal(response))
-            answer = await _json(response)
+            answer = await read_json(response, ANSWER_BYTES)
             if not isinstance(answer, dict):
                 raise BackendBroken(f"{self.label}/prompt answered something that is not an object")
             return answer
@@ -114,7 +128,7 @@ class ComfyClient:
 
     async def history(self, prompt_id: str) -> dict[str, Any] | None:
         """The history entry of a prompt, None when there is none."""
-        found = await self.get_json(f"/history/{quote(prompt_id, safe='')}")
+        found = await self.get_json(f"/history/{quote(prompt_id, safe='')}", limit=self._timeouts.max_history_bytes)
         entry = found.get(prompt_id) if isinstance(found, dict) else None
         return entry if isinstance(entry, dict) else None
 
@@ -124,10 +138,9 @@ class ComfyClient:
             if response.status >= 500:
                 raise BackendBroken(f"{self.label}{path} answered {response.status}")
 
-    async def upload(self, source: Path, filename: str, subfolder: str) -> None:
-        """Stream a file to the input directory, replacing one of that name."""
-        with source.open("rb") as content:
-            await self._store(content, FileRef(filename, subfolder, "input"))
+    async def upload(self, content: IO[bytes], filename: str, subfolder: str) -> None:
+        """Stream an open file to the input directory, replacing one of that name. aiohttp reads it in threads."""
+        await self._store(content, FileRef(filename, subfolder, "input"))
 
     async def overwrite(self, ref: FileRef, content: bytes) -> None:
         """Put other content into a file of any directory: core ComfyUI has no route that deletes one."""
@@ -144,14 +157,14 @@ class ComfyClient:
             if response.status in REFUSALS:
                 reason = await _refusal(response)
                 raise BackendRefused(f"The backend did not take an input file: {response.status}", reason)
-            answer = await _json(response)
+            answer = await read_json(response, SMALL_BYTES)
         if not isinstance(answer, dict) or answer.get("name") != ref.filename:
             raise BackendBroken(f"{self.label}/upload/image stored {ref.filename} under another name")
 
     async def has(self, ref: FileRef, size: int) -> bool:
         """Whether the backend holds a file of that name and size; for content-addressed names that settles it."""
         query = {"filename": ref.filename, "subfolder": ref.subfolder, "type": ref.type}
-        async with self._call("HEAD", "/view", params=query) as response:
+        async with self._call("HEAD", "/view", params=query, headers=PLAIN) as response:
             return response.status == 200 and response.content_length == size
 
     @asynccontextmanager
@@ -162,12 +175,13 @@ class ComfyClient:
         """
         query = {"filename": ref.filename, "subfolder": ref.subfolder, "type": ref.type}
         timeout = ClientTimeout(total=None, sock_read=self._timeouts.transfer_s, sock_connect=CONNECT_S)
-        headers = {"Accept-Encoding": "identity"}  # else a compressing backend tells no length
+        headers = dict(PLAIN)
         headers |= {"If-None-Match": etag} if etag else {}
         headers |= {"Range": f"bytes={start}-"} if start else {}
         async with self._call("GET", "/view", params=query, timeout=timeout, headers=headers) as response:
             if response.status >= 500:
                 raise BackendBroken(f"{self.label}/view answered {response.status}")
+            check_plain(response, ref.filename)
             if response.status not in (200, 206, 304):
                 raise FileAbsent(f"The backend does not have the file {ref.filename} any more ({response.status})")
             yield response
@@ -182,7 +196,7 @@ class ComfyClient:
                 max_msg_size=self._timeouts.max_frame_bytes,
             )
         except GONE as error:
-            raise BackendGone(f"{self.label}: {said(error, self._timeouts.call_s)}") from error
+            raise self._failure(error, self._timeouts.call_s) from error
         try:
             await socket.send_str(json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}))
             yield socket
@@ -195,21 +209,25 @@ class ComfyClient:
     async def _call(self, method: str, path: str, **options: Any) -> AsyncIterator[ClientResponse]:
         try:
             async with self._session.request(method, f"{self.url}{path}", **options) as response:
+                if 300 <= response.status < 400 and response.status != 304:
+                    raise BackendBroken(f"{self.label}: {REDIRECTS}")  # one that aiohttp would not have followed
                 yield response
         except GONE as error:
             self.breaks += 1
             limit: ClientTimeout = options.get("timeout", self._session.timeout)
             patience_s = limit.total or limit.sock_read or self._timeouts.call_s
-            raise BackendGone(f"{self.label}: {said(error, patience_s)}") from error
+            raise self._failure(error, patience_s) from error
+
+    def _failure(self, error: BaseException, patience_s: float) -> BackendGone:
+        kind = BackendBroken if isinstance(error, aiohttp.TooManyRedirects) else BackendGone
+        return kind(f"{self.label}: {said(error, patience_s)}")
 
 
-async def _json(response: ClientResponse) -> Any:
-    if response.status >= 400:
-        raise BackendBroken(f"{response.url.path} answered {response.status}")
-    try:
-        return await parse_aside(await response.read())
-    except ValueError as error:
-        raise BackendBroken(f"{response.url.path} did not answer JSON") from error
+def check_plain(response: ClientResponse, filename: str) -> None:
+    """Refuse a file that was packed on the way though PLAIN was asked for: its size would be anybody's guess."""
+    packing = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if packing not in ("identity", mimetypes.guess_type(filename)[1]):  # old aiohttp says gzip of any *.gz
+        raise BackendBroken(f"{response.url.path} answered {filename} packed, which was not asked for")
 
 
 def _lists(items: Any, prompt_id: str) -> bool:
@@ -219,7 +237,7 @@ def _lists(items: Any, prompt_id: str) -> bool:
 
 async def _refusal(response: ClientResponse) -> Any:
     """The body of a refusal: JSON if it is, else the beginning of its text."""
-    content = await response.read()
+    content = await read_whole(response, ANSWER_BYTES)
     try:
         return await parse_aside(content)
     except ValueError:
@@ -243,6 +261,8 @@ def said(error: BaseException, patience_s: float) -> str:
             return "connection refused"
         case aiohttp.ClientConnectorError():
             return (error.os_error.strerror or "it cannot be reached").lower()
+        case aiohttp.TooManyRedirects():
+            return REDIRECTS
         case aiohttp.WSServerHandshakeError():
             return f"it answered {error.status} to a WebSocket"
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | ConnectionError():

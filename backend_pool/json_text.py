@@ -15,7 +15,10 @@ THREAD_FROM = 256 * 1024
 
 def parse(text: str | bytes) -> Any:
     """The value of a JSON text, numbers that are not finite as None. Raises ValueError."""
-    return json.loads(text, parse_constant=lambda _name: None, parse_float=_finite)
+    try:
+        return json.loads(text, parse_constant=lambda _name: None, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 async def parse_aside(text: str | bytes) -> Any:

@@ -9,6 +9,7 @@ import hashlib
 from typing import Any
 from urllib.parse import quote
 
+from backend_pool.answer_body import LIST_BYTES, WHOLE_BYTES
 from backend_pool.comfy_client import ComfyClient
 from backend_pool.errors import BackendBroken, BackendError
 from backend_pool.json_text import parse
@@ -20,6 +21,9 @@ WHOLE_EVERY_S = 60.0
 WHOLE_TIMEOUT_S = 60.0
 NOT_MODELS = frozenset({"custom_nodes"})
 """A folder that `/models` names and whose list would be every file of every node pack."""
+MAX_FOLDERS, AT_ONCE = 256, 16
+"""Folders of models that are read, and so many at a time; the rest is left out. A ComfyUI has two dozen."""
+MAX_MODELS = 200_000
 LONG_AGO = -1e9
 
 
@@ -52,7 +56,7 @@ class OfferReader:
         return known if same_models and info is known.info else Offer(info, models)
 
     async def _info(self, known: Offer) -> Any:
-        raw = await self._client.get_bytes("/object_info", WHOLE_TIMEOUT_S)
+        raw = await self._client.get_bytes("/object_info", WHOLE_TIMEOUT_S, WHOLE_BYTES)
         digest = await asyncio.to_thread(lambda: hashlib.sha256(raw).digest())
         if digest == self._digest and known.info:
             return known.info
@@ -72,14 +76,20 @@ class OfferReader:
         except BackendError:
             return known
         names = [name for name in folders if isinstance(name, str)] if isinstance(folders, list) else []
-        lists = await asyncio.gather(*(self._folder(name, known.get(name, ())) for name in names))
-        return dict(zip(names, lists, strict=True))
+        models: dict[str, tuple[str, ...]] = {}
+        for first in range(0, min(len(names), MAX_FOLDERS), AT_ONCE):
+            some = names[first : min(first + AT_ONCE, MAX_FOLDERS)]
+            lists = await asyncio.gather(*(self._folder(name, known.get(name, ())) for name in some))
+            models.update(zip(some, lists, strict=True))
+            if sum(map(len, models.values())) > MAX_MODELS:
+                raise BackendBroken(f"{self._client.label}/models lists more than {MAX_MODELS} files")
+        return models
 
     async def _folder(self, name: str, known: tuple[str, ...]) -> tuple[str, ...]:
         if name in NOT_MODELS:
             return ()
         try:
-            found = await self._client.get_json(f"/models/{quote(name, safe='')}", self._models_timeout_s)
+            found = await self._client.get_json(f"/models/{quote(name, safe='')}", self._models_timeout_s, LIST_BYTES)
         except BackendError:
             return known
         return tuple(file for file in found if isinstance(file, str)) if isinstance(found, list) else ()

@@ -2,17 +2,19 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
 from aiohttp import ClientResponse
 
-from backend_pool.comfy_client import REFUSALS, ComfyClient
+from backend_pool.answer_body import ANSWER_BYTES, parsed, read_whole
+from backend_pool.comfy_client import PLAIN, REFUSALS, ComfyClient, check_plain
 from backend_pool.errors import BackendBroken, BackendBusy, BackendRefused, FileGone
-from backend_pool.json_text import parse_aside
 from backend_pool.model import JsonDict
 from backend_pool.worker_pack.wire import PREFIX
+
+MAX_FILES = 20_000
+"""Of one job: more than ten minutes of video as pictures."""
 
 
 class Unsent(Exception):
@@ -40,28 +42,30 @@ class WorkerClient:
 
     async def missing(self, hashes: list[str]) -> list[str]:
         """Which of these files it does not have."""
-        return list((await self._json("POST", "/blobs/missing", json={"hashes": hashes}))["missing"])
+        return [
+            str(name)
+            for name in _listed(await self._json("POST", "/blobs/missing", json={"hashes": hashes}), "missing")
+        ]
 
-    async def send(self, name: str, source: Path) -> None:
-        """Stream a file into its store. Raises OSError when it cannot be read."""
-        with source.open("rb") as content:
-            timeout = self._client.transfer_timeout()
-            async with self._client.call("PUT", f"{PREFIX}/blobs/{name}", data=content, timeout=timeout) as response:
-                if response.status in REFUSALS:
-                    raise BackendRefused("The worker did not take an input file: it changed while it was sent.", None)
-                await _answer(response)
+    async def send(self, name: str, content: IO[bytes]) -> None:
+        """Stream an open file into its store; aiohttp reads it in threads."""
+        timeout = self._client.transfer_timeout()
+        async with self._client.call("PUT", f"{PREFIX}/blobs/{name}", data=content, timeout=timeout) as response:
+            if response.status in REFUSALS:
+                raise BackendRefused("The worker did not take an input file: it changed while it was sent.", None)
+            await _answer(response)
 
     async def submit(self, order: JsonDict) -> JsonDict:
         """Submit a job. Raises BackendRefused, BackendBusy, Unsent, NotShared; BackendGone means *unsure*."""
         async with self._client.call("POST", f"{PREFIX}/jobs", json=order) as response:
-            content = await response.read()
+            content = await read_whole(response, ANSWER_BYTES)
             if response.status in REFUSALS:
-                raise BackendRefused("The backend refused the prompt.", await _parsed(content, response))
+                raise BackendRefused("The backend refused the prompt.", await parsed(content, response))
             if response.status == 409:
-                raise _conflict(await _parsed(content, response))
+                raise _conflict(await parsed(content, response))
             if response.status >= 400:
                 raise BackendBroken(f"{response.url.path} answered {response.status}")
-            answer = await _parsed(content, response)
+            answer = await parsed(content, response)
         if not isinstance(answer, dict):
             raise BackendBroken(f"{self._client.label}{PREFIX}/jobs answered something that is not an object")
         return answer
@@ -71,8 +75,10 @@ class WorkerClient:
         async with self._client.call("GET", f"{PREFIX}/jobs/{quote(job, safe='')}/files") as response:
             if response.status == 404:
                 raise FileGone("the worker does not have the job's files any more")
-            answer = await _answer(response)
-        return [entry for entry in answer["files"] if isinstance(entry, dict)]
+            entries = _listed(await _answer(response), "files")
+        if len(entries) > MAX_FILES:
+            raise FileGone(f"The worker lists more than {MAX_FILES} files of the job")
+        return [entry for entry in entries if isinstance(entry, dict)]
 
     @asynccontextmanager
     async def file(self, job: str, path: str, begin: int, stray: bool = False) -> AsyncIterator[ClientResponse]:
@@ -80,11 +86,12 @@ class WorkerClient:
         query, timeout = {"path": path, "from": str(begin)}, self._client.transfer_timeout()
         query |= {"stray": "1"} if stray else {}
         url = f"{PREFIX}/jobs/{quote(job, safe='')}/file"
-        async with self._client.call("GET", url, params=query, timeout=timeout) as response:
+        async with self._client.call("GET", url, params=query, timeout=timeout, headers=PLAIN) as response:
             if response.status >= 500:
                 raise BackendBroken(f"{self._client.label} answered {response.status} for a file")
             if response.status != 200:
                 raise FileGone(f"The worker does not have the file {path} any more ({response.status})")
+            check_plain(response, path)
             yield response
 
     async def forget(self, job: str) -> None:
@@ -98,15 +105,19 @@ class WorkerClient:
         async with self._client.call("GET", f"{PREFIX}/jobs/{quote(job, safe='')}/log") as response:
             if response.status == 404:
                 raise FileGone("the worker does not have the job any more")
-            return list((await _answer(response))["entries"])
+            return [line for line in _listed(await _answer(response), "entries") if isinstance(line, dict)]
 
     async def validate(self, prompt: JsonDict) -> JsonDict:
         """`node_errors` of a prompt. Raises BackendRefused with ComfyUI's body, BackendBusy while a job runs."""
         async with self._client.call("POST", f"{PREFIX}/validate", json={"prompt": prompt}) as response:
             if response.status in REFUSALS:
-                raise BackendRefused("The backend refuses the prompt.", await _parsed(await response.read(), response))
+                raise BackendRefused(
+                    "The backend refuses the prompt.", await parsed(await read_whole(response, ANSWER_BYTES), response)
+                )
             answer = await _answer(response)
-        return dict(answer)
+        if not isinstance(answer, dict):
+            raise BackendBroken(f"{self._client.label}{PREFIX}/validate answered something that is not an object")
+        return answer
 
     async def free(self) -> None:
         """Unload models and forget results, soon."""
@@ -122,19 +133,19 @@ class WorkerClient:
 
 
 async def _answer(response: ClientResponse) -> Any:
-    content = await response.read()
+    content = await read_whole(response, ANSWER_BYTES)
     if response.status == 409:
         raise BackendBusy("a job runs there")
     if response.status >= 400:
         raise BackendBroken(f"{response.url.path} answered {response.status}")
-    return await _parsed(content, response)
+    return await parsed(content, response)
 
 
-async def _parsed(content: bytes, response: ClientResponse) -> Any:
-    try:
-        return await parse_aside(content)
-    except ValueError as error:
-        raise BackendBroken(f"{response.url.path} did not answer JSON") from error
+def _listed(answer: Any, name: str) -> list[Any]:
+    found = answer.get(name) if isinstance(answer, dict) else None
+    if not isinstance(found, list):
+        raise BackendBroken(f"The worker answered without a list of {name}")
+    return found
 
 
 def _conflict(body: Any) -> Exception:

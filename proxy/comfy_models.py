@@ -13,6 +13,7 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response
 
+from backend_pool.answer_body import LIST_BYTES
 from backend_pool.errors import BackendError
 from backend_pool.health import Health
 from backend_pool.pool import Member, Pool
@@ -77,7 +78,7 @@ class ModelRoutes:
             file = quote(str(entry["name"]), safe="/")
             path = f"/experiment/models/preview/{quote(folder, safe='')}/{int(entry.get('pathIndex') or 0)}/{file}"
             try:
-                picture = await member.client.get_bytes(path, self.pool.probe_timeout_s)
+                picture = await member.client.get_bytes(path, self.pool.probe_timeout_s, LIST_BYTES)
             except BackendError:
                 continue
             return Response(picture, headers=PREVIEW_HEADERS, media_type="image/webp")

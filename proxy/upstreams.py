@@ -7,10 +7,10 @@ redirect, never unpacks a body. Bounded: CONNECTIONS of each kind per upstream, 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 
 import aiohttp
 
+from proxy.base.redirects import refuse_redirects
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
 from proxy.upstream_pool import Pool
@@ -101,7 +101,7 @@ class Upstreams:
             trust_env=False,
             skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
             timeout=aiohttp.ClientTimeout(total=None, connect=limit_s, sock_connect=limit_s),
-            trace_configs=[_refuse_redirects()],
+            trace_configs=[refuse_redirects()],
         )
         pool = Pool(upstream.socket, upstream.base_url, limit=CONNECTIONS, timeout_s=limit_s)
         return _Links(upstream.socket, upstream.base_url, pool, client)
@@ -110,17 +110,3 @@ class Upstreams:
 async def _close(links: _Links) -> None:
     await links.http.close()
     await links.client.close()
-
-
-def _refuse_redirects() -> aiohttp.TraceConfig:
-    """A session's code must not send the proxy's own client to other hosts."""
-
-    async def refuse(
-        _client: aiohttp.ClientSession, _context: SimpleNamespace, params: aiohttp.TraceRequestRedirectParams
-    ) -> None:
-        params.response.close()
-        raise aiohttp.TooManyRedirects(params.response.request_info, (), status=params.response.status)
-
-    trace = aiohttp.TraceConfig()
-    trace.on_request_redirect.append(refuse)
-    return trace

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from backend_pool.answer_body import LIST_BYTES
 from backend_pool.judgement import judge
 from backend_pool.user_models import files_of
 from tests.backend_pool.rig import Rig, rig
@@ -81,7 +82,7 @@ async def test_a_model_file_and_its_picture_appear(tmp_path: Path, server: RealC
             if entry["name"] == "new/ink.safetensors"
         ]
         path = f"/experiment/models/preview/loras/{entry['pathIndex']}/new/ink.safetensors"
-        assert (await r.pool.members[1].client.get_bytes(path, 20))[8:12] == b"WEBP"
+        assert (await r.pool.members[1].client.get_bytes(path, 20, LIST_BYTES))[8:12] == b"WEBP"
 
 
 def _loras(r: Rig) -> list[str]:
