@@ -16,6 +16,9 @@ HASH = re.compile(r"[0-9a-f]{64}")
 SPARED_S = 600.0
 """What was used within this time is not dropped: a job may be about to ask for it."""
 
+ABANDONED_S = 3600.0
+"""A partial file that nobody has written to for so long is of a process that was killed."""
+
 
 class Store:
     """A directory of files named by their SHA-256."""
@@ -25,7 +28,9 @@ class Store:
         self._limit = limit_bytes
         root.mkdir(parents=True, exist_ok=True)
         for partial in root.glob("*.part*"):
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                if partial.stat().st_mtime < time.time() - ABANDONED_S:  # else another process may be at it
+                    partial.unlink()
 
     def missing(self, hashes: list[str]) -> list[str]:
         """Those it does not have; the others are marked as used."""

@@ -1,22 +1,29 @@
 """Where a job's directories come from: the shared storage, or scratch filled with what the dispatcher sent. Blocking.
 
-A user's scratch has the same path every time: what ComfyUI keeps between a user's jobs may hold paths in it.
+A user's scratch has the same path as long as the process runs: what ComfyUI keeps between a user's jobs may hold paths
+in it. Several processes may share one installation: each has scratch of its own and holds a lock beside it.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import re
 import shutil
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any
 
-from .files import BadPath, Stamp, locate, make_stubs
+from .files import WRITTEN, BadPath, Stamp, locate, make_stubs
 from .host import Dirs
 from .store import Store
 from .wire import CHALLENGE, KINDS
 
 TAG = re.compile(r"[0-9a-f]{8,64}")
+CLOCKS_DIFFER_S = 2.0
+"""By so much the clock of a file server may be behind."""
 
 
 class NotShared(Exception):
@@ -37,10 +44,8 @@ class Workspace:
     """Makes and removes rooms."""
 
     def __init__(self, root: Path, shared_data: str | None, store_bytes: int) -> None:
-        self._scratch = root / "scratch"
+        self._scratch = _own_scratch(root / "scratch")
         self._shared = None if shared_data is None else Path(shared_data)
-        shutil.rmtree(self._scratch, ignore_errors=True)  # of a process that was killed
-        self._scratch.mkdir(parents=True, exist_ok=True)
         self.store = Store(root / "store", store_bytes)
 
     def proof(self) -> str | None:
@@ -83,21 +88,47 @@ class Workspace:
             shutil.rmtree(room.scratch, ignore_errors=True)
 
 
+def _own_scratch(root: Path) -> Path:
+    """A directory of this process alone, locked as long as the process lasts. Sweeps those whose
+    processes have ended."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / "lock").open("w") as sweeping:
+        fcntl.flock(sweeping, fcntl.LOCK_EX)  # else another takes what is not locked yet for left over
+        for lock in root.glob("*.lock"):
+            with lock.open("w") as held:
+                try:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    continue
+                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+                lock.unlink(missing_ok=True)
+        own = root / uuid.uuid4().hex[:12]
+        own.mkdir()
+        kept = os.open(own.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)  # never closed: it is the lock
+        fcntl.flock(kept, fcntl.LOCK_EX)
+    return own
+
+
 def hand_over(room: Room, since_s: float) -> None:
     """Give what a privileged ComfyUI wrote on shared storage to the directory's owner, whose session has to read it."""
     if room.scratch is not None or os.geteuid() != 0:
         return
-    for kind in ("output", "temp"):
-        root = Path(room.dirs.of(kind))
-        owner = root.stat()
-        if owner.st_uid == 0:
-            continue
-        for folder, folders, names in os.walk(root):
-            for name in (*folders, *names):
-                path = Path(folder, name)
-                stat = path.lstat()
-                if stat.st_uid == 0 and stat.st_ctime >= since_s - 2:
-                    os.lchown(path, owner.st_uid, owner.st_gid)
+    for kind in WRITTEN:
+        owner = Path(room.dirs.of(kind)).lstat()
+        if owner.st_uid != 0:
+            _give(room.dirs.of(kind), owner.st_uid, owner.st_gid, since_s)
+
+
+def _give(root: str, uid: int, gid: int, since_s: float) -> None:
+    """By names in open directories, since the user may swap directories for links meanwhile; and nothing that has a
+    second name, which may be a file of the system's that the user linked here."""
+    for _, folders, names, folder in os.fwalk(root, follow_symlinks=False):
+        for name in (*folders, *names):
+            with contextlib.suppress(FileNotFoundError):
+                found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                single = found.st_nlink == 1 or S_ISDIR(found.st_mode)
+                if found.st_uid == 0 and single and found.st_ctime >= since_s - CLOCKS_DIFFER_S:
+                    os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=False)
 
 
 def _dirs(home: Path) -> Dirs:

@@ -30,7 +30,7 @@ async def arm(hub: Hub, **fault: object) -> None:
 async def leftovers(engine_dir: Path, rig: Rig) -> list[str]:
     """Files that a worker keeps of jobs, once nothing is tidied up any more."""
     scratch = engine_dir / "worker-pack" / "scratch"
-    await rig.eventually(lambda: not any(scratch.iterdir()))
+    await rig.eventually(lambda: not any(scratch.glob("*/*")))
     own = [path for kind in ("input", "output", "temp") for path in (engine_dir / kind).rglob("*")]
     return [str(path) for path in own]
 
