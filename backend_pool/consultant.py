@@ -1,6 +1,7 @@
 """Asks a backend for the second opinion on a prompt: one short request.
 
-Without an answer the proxy's own verdict stands, and what only a backend can judge fails the job there.
+Without an answer the proxy's own verdict stands, and what only a backend can judge fails the job there. A worker pack
+judges in empty directories and only while nothing runs: its nodes see the directories of whoever has a job there.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from backend_pool.health import Health
 from backend_pool.model import JsonDict
 from backend_pool.pool import Member, Pool
 from backend_pool.second_opinion import Opinions, answer, question, with_opinions
+from backend_pool.worker_client import WorkerClient
 from proxy.base.logs import events
 from proxy.base.names import new_id
 
@@ -40,19 +42,27 @@ class Consultant:
         sent = await asyncio.to_thread(question, prompt, outputs, asked, member.info)  # prompts may have megabytes
         if sent is None:
             return None
-        prompt_id = new_id()
-        order = {"prompt": sent, "prompt_id": prompt_id, "client_id": prompt_id}
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                await member.client.submit(order)
+                await _ask(member, sent)
         except BackendRefused as refused:
             return answer(refused.body, sent, asked)
         except (BackendError, TimeoutError):
             return None
-        log.error("a prompt that must be refused was taken", backend=member.row.name)
-        member.leftovers.add(prompt_id)
         return None
 
     def _member(self, classes: set[str]) -> Member | None:
         fit = [m for m in self._pool.members.values() if m.health is Health.UP and classes <= m.info.keys()]
-        return min(fit, key=lambda member: member.job is not None, default=None)  # a busy one answers later
+        # A busy stock backend answers later, a busy worker not at all.
+        return min(fit, key=lambda m: (m.job is not None, m.worker is not None), default=None)
+
+
+async def _ask(member: Member, sent: JsonDict) -> None:
+    """Raises BackendRefused with the answer."""
+    if member.worker is not None:
+        await WorkerClient(member.client).validate(sent)
+        return
+    prompt_id = new_id()
+    await member.client.submit({"prompt": sent, "prompt_id": prompt_id, "client_id": prompt_id})
+    log.error("a prompt that must be refused was taken", backend=member.row.name)
+    member.leftovers.add(prompt_id)

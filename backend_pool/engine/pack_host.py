@@ -102,5 +102,6 @@ class EngineHost:
 def mount(engine: Engine, settings: Path) -> Pack:
     """A pack over an engine. Raises ConfigProblem."""
     pack = Pack(load(settings), EngineHost(engine), engine.directories.base / "worker-pack")
-    engine.worker.ended = pack.slot.ended
+    engine.worker.begins = pack.slot.executing
+    engine.worker.ended = pack.slot.executed
     return pack

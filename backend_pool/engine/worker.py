@@ -20,6 +20,8 @@ class Worker:
         self._thread = threading.Thread(target=self._work, name="prompt worker", daemon=True)
         self.jobs_run = 0
         self.jobs_failed = 0
+        self.begins: Callable[[str], None] = lambda _prompt_id: None
+        """Called before a job runs."""
         self.ended: Callable[[str], None] = lambda _prompt_id: None
         """Called when a job has run, before its history can be read."""
 
@@ -40,6 +42,7 @@ class Worker:
 
     def _run(self, item: Item) -> None:
         log.info("job started", job=item.prompt_id, nodes=len(item.prompt))
+        self.begins(item.prompt_id)
         try:
             outcome = self._executor.run(item)
         except Exception as error:

@@ -55,10 +55,11 @@ class ComfyHost:
         execute = execution.PromptExecutor.execute
 
         def execute_for_owner(executor: Any, prompt: Any, prompt_id: str, *rest: Any, **named: Any) -> Any:
+            slot.executing(prompt_id)
             try:
                 return execute(executor, prompt, prompt_id, *rest, **named)
             finally:
-                slot.ended(prompt_id)
+                slot.executed(prompt_id)
 
         execution.PromptExecutor.execute = execute_for_owner
         send = self._server.send_sync

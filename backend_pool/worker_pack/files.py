@@ -5,8 +5,9 @@ one can be told from what it wrote anew.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
+from stat import S_ISREG
 from typing import Any
 
 from .host import Dirs
@@ -73,10 +74,31 @@ def written(dirs: Dirs, stubs: dict[str, Stamp]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda entry: entry["mtime_ns"])
 
 
-def stamps(dirs: Dirs) -> dict[str, Stamp]:
-    """Every plain file of output and temp as it is now."""
-    nothing: dict[str, Stamp] = {}
-    return {entry["path"]: (entry["size"], entry["mtime_ns"]) for entry in written(dirs, nothing)}
+def strays(made: Iterable[str], startup: Dirs, own: Dirs) -> list[dict[str, Any]]:
+    """Those of the files that a job made which lie in the server's own output or temp, as `written` lists files.
+
+    `whole` is where it is, `stamp` what it is by now. `own` are the job's directories, which may lie in the server's.
+    """
+    found = []
+    for whole in made:
+        kinds = [kind for kind in WRITTEN if _below(whole, startup.of(kind))]
+        if not kinds or any(_below(whole, own.of(kind)) for kind in KINDS):
+            continue
+        kind = max(kinds, key=lambda kind: len(startup.of(kind)))
+        try:
+            stat = os.lstat(whole)
+        except OSError:
+            continue
+        if S_ISREG(stat.st_mode):
+            path = f"{kind}/{Path(whole).relative_to(startup.of(kind)).as_posix()}"
+            stamp = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+            entry = {"path": path, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "from": 0, "known": False}
+            found.append(entry | {"stray": True, "whole": whole, "stamp": stamp})
+    return found
+
+
+def _below(path: str, folder: str) -> bool:
+    return path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def _plain_files(root: Path) -> Iterator[Path]:

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from .config import Config
-from .files import stamps
 from .host import Answer, Host, Json
 from .slot import Busy, Carried, Slot
 from .wire import PACK_VERSION, PROTOCOL
@@ -24,6 +23,10 @@ log = logging.getLogger("comfyui-cluster-worker")
 T = TypeVar("T")
 
 INVENTORY_EVERY_S = 20.0
+JUDGE_S = 10.0
+"""How long a verdict may take: a node that waits for ever in it must not keep jobs away."""
+NOBODY = "0" * 8
+"""In whose empty directories prompts are judged."""
 OFFERS_KEPT = 200
 """Answers about nodes and models that are kept for while a job runs; the oldest go."""
 
@@ -36,11 +39,14 @@ class Pack:
         self.host = host
         self.workspace = Workspace(root, config.shared_data, config.store_mb * 1024 * 1024)
         self.slot = Slot(host, self.workspace)
+        self.visitors = 0
+        """Prompts of strangers that are being taken: they have passed the door, and are not in the queue yet."""
         self.instance = uuid.uuid4().hex
         self._secret: bytes | None = None
         self._offers: dict[str, tuple[bytes, str]] = {}
         self._inventory: tuple[float, str | None] = (0.0, None)
         self._counting = threading.Lock()
+        self._judging = asyncio.Lock()
 
     # -- who may talk ----------------------------------------------------------------------------------------------
 
@@ -68,22 +74,47 @@ class Pack:
             if absent:
                 return Answer(409, {"missing": absent})
         try:
-            self.slot.take()
+            async with self._judging:
+                self.slot.take()
         except Busy:
             return self._busy()
         try:
-            if self.host.remaining():  # somebody's at ComfyUI's own pages
+            if self._others():
                 return self._busy()
             await aside(self.slot.evict)
             room = await aside(self._room, str(body["user"]), storage)
-            before = await aside(stamps, self.host.startup)
-            job = Carried(prompt_id, order.get("client_id"), room, before)
+            job = Carried(prompt_id, order.get("client_id"), room)
+            if self._others():  # theirs came while this was prepared
+                await aside(self.workspace.remove, room)
+                return self._busy()
             self.slot.begin(job)
         except NotShared as error:
             return Answer(409, {"not_shared": str(error)})
         finally:
             self.slot.give_up()
         return await self._queue(job, order)
+
+    async def judge(self, order: Json) -> Answer:
+        """Validate in empty directories: what nodes say of prompts may name what lies there. Not while a job runs."""
+        async with self._judging:
+            try:
+                self.slot.take()
+            except Busy:
+                return self._busy()
+            room = None
+            try:
+                room = await aside(self.workspace.scratch, NOBODY, [], [])
+                if self._others():
+                    return self._busy()
+                self.host.switch(room.dirs, NOBODY)
+                return await asyncio.wait_for(self.host.validate(without_forgeries(order)), JUDGE_S)
+            except asyncio.TimeoutError:
+                return self._busy()
+            finally:
+                self.host.restore()
+                self.slot.give_up()
+                if room is not None:
+                    await aside(self.workspace.remove, room)
 
     async def _queue(self, job: Carried, order: Json) -> Answer:
         try:
@@ -99,6 +130,10 @@ class Pack:
         if "folder" in storage:
             return self.workspace.shared(tag, str(storage["folder"]))
         return self.workspace.scratch(tag, storage["inputs"], storage["stubs"])
+
+    def _others(self) -> bool:
+        """Whether somebody at ComfyUI's own pages has prompts here, or one on its way into the queue."""
+        return self.visitors > 0 or self.host.remaining() > 0
 
     def _busy(self) -> Answer:
         job = self.slot.job

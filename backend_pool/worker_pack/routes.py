@@ -14,7 +14,10 @@ from .slot import Carried
 from .wire import PREFIX, SECRET_HEADER
 
 CHUNK = 256 * 1024
+LARGEST_ORDER = 256 * 1024 * 1024
+"""Bytes of a prompt with all that belongs to it; the proxy's own limit for prompts (`max_prompt_mb`) is far below."""
 ANSWER_FIRST_S = 0.1
+PROMPTS = ("/prompt", "/api/prompt")
 OFFERS = ("/object_info", "/models", "/embeddings", "/experiment/models")
 """What tells of nodes and models, and with them of the files of whoever has the directories."""
 
@@ -32,7 +35,13 @@ def door(pack: Pack) -> Any:
             return _error(401, "This ComfyUI works for a cluster and answers to its dispatcher only.")
         if pack.slot.busy:
             return _error(423, "A job of the cluster runs here. Try again when it has ended.")
-        return await _called(handler, request)
+        if request.method != "POST" or request.path not in PROMPTS:
+            return await _called(handler, request)
+        pack.visitors += 1
+        try:
+            return await _called(handler, request)
+        finally:
+            pack.visitors -= 1
 
     return check
 
@@ -114,15 +123,17 @@ class Routes:
         job = self._job(request)
         stray = "stray" in request.query
         try:
-            path = locate(self._pack.host.startup if stray else job.room.dirs, request.query.get("path", ""))
+            name = request.query.get("path", "")
+            found = await aside(self._pack.slot.stray, job, name) if stray else locate(job.room.dirs, name)
             begin = int(request.query.get("from", "0"))
         except ValueError:
             return _error(400, "There is no such path.")
-        if (job.room.scratch is None and not stray) or path.is_symlink() or not path.is_file():
+        hidden = job.room.scratch is None and not stray
+        if hidden or found is None or found.is_symlink() or not found.is_file():
             return _error(404, "There is no such file.")
         if not begin:
-            return web.FileResponse(path, chunk_size=CHUNK)
-        return await _tail(request, path, begin)
+            return web.FileResponse(found, chunk_size=CHUNK)
+        return await _tail(request, found, begin)
 
     async def log(self, request: web.Request) -> web.Response:
         """The server's log while the job ran."""
@@ -137,9 +148,10 @@ class Routes:
 
     async def validate(self, request: web.Request) -> web.Response:
         """Judge a prompt without running it."""
-        if self._pack.slot.busy:
-            return _said(Answer(409, {"busy": None}))
-        return _said(await self._pack.host.validate(json.loads(await _whole(request))))
+        try:
+            return _said(await self._pack.judge(json.loads(await _whole(request))))
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            return _error(400, f"The order is not complete: {error!r}")
 
     async def free(self, _request: web.Request) -> web.Response:
         """Unload models, forget results."""
@@ -161,8 +173,14 @@ class Routes:
 
 
 async def _whole(request: web.Request) -> bytes:
-    """A body whatever its size: the server's own limit is for uploads of strangers."""
-    return b"".join([chunk async for chunk in request.content.iter_chunked(CHUNK)])
+    """A body, larger than the server's own limit, which is for uploads of strangers. 413 for one beyond all reason."""
+    chunks, size = [], 0
+    async for chunk in request.content.iter_chunked(CHUNK):
+        size += len(chunk)
+        if size > LARGEST_ORDER:
+            raise web.HTTPRequestEntityTooLarge(LARGEST_ORDER, size)
+        chunks.append(chunk)
+    return b"".join(chunks)
 
 
 async def _tail(request: web.Request, path: Path, begin: int) -> web.StreamResponse:
