@@ -70,11 +70,21 @@ def _limits(confinement: Confinement, *, own_id: bool) -> list[Layer]:
         Layer(
             "limit of processes",
             counted,
-            f"{confinement.processes} per session" if counted else "needs a control group, or a user id per session",
+            _counted(confinement, own_id=own_id),
         ),
         _processors(confinement),
         Layer("end of what a session started", True, ends),
     ]
+
+
+def _counted(confinement: Confinement, *, own_id: bool) -> str:
+    if "pids" in confinement.controllers:
+        return f"{confinement.processes} per session, counted by its control group"
+    if own_id:
+        return f"{confinement.processes} per session, counted by its user id"
+    if confinement.cgroup:
+        return "needs the pids controller, which the control group of sessions lacks, or a user id per session"
+    return "needs a control group, or a user id per session"
 
 
 def _processors(confinement: Confinement) -> Layer:

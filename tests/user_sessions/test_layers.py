@@ -33,6 +33,21 @@ def test_an_active_layer_says_what_it_does_and_a_missing_one_what_it_needs(
         assert ("needs" in found[name].detail or "has none" in found[name].detail) is not expected
 
 
+@pytest.mark.parametrize(
+    ("controllers", "cgroup", "no_ids", "says"),
+    [
+        (("memory", "pids"), "/group", ("x",), "counted by its control group"),
+        (("memory",), "/group", ("x",), "needs the pids controller"),
+        (("memory",), "/group", (), "counted by its user id"),
+        ((), "", ("x",), "needs a control group"),
+    ],
+)
+def test_what_counts_processes(controllers: tuple[str, ...], cgroup: str, no_ids: tuple[str, ...], says: str) -> None:
+    found = layers(Confinement(controllers=controllers, cgroup=cgroup), no_ids)
+    (layer,) = [layer for layer in found if layer.name == "limit of processes"]
+    assert says in layer.detail and layer.active is ("needs" not in says)
+
+
 def test_a_sandbox_that_is_off_says_who_did_it() -> None:
     found = layers(Confinement(sandbox=False))
     assert not found[0].active and "`sandbox`" in found[0].detail
