@@ -41,7 +41,7 @@ from user_sessions.view import SessionView, view
 WAIT_MARGIN_S = 60.0
 LEAVE_TIMEOUT_S = 2.0
 """How long a stop waits for what is under way at the session to be let go of."""
-ENDING_PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.4)
+ENDING_PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5)
 """Between looks at a session whose connections broke: the kernel closes them before the process can be seen to end."""
 
 log = events(__name__)

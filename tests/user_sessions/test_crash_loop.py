@@ -9,7 +9,7 @@ import pytest
 
 from proxy.base.errors import Unavailable
 from proxy.base.tasks import Tasks
-from tests.user_sessions.studio import BROKEN, Studio, ask, gone, open_studio
+from tests.user_sessions.studio import BROKEN, Studio, ask, gone, open_studio, until
 from tests.user_sessions.test_controller import ANN, pid_of
 from user_sessions import starts
 from user_sessions.starts import Starts
@@ -77,7 +77,11 @@ async def crashed(studio: Studio) -> str:
     pid = await pid_of(address)
     os.kill(pid, signal.SIGKILL)
     await gone(pid)
-    assert await studio.sessions.is_gone(ANN, address.session_id)
+
+    async def known() -> bool:
+        return await studio.sessions.is_gone(ANN, address.session_id)
+
+    await until(known)
     return address.session_id
 
 
