@@ -37,6 +37,7 @@ from proxy.base.log_file import tail
 from proxy.base.logs import events
 from proxy.passwords import generate
 from proxy.views import Deps
+from user_sessions.directories import host_log
 
 log = events(__name__)
 
@@ -162,14 +163,14 @@ async def session_list(deps: Deps) -> SessionList:
         sessions=[session_info(view) for view in await deps.sessions.listing(memory=True)],
         refresh=await refresh_info(deps),
         failed_packs=[FailedPackLog(**asdict(node)) for node in deps.sessions.report.failed_nodes],
+        broken=deps.sessions.report.broken or None,
     )
 
 
 async def refresh_info(deps: Deps) -> RefreshInfo:
     """As the API shows it; with what the session host said when it failed."""
     refresh = deps.sessions.report.refresh
-    host_log = deps.settings.data_dir / "logs" / "session-host.log"
-    said = await asyncio.to_thread(tail, host_log) if refresh.state == "failed" else ""
+    said = await asyncio.to_thread(tail, host_log(deps.settings.data_dir)) if refresh.state == "failed" else ""
     return RefreshInfo(
         state=refresh.state,
         began_ms=refresh.began_ms,

@@ -82,6 +82,7 @@ class SessionList(Answer):
     sessions: list[SessionInfo]
     refresh: RefreshInfo
     failed_packs: list[FailedPackLog]
+    broken: str | None = Field(None, description="Why none can be started.")
 
 
 class JobInfo(Answer):

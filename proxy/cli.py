@@ -144,12 +144,21 @@ def token_create(
 
 
 @app.command()
-def doctor(context: typer.Context) -> None:
+def doctor(  # noqa: PLR0917 - one parameter per flag
+    context: typer.Context,
+    data_dir: DataDirOption = None,
+    config: ConfigOption = None,
+    runtime: Annotated[str | None, typer.Option(help="What sessions run: light or comfyui.")] = None,
+    comfyui: Annotated[Path | None, typer.Option(help="Directory of the ComfyUI that sessions run.")] = None,
+    comfyui_python: Annotated[Path | None, typer.Option(help="Python that runs it; found where it can be.")] = None,
+) -> None:
     """Check what this machine offers and what stands in the way; exit code 1 when something must be done."""
     from proxy.doctor import examine
 
-    settings = settings_of(context)
-    findings = examine(settings, context.obj.config)
+    settings = settings_of(
+        context, config=config, data_dir=data_dir, runtime=runtime, comfyui=comfyui, comfyui_python=comfyui_python
+    )
+    findings = examine(settings, config or context.obj.config)
     for finding in findings:
         typer.echo(f"{finding.mark}  {finding.what}: {finding.detail}")
     raise typer.Exit(1 if any(finding.bad for finding in findings) else 0)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from proxy.base.errors import ClusterError
 from proxy.base.settings import ENV_PREFIX, Settings
+from proxy.doctor_host import SeenHost, see_host
 from proxy.doctor_network import ask
 from proxy.doctor_runtime import look_at_runtime
 from proxy.doctor_sandbox import sandbox
@@ -45,12 +46,20 @@ Check = Callable[[Settings], Iterator[Finding]]
 def examine(settings: Settings, config: Path | None = None) -> list[Finding]:
     """Every finding; never raises."""
 
+    about_host, host = asyncio.run(see_host(settings))
+
     def about_settings(settings: Settings) -> Iterator[Finding]:
         yield from _settings(settings, config)
 
-    checks: list[Check] = [about_settings, _python, _data_dir, _database, sandbox, _sessions, _frontend, _machine]
+    def confinement(settings: Settings) -> Iterator[Finding]:
+        yield from sandbox(settings, host)
+
+    def sessions(settings: Settings) -> Iterator[Finding]:
+        yield from _sessions(settings, host)
+
+    checks: list[Check] = [about_settings, _python, _data_dir, _database, confinement, sessions, _frontend, _machine]
     findings = [finding for check in checks for finding in _tried(check, settings)]
-    return findings + asyncio.run(ask(settings))
+    return findings + about_host + asyncio.run(ask(settings, host))
 
 
 def _tried(check: Check, settings: Settings) -> list[Finding]:
@@ -131,14 +140,14 @@ def _database(settings: Settings) -> Iterator[Finding]:
         yield Finding("database", f"SQLite {version}, journal {mode}, {path.stat().st_size / MIB:.1f} MiB")
 
 
-def _sessions(settings: Settings) -> Iterator[Finding]:
+def _sessions(settings: Settings, host: SeenHost | None) -> Iterator[Finding]:
     if not hasattr(os, "fork") or not sys.platform.startswith("linux"):
         yield bad("sessions", f"{sys.platform} cannot fork sessions: use Linux, WSL2 or a container")
     if settings.spawner == "child":
         yield note("sessions", "spawner is child: each session imports everything itself, slow and large")
     if settings.run_dir is not None and not fits(settings.run_dir.absolute()):
         yield bad("sessions", f"run_dir {settings.run_dir} is too long for Unix sockets: choose a shorter one")
-    yield from look_at_runtime(settings)
+    yield from look_at_runtime(settings, host)
 
 
 def _frontend(_settings: Settings) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""The doctor's questions that go over a socket: our port, the session host, the schema, each registered backend."""
+"""The doctor's questions that go over a socket: our port, the schema, each registered backend."""
 
 import asyncio
 import errno
@@ -18,11 +18,9 @@ from proxy.base.errors import ClusterError
 from proxy.base.schema import state_of
 from proxy.base.settings import Settings
 from proxy.data_dir import held
-from proxy.doctor_runtime import look_at_host
+from proxy.doctor_host import SeenHost
 from proxy.doctor_sandbox import within_reach
 from proxy.finding import Finding, bad, note
-from user_sessions.run_dir import fits, host_socket
-from user_sessions.spawner import HostSpawner
 
 TIMEOUT_S = 5.0
 NODES_TIMEOUT_S = 30.0
@@ -30,16 +28,16 @@ CLOCK_SKEW_S = 30.0
 MIB = 1 << 20
 
 
-async def ask(settings: Settings) -> list[Finding]:
+async def ask(settings: Settings, host: SeenHost | None = None) -> list[Finding]:
     """Every finding, in a steady order."""
     timeout = httpx.Timeout(TIMEOUT_S, read=NODES_TIMEOUT_S)
     schema, rows = await asyncio.to_thread(_stored, settings)
     async with httpx.AsyncClient(trust_env=False, timeout=timeout) as client:
-        port, host, backends = await asyncio.gather(
-            _port(settings, client), _host(settings), asyncio.gather(*(_backend(row, client) for row in rows))
+        port, backends = await asyncio.gather(
+            _port(settings, client), asyncio.gather(*(_backend(row, client) for row in rows))
         )
-    found = [*schema, port, *host, *(finding for some in backends for finding in some)]
-    found += within_reach(settings, rows)
+    found = [*schema, port, *(finding for some in backends for finding in some)]
+    found += within_reach(settings, rows, host)
     if not rows and settings.engines is None:
         found.append(note("backends", "none is registered: an embedded engine will draw. Add one: backend add URL"))
     return found
@@ -94,21 +92,6 @@ async def _port(settings: Settings, client: httpx.AsyncClient) -> Finding:
     if problems:
         return bad("port", f"a cluster proxy serves {address}, but is not ready: {problems}")
     return Finding("port", f"a cluster proxy serves {address} and is ready")
-
-
-async def _host(settings: Settings) -> list[Finding]:
-    run = (settings.run_dir or settings.data_dir / "run").absolute()
-    if not fits(run) or not host_socket(run).exists():
-        return []
-    spawner = HostSpawner(run, TIMEOUT_S, TIMEOUT_S, call_timeout_s=TIMEOUT_S)
-    try:
-        listed = await spawner.listing()
-        health = await spawner.health()
-    except ClusterError as error:
-        return [bad("session host", f"{error.message} Its log: {settings.data_dir / 'logs' / 'session-host.log'}")]
-    finally:
-        await spawner.close()
-    return [Finding("session host", f"answers, {len(listed)} sessions"), *look_at_host(health)]
 
 
 async def _backend(row: Backend, client: httpx.AsyncClient) -> list[Finding]:

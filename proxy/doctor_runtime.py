@@ -1,23 +1,21 @@
-"""The doctor's look at what sessions run: is it installed, does its Python have what it needs, what did not load."""
+"""The doctor's look at what sessions run: is it installed, does its Python have what it needs?"""
 
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from proxy.base.errors import ConfigError
 from proxy.base.settings import Settings
-from proxy.finding import Finding, bad, note
+from proxy.doctor_host import SeenHost
+from proxy.finding import Finding, bad
 from user_sessions.comfyui.bootstrap import OLDEST
 from user_sessions.comfyui.options import Options
-from user_sessions.report import failed_nodes
 from user_sessions.runtime_options import runtime_options
 from user_sessions.runtimes import COMFYUI
 from user_sessions.zygote_process import session_environment
 
 PROBE_TIMEOUT_S = 60.0
-PACKS_SHOWN = 20
 NEEDED = ("torch", "aiohttp", "yaml", "PIL", "numpy")
 PROBE = f"""
 import importlib.util, json, sys
@@ -25,14 +23,15 @@ print(json.dumps([sys.version_info[:3], [name for name in {NEEDED!r} if importli
 """
 
 
-def look_at_runtime(settings: Settings) -> Iterator[Finding]:
-    """What can be said without starting a session."""
+def look_at_runtime(settings: Settings, host: SeenHost | None = None) -> Iterator[Finding]:
+    """What can be said without starting a session: of what `host` runs, else of what the settings name."""
     try:
-        options = runtime_options(settings, settings.runtime)
+        runtime = host.runtime if host else settings.runtime
+        options = host.options if host else runtime_options(settings, runtime)
     except ConfigError as error:
         yield bad("sessions", error.message)
         return
-    if settings.runtime != COMFYUI:
+    if runtime != COMFYUI:
         return
     told = Options.from_text(options)
     try:
@@ -47,20 +46,6 @@ def look_at_runtime(settings: Settings) -> Iterator[Finding]:
         yield bad("comfyui", f"{told.python} lacks {', '.join(missing)}: install ComfyUI's requirements there")
     else:
         yield Finding("comfyui", f"{told.version} in {told.directory}, {python} ({told.python})")
-
-
-def look_at_host(health: Mapping[str, Any]) -> Iterator[Finding]:
-    """What a running session host says of what its sessions start from."""
-    zygote = health.get("zygote") or {}
-    if zygote.get("unforkable"):
-        yield note("sessions", f"not forked, so slow to start and large: {zygote['unforkable']}")
-    if zygote.get("error") and not zygote.get("warm"):
-        yield bad("sessions", f"cannot be started: {zygote['error']}")
-    failed = failed_nodes(health.get("failed_nodes"))
-    for node in failed[:PACKS_SHOWN]:
-        yield note("custom nodes", f"{node.pack} did not load: {node.error}")
-    if len(failed) > PACKS_SHOWN:
-        yield note("custom nodes", f"{len(failed) - PACKS_SHOWN} more did not load, see the administrator's page")
 
 
 def _ask(told: Options) -> tuple[tuple[int, ...], list[str]]:

@@ -191,6 +191,7 @@ class Pages:
             refresh=listed.refresh,
             refresh_s=max(0, now_ms() - (listed.refresh.began_ms or 0)) // 1000,
             failed_packs=listed.failed_packs,
+            broken=listed.broken,
             people=people[:USERS_SHOWN],
             cut=len(people) > USERS_SHOWN,
             query=query,

@@ -21,6 +21,7 @@ from user_sessions.spawner import Spawner
 KEPT_S = 3.0
 MIB = 1 << 20
 PROBE = b"x" * 4096
+BROKEN = "sessions cannot be started, see logs/session-host.log"
 
 
 class Readiness:
@@ -84,6 +85,7 @@ class Readiness:
     async def _host(self) -> list[str]:
         try:
             await self._spawner.listing()
+            broken = (await self._spawner.report()).broken
         except Unavailable:
             return ["the session host does not answer"]
-        return []
+        return [BROKEN] if broken else []  # the reason names paths: it is on the administration page

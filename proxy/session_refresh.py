@@ -17,6 +17,7 @@ from user_sessions.spawner import Keeper, Spawner
 LOOK_EVERY_S = 0.2
 MARGIN_S = 10.0
 WHO = "the command line"
+WARMING = "Warming a fresh one beside the old"
 
 
 async def refresh_sessions(settings: Settings) -> str:
@@ -25,7 +26,7 @@ async def refresh_sessions(settings: Settings) -> str:
     spawner = keeper.spawner()
     try:
         await spawner.refresh(WHO)
-        ended = await _end(spawner, settings.session_start_timeout_s + MARGIN_S)
+        ended = await _end(spawner, settings.warm_timeout_s + MARGIN_S)  # as long as the session host tries
         if ended.state != "done":
             raise Unavailable(f"The refresh failed; sessions still start from the old one. {ended.error}")
         outdated = sum(poll.outdated for poll in await spawner.listing())
@@ -43,18 +44,20 @@ async def refresh_sessions(settings: Settings) -> str:
 
 async def _end(spawner: Spawner, limit_s: float) -> Refresh:
     deadline = monotonic_s() + limit_s
+    if not sys.stderr.isatty():
+        sys.stderr.write(f"{WARMING}; waiting for at most {limit_s:g} s\n")
     while monotonic_s() < deadline:
         refresh = (await spawner.report()).refresh
         if refresh.state in ("done", "failed"):
             _progress("")
             return refresh
-        _progress(f"Warming a fresh one beside the old: {(now_ms() - (refresh.began_ms or now_ms())) // 1000} s")
+        _progress(f"{WARMING}: {(now_ms() - (refresh.began_ms or now_ms())) // 1000} s")
         await asyncio.sleep(LOOK_EVERY_S)
-    raise Unavailable(f"The refresh did not end within {limit_s:g} s. The session host's log may say why.")
+    raise Unavailable(f"The refresh did not end within {limit_s:g} s. logs/session-host.log may say why.")
 
 
 def _progress(text: str) -> None:
-    """One line that is written over again; nothing when a program reads."""
+    """A line that is written over again, where somebody looks."""
     if sys.stderr.isatty():
         sys.stderr.write(f"\r\x1b[K{text}")
         sys.stderr.flush()

@@ -19,6 +19,7 @@ from proxy.base.errors import Conflict, Unavailable
 from proxy.base.log_file import tail
 from proxy.base.logs import events
 from proxy.base.processes import spawn, start_time
+from user_sessions.cold import IMPORTS_ITSELF
 from user_sessions.confinement import Confinement
 from user_sessions.directories import failures, make_private
 from user_sessions.memory import Gauge
@@ -174,7 +175,8 @@ class ChildSpawner:
                 return poll
             await asyncio.sleep(PAUSE_S)
         await self.stop(spec.session_id)
-        raise Unavailable(f"The session did not answer within {self._start_timeout_s:g} s.", tail(spec.log))
+        late = f"The session did not answer within {self._start_timeout_s:g} s. {IMPORTS_ITSELF}"
+        raise Unavailable(late, tail(spec.log))
 
     def _refuse_second(self, spec: SessionSpec) -> None:
         for path in self._records.glob("*.json"):

@@ -17,6 +17,7 @@ from user_sessions.confinement import Confinement
 from user_sessions.runtime import SessionSpec
 
 CHILD = "user_sessions.child"
+IMPORTS_ITSELF = "It imports everything itself here: set session_start_timeout_s to what that may take."
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,11 @@ def session_log(data_dir: Path, slug: str) -> Path:
     return Path(os.path.abspath(data_dir)) / "logs" / "sessions" / f"{slug}.log"  # noqa: PTH100 - see above
 
 
+def host_log(data_dir: Path) -> Path:
+    """The log file of the session host, absolute."""
+    return Path(os.path.abspath(data_dir)) / "logs" / "session-host.log"  # noqa: PTH100 - see above
+
+
 def prepare_user(data_dir: Path, slug: str) -> Directories:
     """Make the directories of `slug`, 0700, and the folder of its log. Blocking. Raises DiskFull or Unavailable.
 

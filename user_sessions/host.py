@@ -19,11 +19,12 @@ from pathlib import Path
 from aiohttp import web
 
 from proxy.base.errors import ClusterError, ConfigError
+from proxy.base.log_file import trim
 from proxy.base.logs import configure, events
 from proxy.base.names import new_id
 from proxy.base.tasks import Tasks
 from user_sessions import policy
-from user_sessions.directories import failures, make_private, prepare_public
+from user_sessions.directories import failures, host_log, make_private, prepare_public
 from user_sessions.host_api import HostApi
 from user_sessions.refresher import Refresher
 from user_sessions.roster import Roster
@@ -34,6 +35,7 @@ from user_sessions.zygote_process import Orders
 from user_sessions.zygotes import Zygotes
 
 SOCKET_CHECK_S = 2.0
+LOG_CHECK_S = 5.0
 CONFIG_ERROR = 2
 """Exit code that tells a supervisor not to start us again unchanged."""
 
@@ -78,7 +80,8 @@ async def serve(config: HostConfig) -> None:
     token = _token(config.token_file)
     sandbox = tuple(asdict(layer) for layer in in_force.layers)
     refresher = Refresher(zygotes, roster, tasks, config.warm_timeout_s)
-    api = HostApi(new_id(), token, config.orders.runtime, roster, zygotes, refresher, stopped.set, sandbox)
+    ports = tuple(sorted(policy.open_ports(in_force.confinement)))
+    api = HostApi(new_id(), token, config.orders.runtime, roster, zygotes, refresher, stopped.set, sandbox, ports)
     runner = web.AppRunner(api.app(), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     mine: int | None = None
@@ -89,6 +92,7 @@ async def serve(config: HostConfig) -> None:
             await web.UnixSite(runner, str(config.socket)).start()
         mine = _inode(config.socket)
         tasks.start("watch the socket", _end_when_lost(config.socket, mine, stopped), vital=True)
+        tasks.start("trim the log", _keep_log_short(host_log(config.data_dir)))
         log.info("session host ready", socket=config.socket, runtime=config.orders.runtime, pid=os.getpid())
         await stopped.wait()
     finally:
@@ -126,6 +130,16 @@ async def _end_when_lost(socket: Path, mine: int | None, stopped: asyncio.Event)
             log.error("control socket is gone: ending", socket=socket)
             stopped.set()
             return
+
+
+async def _keep_log_short(path: Path) -> None:
+    """Drop the oldest lines of our own log, which zygotes write to as well. Where our output goes elsewhere (a journal,
+    a terminal), it is not ours to cut."""
+    while True:
+        with contextlib.suppress(OSError):  # not there, or no longer ours: nothing grows that we could cut
+            if os.path.samestat(os.fstat(2), path.lstat()):
+                await asyncio.to_thread(trim, path)
+        await asyncio.sleep(LOG_CHECK_S)
 
 
 def _inode(path: Path) -> int | None:

@@ -42,6 +42,7 @@ class HostApi:
     refresher: Refresher
     shut_down: Callable[[], None]
     sandbox: tuple[dict[str, Any], ...]
+    ports: tuple[int, ...] = ()
     gauge: Gauge = field(default_factory=Gauge)
 
     def app(self) -> web.Application:
@@ -81,7 +82,8 @@ class HostApi:
                 },
                 "sessions": {"running": len(self.roster.running()), "exited": self.roster.exits()},
                 "sandbox": list(self.sandbox),
-                **Report(self.refresher.last, self.zygotes.failed_nodes).to_json(),
+                "ports": list(self.ports),
+                **Report(self.refresher.last, self.zygotes.failed_nodes, self.zygotes.broken).to_json(),
             }
         )
 

@@ -13,7 +13,7 @@ from proxy.base.log_file import tail, trim
 from proxy.base.logs import events
 from proxy.base.processes import Daemon, launch, recorded
 from proxy.base.settings import Settings
-from user_sessions.directories import failures, make_private
+from user_sessions.directories import failures, host_log, make_private
 from user_sessions.policy import arguments, policy_of
 from user_sessions.run_dir import host_socket, run_dir
 from user_sessions.runtime_options import runtime_options
@@ -45,7 +45,7 @@ class HostProcess:
     @property
     def log(self) -> Path:
         """Where its output goes."""
-        return self._settings.data_dir.absolute() / "logs" / "session-host.log"
+        return host_log(self._settings.data_dir)
 
     def spawner(self) -> HostSpawner:
         """A client of it that starts it again when it is gone."""

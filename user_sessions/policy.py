@@ -65,6 +65,11 @@ def keeps_to_ports() -> bool:
     return abi() >= TCP_ABI and seccomp.supported()
 
 
+def open_ports(confinement: Confinement) -> frozenset[int]:
+    """Those that confined sessions may connect to; where nothing confines them the word has no meaning."""
+    return frozenset(confinement.ports if confinement.network and confinement.sandbox else ())
+
+
 @dataclass(frozen=True)
 class InForce:
     """How sessions are confined, what that amounts to, and the control group to remove in the end."""

@@ -18,6 +18,7 @@ from proxy.base.tasks import Tasks
 from user_sessions import store
 from user_sessions.model import SessionRow
 from user_sessions.moving import Mover
+from user_sessions.report import Report
 from user_sessions.spawner import Poll, Spawner
 from user_sessions.state import SessionState
 
@@ -62,9 +63,18 @@ class Reconciler:
         if monotonic_s() - self._flushed_s >= FLUSH_S:
             await self.flush()
         await self.run(starting_up=False)
-        self._sessions.report = await self._spawner.report()
+        self._heard(await self._spawner.report())
         await self.cull(busy())
         self._mover.turn(await self._sessions.listing(), lambda: busy() | in_use())
+
+    def _heard(self, report: Report) -> None:
+        """Keep what the spawner says of itself; what changes everything for users is said in the log as well."""
+        if report.broken != self._sessions.report.broken:
+            if report.broken:
+                log.error("sessions cannot be started", error=report.broken, log="logs/session-host.log")
+            else:
+                log.info("sessions can be started again")
+        self._sessions.report = report
 
     async def flush(self) -> None:
         """Write users' last actions down."""

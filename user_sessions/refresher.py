@@ -36,7 +36,7 @@ class Refresher:
         return self.last
 
     async def _run(self) -> None:
-        error = "The session host's log says why."
+        error = "logs/session-host.log says why."
         try:
             await self._zygotes.refresh(self._timeout_s)
             error = ""

@@ -1,4 +1,5 @@
-"""What a spawner tells of itself besides its sessions: how a refresh goes, and which custom nodes failed to load.
+"""What a spawner tells of itself besides its sessions: how a refresh goes, which custom nodes failed to load,
+and whether sessions can be started at all.
 
 Values and their JSON form only. Fields that an older session host does not know read as nothing to tell.
 """
@@ -50,15 +51,19 @@ class Report:
 
     refresh: Refresh = Refresh()
     failed_nodes: tuple[FailedNode, ...] = ()
+    broken: str = ""
+    """Why no session can be started; empty when they can, or might with what is under way."""
 
     def to_json(self) -> dict[str, Any]:
         """The form that travels from the session host."""
-        return {"refresh": asdict(self.refresh), "failed_nodes": [asdict(node) for node in self.failed_nodes]}
+        nodes = [asdict(node) for node in self.failed_nodes]
+        return {"refresh": asdict(self.refresh), "failed_nodes": nodes, "broken": self.broken}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "Report":
         """Read that form."""
-        return Report(Refresh.from_json(data.get("refresh")), failed_nodes(data.get("failed_nodes")))
+        broken = str(data.get("broken") or "")
+        return Report(Refresh.from_json(data.get("refresh")), failed_nodes(data.get("failed_nodes")), broken)
 
 
 def failed_nodes(data: object) -> tuple[FailedNode, ...]:

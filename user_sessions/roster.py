@@ -20,6 +20,7 @@ from proxy.base.log_file import tail
 from proxy.base.logs import events
 from proxy.base.processes import start_time
 from proxy.base.tasks import Tasks
+from user_sessions.cold import IMPORTS_ITSELF
 from user_sessions.runtime import SessionSpec
 from user_sessions.zygote_process import ZygoteProcess
 from user_sessions.zygotes import Zygotes
@@ -111,7 +112,10 @@ class Roster:
             raise Unavailable(entry.error or "The session ended while it started.", tail(entry.log))
         if not entry.ready:
             await self.stop(spec.session_id)
-            raise Unavailable(f"The session did not answer within {self._start_timeout_s:g} s.", tail(entry.log))
+            late = f"The session did not answer within {self._start_timeout_s:g} s."
+            if self.zygotes is not None and self.zygotes.unforkable:
+                late += f" {IMPORTS_ITSELF}"
+            raise Unavailable(late, tail(entry.log))
         return entry
 
     async def stop(self, session_id: str) -> Entry | None:

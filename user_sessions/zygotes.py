@@ -19,11 +19,18 @@ from user_sessions.report import FailedNode
 from user_sessions.zygote_process import Listener, Orders, ZygoteProcess
 
 BACKOFF_S = 0.2
-BACKOFF_LIMIT_S = 10.0
+BACKOFF_FACTOR = 3.0
+BACKOFF_LIMIT_S = 300.0
+"""Each try may be an import of minutes; somebody who has mended the reason asks for a refresh."""
 LESSONS = 50
 """Packs left out at most; an install with more that end the process is given up on."""
 
 log = events(__name__)
+
+
+def next_wait_s(wait_s: float) -> float:
+    """How long to wait before the try after the next, if that fails as well."""
+    return min(max(wait_s * BACKOFF_FACTOR, BACKOFF_S), BACKOFF_LIMIT_S)
 
 
 @dataclass
@@ -73,6 +80,7 @@ class Zygotes:
         self._tasks = tasks
         self._closing = False
         self._lessons = Lessons()
+        self._failed = ""
         self.current: ZygoteProcess | None = None
         self.retired: list[ZygoteProcess] = []
 
@@ -113,6 +121,8 @@ class Zygotes:
             await fresh.end()
             if late or not lessons.learn(fresh):
                 why = "it took too long" if late else fresh.error
+                if self._failed:
+                    self._failed = why
                 raise Unavailable(f"No fresh session process could be prepared: {why}")
         self._lessons = lessons
         if self.current is not None and not self.current.ended.is_set():
@@ -141,6 +151,11 @@ class Zygotes:
         return self._orders.options
 
     @property
+    def broken(self) -> str:
+        """Why no session can be started now nor, it seems, with the next try; empty when they can."""
+        return "" if self.current is not None and self.current.warm else self._failed
+
+    @property
     def failed_nodes(self) -> tuple[FailedNode, ...]:
         """Packs that new sessions lack."""
         current = self.current.failed_nodes if self.current else ()
@@ -167,12 +182,15 @@ class Zygotes:
             self.retired.remove(zygote)
         if self.current is zygote and self._lessons.learn(zygote) and not self._closing:
             wait_s = 0.0
+        elif self.current is zygote:
+            self._failed = "" if zygote.was_warm else zygote.error
         while self.current is zygote and not self._closing:
             if wait_s:  # else at once: whoever waits for a warm one must not see this one as given up
                 await asyncio.sleep(wait_s * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
-            wait_s = BACKOFF_S if zygote.was_warm else min(max(wait_s * 2, BACKOFF_S), BACKOFF_LIMIT_S)
+            wait_s = BACKOFF_S if zygote.was_warm else next_wait_s(wait_s)
             if self.current is zygote and not self._closing:
                 try:
                     self._put(wait_s)
                 except Unavailable as error:  # no memory, no process to be had: the next try may find some
+                    self._failed = error.message
                     log.error("no zygote could be started", error=error.message)

@@ -119,3 +119,17 @@ async def test_one_crash_is_no_loop(server: Server) -> None:
 async def test_looking_starts_nothing(server: Server) -> None:
     await admin_page(server)
     assert not (server.cluster.keeper.run / "host.json").exists()
+
+
+async def test_the_administrators_page_says_when_no_session_can_be_started(server: Server) -> None:
+    assert "Sessions cannot be started" not in await admin_page(server)
+    server.cluster.sessions.report = Report(broken=HOSTILE)
+    page = await admin_page(server)
+    assert "Sessions cannot be started. logs/session-host.log" in page and "&lt;img" in page and HOSTILE not in page
+    async with server.signed_in("root") as root:
+        assert (await root.get(f"{API}/admin/sessions")).json()["broken"] == HOSTILE
+
+
+async def test_a_backends_card_says_how_much_of_ours_is_in_it(server: Server) -> None:
+    server.cluster.registry.add_now("http://gpu-1:8188")
+    assert '<span class="tag">stock</span>' in await admin_page(server)

@@ -4,8 +4,10 @@ import sys
 from pathlib import Path
 
 from proxy.base.settings import Settings
-from proxy.doctor_runtime import NEEDED, look_at_host, look_at_runtime
+from proxy.doctor_host import SeenHost, look_at_host
+from proxy.doctor_runtime import NEEDED, look_at_runtime
 from tests.user_sessions.comfyui.double import make_double
+from user_sessions.runtime_options import runtime_options
 
 
 def settings_for(double: Path, python: Path) -> Settings:
@@ -53,3 +55,15 @@ def test_what_a_host_says() -> None:
     (broken,) = look_at_host({"zygote": {"warm": False, "error": "ComfyUI cannot be started"}})
     assert broken.bad
     assert list(look_at_host({})) == []
+
+
+def test_what_a_host_runs_is_judged_instead_of_the_settings(tmp_path: Path) -> None:
+    double = make_double(tmp_path / "ComfyUI")
+    for name in NEEDED:
+        (double / f"{name}.py").touch()
+    settings = settings_for(double, Path(sys.executable))
+    host = SeenHost("comfyui", runtime_options(settings, "comfyui"), (), frozenset())
+    (found,) = look_at_runtime(Settings(data_dir=tmp_path), host)
+    assert found.what == "comfyui" and str(double) in found.detail
+    light = SeenHost("light", {}, (), frozenset())
+    assert list(look_at_runtime(settings, light)) == []
