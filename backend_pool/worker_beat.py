@@ -41,6 +41,8 @@ class Heard:
     at_s: float
     shared: bool
     """Whether it has the users' directories on shared storage."""
+    url: str = ""
+    """Where it is."""
 
 
 def problem(error: Any) -> str:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from backend_pool import worker_pack
 from backend_pool.worker_pack.comfy_hooks import version_problem
-from backend_pool.worker_pack.config import FILE, Config, ConfigProblem, load, save
+from backend_pool.worker_pack.config import FILE, PORT, Config, ConfigProblem, load, save
 from backend_pool.worker_pack.wire import CHALLENGE, PACK_VERSION
+from backend_pool.worker_rows import PREFIX
 from proxy.base.backend_url import clean_url
 from proxy.base.errors import ConfigError
 
@@ -61,10 +62,18 @@ def comfyui_version(comfyui: Path) -> str:
 
 def install(custom_nodes: Path, wishes: Wishes) -> Config:
     """Copy the code and write the settings, or bring both up to date. Raises ConfigError."""
-    target = custom_nodes / FOLDER
-    config = _config(target, wishes)
     if not custom_nodes.is_dir():
         raise ConfigError(f"There is no directory {custom_nodes}. Check --comfyui or --custom-nodes.")
+    config = _config(custom_nodes / FOLDER, wishes)
+    try:
+        _put(custom_nodes, config)
+    except OSError as error:
+        raise ConfigError(f"The pack cannot be put into {custom_nodes}: {error.strerror}.") from error
+    return config
+
+
+def _put(custom_nodes: Path, config: Config) -> None:
+    target = custom_nodes / FOLDER
     fresh = custom_nodes / f".{FOLDER}.new"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(mode=0o755)
@@ -73,15 +82,17 @@ def install(custom_nodes: Path, wishes: Wishes) -> Config:
     save(fresh / FILE, config)
     shutil.rmtree(target, ignore_errors=True)
     fresh.replace(target)
-    return config
 
 
 def uninstall(custom_nodes: Path) -> bool:
-    """Remove it; False when it was not there."""
+    """Remove it; False when it was not there. Raises ConfigError."""
     target = custom_nodes / FOLDER
     if not target.is_dir():
         return False
-    shutil.rmtree(target)
+    try:
+        shutil.rmtree(target)
+    except OSError as error:
+        raise ConfigError(f"{target} cannot be removed: {error.strerror}.") from error
     return True
 
 
@@ -116,13 +127,24 @@ def _config(target: Path, wishes: Wishes) -> Config:
     if wishes.server is not None:
         changes["server"] = clean_url(wishes.server)
     if wishes.advertise is not None:
-        changes["advertise"] = clean_url(wishes.advertise) if wishes.advertise else None
+        changes["advertise"] = _advertised(wishes.advertise) if wishes.advertise else None
     if wishes.shared_data is not None:
         changes["shared_data"] = str(_shared(wishes.shared_data))
+    if wishes.token is not None and not wishes.token.startswith(PREFIX):
+        raise ConfigError(f"That is no worker's token: those begin with {PREFIX}. `worker-pack token` makes one.")
     for key in ("token", "name", "open"):
         if getattr(wishes, key) is not None:
             changes[key] = getattr(wishes, key)
     return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def _advertised(text: str) -> str:
+    """A URL in which `{port}` may stand for the port of each process."""
+    if PORT not in text:
+        return clean_url(text)
+    whole = text if "://" in text else f"http://{text}"
+    clean_url(whole.replace(PORT, "1"))
+    return whole.strip().rstrip("/")
 
 
 def _shared(folder: Path) -> Path:

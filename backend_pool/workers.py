@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sqlmodel import Session, select
+from sqlmodel import Session, col, select
 
 from backend_pool.model import Backend
 from backend_pool.worker_beat import Beat, Heard
@@ -89,12 +89,13 @@ class Workers:
         found = await self._db.read(lambda s: _standing(s, token, beat.worker_id, url))
         changed = found is None
         if found is None:
+            self._check_alone(beat, url)
             found = await self._db.write(lambda s: _register(s, token, beat, url))
         backend_id, known = found
         self._known[backend_id] = known
         shared = await asyncio.to_thread(self._is_shared, beat.shared_proof)
         before = self._heard.get(backend_id)
-        self._heard[backend_id] = Heard(beat, monotonic_s(), shared)
+        self._heard[backend_id] = Heard(beat, monotonic_s(), shared, url)
         if changed:
             log.info("worker registered", backend=beat.name, gpu=beat.gpu, comfyui=beat.comfyui, pack=beat.pack)
         news = before is None or (before.beat.instance, before.beat.inventory, before.shared) != (
@@ -106,6 +107,23 @@ class Workers:
             for heard in self.on_news:
                 heard(backend_id, changed)
         return {"secret": self._secret(known), "every_s": self.heartbeat_s}
+
+    def _check_alone(self, beat: Beat, url: str) -> None:
+        """Two that live must not take each other's row in turns. Raises Conflict."""
+        for backend_id, known in self._known.items():
+            heard = self._heard.get(backend_id)
+            if heard is None or heard.beat.instance == beat.instance or self.silent_s(backend_id) is not None:
+                continue
+            if known.worker_id == beat.worker_id:
+                raise Conflict(
+                    f"A ComfyUI of the same installation and port works at {heard.url} already. Give this one another "
+                    "port or a checkout of its own with the worker pack, or wait until that one has ended."
+                )
+            if heard.url == url:
+                raise Conflict(
+                    f"Another ComfyUI that works has the address {url}. Give each its own --advertise; where they "
+                    "share an installation, {port} in it stands for the port of each."
+                )
 
     def _secret(self, known: Known) -> str:
         words = f"worker secret {known.token_id} {known.worker_id}"
@@ -196,11 +214,15 @@ def _clear_address(s: Session, backend: Backend, token: WorkerToken, worker: Wor
 
 
 def _add(s: Session, beat: Beat, url: str) -> Backend:
-    label = (beat.name.strip() or urlsplit(url).netloc)[: MAX_NAME - 9]
-    if not label.isprintable():
+    base = (beat.name.strip() or urlsplit(url).netloc)[: MAX_NAME - 16]
+    if not base.isprintable():
         raise BadInput("A worker's name has printable characters only.")
-    if s.exec(select(Backend).where(Backend.name == label)).first() is not None:
-        label = f"{label}-{beat.worker_id[:8]}"
+    port, short = urlsplit(url).port or 80, beat.worker_id[:8]
+    labels = [base, f"{base}:{port}", f"{base}-{short}", f"{base}-{short}:{port}"]
+    taken = set(s.exec(select(Backend.name).where(col(Backend.name).in_(labels))).all())
+    label = next((label for label in labels if label not in taken), None)
+    if label is None:
+        raise Conflict(f"There is a backend {base!r} already. Give this one another --name.")
     row = Backend(name=label, url=url, source=SOURCE, created_ms=now_ms())
     s.add(row)
     s.flush()

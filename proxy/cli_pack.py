@@ -65,8 +65,14 @@ def pack_status(comfyui: ComfyOption, custom_nodes: NodesOption = None) -> None:
     """What is installed in a ComfyUI; exit code 1 when something must be done."""
     from backend_pool.worker_install import comfyui_version, installed, is_current
 
-    typer.echo(f"comfyui\t{comfyui_version(comfyui)}")
+    try:
+        unknown, said = None, comfyui_version(comfyui)
+    except ConfigError as error:
+        unknown, said = error, str(error)
     found = installed(custom_nodes or comfyui / "custom_nodes")
+    if unknown is not None and found is None:
+        raise unknown
+    typer.echo(f"comfyui\t{said}")
     if found is None:
         typer.echo("pack\tnot installed")
         raise typer.Exit(1)
@@ -77,7 +83,9 @@ def pack_status(comfyui: ComfyOption, custom_nodes: NodesOption = None) -> None:
     config = found.config
     for key in ("server", "name", "worker_id", "advertise", "shared_data", "open"):
         typer.echo(f"{key}\t{getattr(config, key)}")
-    raise typer.Exit(0 if is_current(found) else 1)
+    if unknown is not None:
+        typer.echo("state\toff: it does nothing in this ComfyUI. Bring the cluster up to date, or uninstall the pack.")
+    raise typer.Exit(0 if is_current(found) and unknown is None else 1)
 
 
 @pack_app.command("token")

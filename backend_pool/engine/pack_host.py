@@ -101,7 +101,9 @@ class EngineHost:
 
 def mount(engine: Engine, settings: Path) -> Pack:
     """A pack over an engine. Raises ConfigProblem."""
-    pack = Pack(load(settings), EngineHost(engine), engine.directories.base / "worker-pack")
+    pack = Pack(
+        load(settings), EngineHost(engine), engine.directories.base / "worker-pack", engine.options.port or None
+    )
     engine.worker.begins = pack.slot.executing
     engine.worker.ended = pack.slot.executed
     return pack

@@ -51,7 +51,7 @@ def _start() -> None:
     args = importlib.import_module("comfy.cli_args").args
     host = ComfyHost()
     user_directory = importlib.import_module("folder_paths").get_user_directory()
-    pack = Pack(config, host, Path(user_directory) / WORK_DIR)
+    pack = Pack(config, host, Path(user_directory) / WORK_DIR, int(args.port))
     host.attach(pack.slot)
     server.app.middlewares.insert(0, door(pack))
     Routes(pack).add_to(server.app.router)

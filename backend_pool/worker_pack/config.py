@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 FILE = "config.json"
+PORT = "{port}"
+"""In `advertise`: the port of each process that this installation runs as."""
 
 
 class ConfigProblem(Exception):

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from .config import Config
+from .config import PORT, Config
 from .host import Answer, Host, Json
 from .slot import Busy, Carried, Slot
 from .wire import PACK_VERSION, PROTOCOL
@@ -34,8 +34,10 @@ OFFERS_KEPT = 200
 class Pack:
     """Made once per server process; routes, door and heartbeat work with it."""
 
-    def __init__(self, config: Config, host: Host, root: Path) -> None:
+    def __init__(self, config: Config, host: Host, root: Path, port: int | None = None) -> None:
         self.config = config
+        self._port = port
+        """Tells the processes of one installation apart; None where there is only one."""
         self.host = host
         self.workspace = Workspace(root, config.shared_data, config.store_mb * 1024 * 1024)
         self.slot = Slot(host, self.workspace)
@@ -177,16 +179,20 @@ class Pack:
                     self._inventory = (time.monotonic(), known)
             return known
 
+    def _advertised(self) -> str | None:
+        url = self.config.advertise
+        return url if url is None or self._port is None else url.replace(PORT, str(self._port))
+
     def description(self) -> Json:
         """The body of a heartbeat. Blocking."""
         job = self.slot.job
         return {
             "protocol": PROTOCOL,
             "pack": PACK_VERSION,
-            "worker_id": self.config.worker_id,
+            "worker_id": self.config.worker_id if self._port is None else f"{self.config.worker_id}-{self._port}",
             "instance": self.instance,
             "name": self.config.name,
-            "url": self.config.advertise,
+            "url": self._advertised(),
             "open": self.config.open,
             "job": job.id if job is not None and job.ended_s is None else None,
             "queue": self.host.remaining(),

@@ -2,6 +2,8 @@
 
 import ast
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,10 @@ from backend_pool import worker_pack
 from backend_pool.worker_install import FOLDER, Wishes, comfyui_version, install, installed, is_current, uninstall
 from backend_pool.worker_pack.comfy_cache import is_shared
 from backend_pool.worker_pack.comfy_hooks import version_problem
+from backend_pool.worker_pack.config import load
 from backend_pool.worker_pack.store import Store
-from proxy.base.errors import ConfigError
+from proxy.base.errors import BadInput, ConfigError
+from tests.cluster import STOP_TIMEOUT_S, environment
 
 GIVEN = Wishes(server="cluster:8188/", token="cwt_x", name="gpu")
 
@@ -95,3 +99,40 @@ def test_the_store_takes_what_its_name_says(tmp_path: Path) -> None:
     store.place(name, target, 1_700_000_000_000_000_000)
     target.write_text("changed by a node")
     assert (tmp_path / "store" / name).read_text() == "hello"
+
+
+def test_what_is_no_token_or_no_address_is_said(tmp_path: Path) -> None:
+    folder = checkout(tmp_path) / "custom_nodes"
+    with pytest.raises(ConfigError, match="begin with cwt_"):
+        install(folder, Wishes(server="cluster:8188", token="ccp_personal"))
+    assert list(folder.iterdir()) == []
+    with pytest.raises(ConfigError, match="/proc: "):
+        install(Path("/proc"), GIVEN)
+    assert install(folder, Wishes("c:1", "cwt_x", advertise="gpu:{port}/")).advertise == "http://gpu:{port}"
+    with pytest.raises(BadInput):
+        install(folder, Wishes(advertise="gpu:{port}1234567"))
+
+
+def cli(*arguments: str, token: str = "") -> subprocess.CompletedProcess[str]:
+    """`comfy-cluster` to its end."""
+    command = [sys.executable, "-m", "proxy", *arguments]
+    env = environment({"COMFY_CLUSTER_TOKEN": token} if token else None)
+    return subprocess.run(command, capture_output=True, text=True, timeout=STOP_TIMEOUT_S, check=False, env=env)
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    """A token, an installation with it, and what `status` says when ComfyUI has gone past the pack meanwhile."""
+    comfyui = tmp_path / "comfyui"
+    comfyui.mkdir()
+    checkout(comfyui)
+    made = cli("--data-dir", str(tmp_path / "data"), "worker-pack", "token", "--name", "gpu")
+    token = made.stdout.strip()
+    assert made.returncode == 0 and token.startswith("cwt_") and made.stderr == ""
+    done = cli("worker-pack", "install", "--comfyui", str(comfyui), "--server", "http://127.0.0.1:9", token=token)
+    assert done.returncode == 0, done.stderr
+    assert load(comfyui / "custom_nodes" / FOLDER / "config.json").token == token and token not in done.stdout
+    checkout(comfyui, "0.9.1")
+    status = cli("worker-pack", "status", "--comfyui", str(comfyui))
+    assert status.returncode == 1 and status.stderr == ""
+    lines = dict(line.split("\t", 1) for line in status.stdout.splitlines())
+    assert "0.9.1" in lines["comfyui"] and lines["server"] == "http://127.0.0.1:9" and lines["state"].startswith("off")

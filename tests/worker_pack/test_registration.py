@@ -99,7 +99,7 @@ async def test_tokens_do_nothing_but_register(tmp_path: Path) -> None:
         assert (await post(h, other, beat("stranger-1")))[0] == 409, "nor by claiming its address"
         assert (await post(h, other, beat("worker-two", port=10)))[1]["secret"] != answer["secret"]
         rows = {row.name: row.url for row in await h.rig.registry.listing()}
-        assert rows == {"one": "http://127.0.0.1:9", "one-worker-t": "http://127.0.0.1:10"}
+        assert rows == {"one": "http://127.0.0.1:9", "one:10": "http://127.0.0.1:10"}
         assert (await post(h, mine, beat(port=11)))[1]["secret"] == answer["secret"], "it has moved"
         assert {row.name: row.url for row in await h.rig.registry.listing()}["one"] == "http://127.0.0.1:11"
         stock = await h.rig.registry.add("http://127.0.0.1:12", "stock")
