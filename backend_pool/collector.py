@@ -5,6 +5,7 @@ neither loses it nor stores it twice. A file that the backend serves again from 
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from backend_pool.comfy_client import ComfyClient, FileRef
 from backend_pool.errors import FileAbsent, FileGone, Swept
 from backend_pool.file_refs import mentions, references, replaced
 from backend_pool.file_text import restore_prompt
+from backend_pool.incoming import arrive, clear_incoming
 from backend_pool.known_files import Home, KnownFiles
 from backend_pool.model import Job, JsonDict
 from backend_pool.moved_note import LONGEST, place_in
@@ -26,9 +28,8 @@ from backend_pool.user_files import (
     ATTEMPTS,
     FOLDERS,
     UserDirs,
-    arrive,
-    clear_incoming,
     counted,
+    disk_error,
     free_names,
     landing,
     safe_filename,
@@ -37,6 +38,7 @@ from backend_pool.user_files import (
 )
 from backend_pool.user_folder import user_folder
 from proxy.base.file_owner import as_owner_of
+from proxy.base.user_file_open import open_file, remove_file
 
 AT_ONCE = 4
 """Files of one output that are fetched at the same time."""
@@ -127,7 +129,9 @@ class Collector:
         kept = [entry for entry in self.files if FileRef(**entry["local"]) in shown or not entry.get("fresh")]
         for entry in self.files:
             if entry not in kept:
-                self._path(FileRef(**entry["local"])).unlink(missing_ok=True)
+                local = FileRef(**entry["local"])
+                with contextlib.suppress(OSError):  # what the user has made of the folder meanwhile is theirs
+                    remove_file(self._dirs.root(local.type), self._path(local))
         self.files = kept
         self.clear()
 
@@ -189,14 +193,17 @@ class Collector:
         path, etag = fetched.path, fetched.headers.get("ETag")
         if path is None:
             raise FileGone(f"The backend sent nothing of {source.filename}")
-        own = self.claims.in_own_folder(source)
-        place = place_in(path.read_bytes()) if own and path.stat().st_size <= LONGEST else None
+        own, root = self.claims.in_own_folder(source), self._dirs.root(source.type)
+        try:
+            with open_file(root, path) as content:
+                place = place_in(content.read(LONGEST + 1)) if own else None
+        except OSError as error:
+            raise disk_error(error) from error
         if place is not None:
             if not self._path(place).is_file():
                 raise Swept(f"{source.filename} was cleared away there, and here too")
             return Arrival(source, None, Home(place, etag))
-        with as_owner_of(self._dirs.root(source.type)):
-            restore_prompt(path, self._own_prompt)
+        restore_prompt(root, path, self._own_prompt)
         return Arrival(source, path, Home(source, etag), own and self.claims.made_before(fetched.headers))
 
     async def _settle(self, arrivals: list[Arrival]) -> None:
@@ -238,7 +245,8 @@ class Collector:
             return
         subfolder = self._local_subfolder(source)
         taken = {ref.filename for ref in others if (ref.subfolder, ref.type) == (subfolder, source.type)}
-        name = twin(landing(self._dirs.root(source.type), subfolder), source.filename, arrival.partial, taken)
+        root = self._dirs.root(source.type)
+        name = twin(root, landing(root, subfolder), source.filename, arrival.partial, taken)
         if name is not None:
             arrival.partial, arrival.home = None, Home(FileRef(name, subfolder, source.type), arrival.home.etag)
 
@@ -256,10 +264,11 @@ class Collector:
         return None
 
     def _free(self, source: FileRef, promised: list[FileRef], number: int | None) -> FileRef:
-        subfolder = self._local_subfolder(source)
-        folder = landing(self._dirs.root(source.type), subfolder)
+        subfolder, root = self._local_subfolder(source), self._dirs.root(source.type)
+        folder = landing(root, subfolder)
         taken = {ref.filename for ref in promised if (ref.subfolder, ref.type) == (subfolder, source.type)}
-        name = next(free_names(folder, source.filename, taken, number), None)
+        with as_owner_of(root):
+            name = next(free_names(folder, source.filename, taken, number), None)
         if name is None:
             raise FileGone(f"There is no free name left for {source.filename}; tidy the folder")
         return FileRef(name, subfolder, source.type)

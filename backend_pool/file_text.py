@@ -16,7 +16,9 @@ from typing import Any
 
 from backend_pool.own_prompt import OwnPrompt
 from backend_pool.png_text import SIGNATURE, replace_prompt
-from backend_pool.user_files import disk_error
+from backend_pool.user_files import disk_error, version_of
+from proxy.base.file_owner import as_owner_of
+from proxy.base.user_file_open import create_file, open_file, remove_file
 
 PNG_HEAD = 16 * 1024 * 1024
 WINDOW = 8 * 1024 * 1024
@@ -33,18 +35,19 @@ Span = tuple[int, bytes]
 """Where in a window, and what to write there."""
 
 
-def restore_prompt(path: Path, own: OwnPrompt) -> None:
-    """Put the user's own prompt wherever a file carries ours; other files stay as they are. Raises DiskFull."""
+def restore_prompt(root: Path, path: Path, own: OwnPrompt) -> None:
+    """Put the user's own prompt wherever a file below their directory `root` carries ours; other files stay as they
+    are. Raises DiskFull."""
     try:
-        _restore_head(path, own)
-        _restore_in_place(path, own)
+        _restore_head(root, path, own)
+        _restore_in_place(root, path, own)
     except OSError as error:
         raise disk_error(error) from error
 
 
-def _restore_head(path: Path, own: OwnPrompt) -> None:
+def _restore_head(root: Path, path: Path, own: OwnPrompt) -> None:
     """A PNG's text chunks may change their length."""
-    with path.open("rb") as content:
+    with open_file(root, path) as content:
         if content.read(len(SIGNATURE)) != SIGNATURE:
             return
         content.seek(0)
@@ -55,19 +58,20 @@ def _restore_head(path: Path, own: OwnPrompt) -> None:
         content.seek(position)
         swapped = path.with_name(f"{path.name}x")
         try:
-            with swapped.open("wb") as out:
+            with create_file(root, swapped) as out:
                 out.write(head)
                 shutil.copyfileobj(content, out)
-            swapped.replace(path)
+            with as_owner_of(root):
+                swapped.replace(path)
         except OSError:
-            swapped.unlink(missing_ok=True)
+            remove_file(root, swapped)
             raise
 
 
-def _restore_in_place(path: Path, own: OwnPrompt) -> None:
-    size = path.stat().st_size
-    starts = [0] if size <= WINDOW else [0, max(WINDOW, size - WINDOW)]
-    with path.open("r+b") as file:
+def _restore_in_place(root: Path, path: Path, own: OwnPrompt) -> None:
+    with open_file(root, path, change=True) as file:
+        size = version_of(file)[0]
+        starts = [0] if size <= WINDOW else [0, max(WINDOW, size - WINDOW)]
         magic = file.read(8)
         for start in starts:
             file.seek(start)

@@ -16,6 +16,7 @@ from backend_pool.comfy_client import CHUNK, FileRef
 from backend_pool.errors import BackendBroken, FileGone
 from backend_pool.file_refs import references, replaced
 from backend_pool.frames import Message
+from backend_pool.incoming import clear_incoming, close, create_incoming, write
 from backend_pool.job_files import JobFiles
 from backend_pool.model import Job, JobDocument, JsonDict
 from backend_pool.owner import Owner
@@ -26,10 +27,11 @@ from backend_pool.spelling import respelled
 from backend_pool.staging import Staged
 from backend_pool.transfer import to_its_end
 from backend_pool.translator import Translator
-from backend_pool.user_files import ATTEMPTS, FOLDERS, clear_incoming, close, create_incoming, write
+from backend_pool.user_files import ATTEMPTS, FOLDERS
 from backend_pool.worker_client import NotShared, Unsent, WorkerClient
 from proxy.base.clock import monotonic_s
 from proxy.base.logs import events
+from proxy.base.user_file_open import opened
 
 log = events(__name__)
 
@@ -90,7 +92,9 @@ class PackFiles(JobFiles):
         sources = {file.sha256: file.source for file in self._inputs}
         for name in hashes:
             if name in sources:
-                await self._worker.send(name, sources[name])
+                source = sources[name]
+                async with opened(self._owner.dirs.root_of(source), source) as content:
+                    await self._worker.send(name, content)
 
     async def submit(self, order: JsonDict) -> JsonDict:
         """Have the worker switch to the user's directories, validate and queue."""
@@ -165,7 +169,7 @@ class PackFiles(JobFiles):
         kept = [entry for entry in self.files if FileRef(**entry["local"]) in shown or not entry.get("fresh")]
         for entry in self.files:
             if entry not in kept:
-                self._lander.path(FileRef(**entry["local"])).unlink(missing_ok=True)
+                self._lander.remove(FileRef(**entry["local"]))
         self.files = kept
         self._clear()
 

@@ -2,6 +2,7 @@
 files it may count on or overwrite. Blocking, apart from that pure.
 """
 
+import contextlib
 import os
 import posixpath
 import re
@@ -11,10 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from backend_pool.incoming import INCOMING
 from backend_pool.model import JsonDict
 from backend_pool.needs import MODEL_SUFFIXES
-from backend_pool.user_files import INCOMING, UserDirs, annotated, digest, resolve, safe_subfolder
+from backend_pool.user_files import UserDirs, annotated, digest, resolve, safe_subfolder, version_of
 from backend_pool.user_models import OWN_FOLDERS
+from proxy.base.file_owner import as_owner_of
+from proxy.base.user_file_open import open_file
 
 LONGEST = 1024
 """Characters of a text that may name a file."""
@@ -44,15 +48,16 @@ class Hashes:
 
     _known: OrderedDict[Seen, str] = field(default_factory=OrderedDict)
 
-    def of(self, path: Path) -> tuple[str, int]:
-        """SHA-256 and modification time."""
-        stat = path.stat()
-        seen = (str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns)
-        found = self._known.pop(seen, None) or digest(path)
+    def of(self, root: Path, path: Path) -> tuple[str, int]:
+        """SHA-256 and modification time of a file below the directory `root` of a user. Raises OSError."""
+        with open_file(root, path) as content:
+            size, mtime_ns = version_of(content)
+            seen = (str(path), os.fstat(content.fileno()).st_ino, size, mtime_ns)
+            found = self._known.pop(seen, None) or digest(content)
         self._known[seen] = found
         while len(self._known) > HASHES_KEPT:
             self._known.popitem(last=False)
-        return found, stat.st_mtime_ns
+        return found, mtime_ns
 
 
 def named_inputs(prompt: JsonDict, dirs: UserDirs, hashes: Hashes) -> list[Input]:
@@ -62,7 +67,7 @@ def named_inputs(prompt: JsonDict, dirs: UserDirs, hashes: Hashes) -> list[Input
         for text in _texts(node.get("inputs", {})):
             for path, source in _named(text, dirs):
                 if path not in found:
-                    sha256, mtime_ns = hashes.of(source)
+                    sha256, mtime_ns = hashes.of(dirs.root_of(source), source)
                     shared = dirs.shared is not None and source.is_relative_to(dirs.shared.resolve())
                     found[path] = Input(path, source, sha256, mtime_ns, shared)
     return list(found.values())
@@ -77,15 +82,21 @@ def name_stubs(dirs: UserDirs, besides: set[str]) -> list[JsonDict]:
     for kind, most in MOST_STUBS.items():
         series: dict[tuple[str, str], tuple[int, JsonDict]] = {}
         root = dirs.root(kind)
-        for folder, folders, names in os.walk(root):
-            folders[:] = [name for name in folders if name != INCOMING]
-            for name in names:
-                path = f"{kind}/{(Path(folder) / name).relative_to(root).as_posix()}"
+        with contextlib.suppress(FileNotFoundError), as_owner_of(root):  # a swapped folder shows nobody else's names
+            for file, path in _files(root, kind):
                 if path not in besides:
-                    _note(series, Path(folder) / name, path)
+                    _note(series, file, path)
         found = sorted((stub for _, stub in series.values()), key=lambda stub: -stub["mtime_ns"])
         stubs += found[:most]
     return stubs
+
+
+def _files(root: Path, kind: str) -> Iterator[tuple[Path, str]]:
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name != INCOMING]
+        for name in names:
+            file = Path(folder) / name
+            yield file, f"{kind}/{file.relative_to(root).as_posix()}"
 
 
 def _note(series: dict[tuple[str, str], tuple[int, JsonDict]], file: Path, path: str) -> None:

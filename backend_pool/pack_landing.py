@@ -4,18 +4,18 @@ The worker knew the user's names, so a new file keeps its own; only where one of
 another. What the job wrote into a file of the user's replaces that, and what it wrote on at the end is added.
 """
 
-import os
+import contextlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from backend_pool.comfy_client import FileRef
 from backend_pool.errors import FileGone
+from backend_pool.incoming import arrive, make_durable
 from backend_pool.model import JsonDict
 from backend_pool.user_files import (
     FOLDERS,
     UserDirs,
-    arrive,
     disk_error,
     free_names,
     landing,
@@ -23,6 +23,7 @@ from backend_pool.user_files import (
     safe_subfolder,
 )
 from proxy.base.file_owner import as_owner_of
+from proxy.base.user_file_open import create_file, open_file, remove_file
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ class Lander:
         """Where a file of the user's is."""
         return self._dirs.root(ref.type) / ref.subfolder / ref.filename
 
+    def remove(self, ref: FileRef) -> None:
+        """Remove a file of the user's, if it is there and they let us."""
+        with contextlib.suppress(OSError):
+            remove_file(self._dirs.root(ref.type), self.path(ref))
+
     def choose(self, file: Written, own: FileRef | None) -> FileRef:
         """The name it is to get; `own` is the one it got from this job before. Raises FileGone if none is left."""
         folder = landing(self._dirs.root(file.ref.type), file.ref.subfolder)
@@ -92,28 +98,27 @@ class Lander:
     def _land(self, partial: Path, target: Path, file: Written, local: FileRef, *, replace: bool) -> bool:
         try:
             if file.begin and target.is_file():
-                _complete(partial, target, file.begin)
+                _complete(self._dirs.root(local.type), partial, target, file.begin)
             if not replace:
                 return arrive(partial, target, durable=local.type != "temp")
-            with partial.open("rb") as content:
-                os.fsync(content.fileno())
+            make_durable(self._dirs.root(local.type), partial)
             partial.replace(target)
         except OSError as error:
             raise disk_error(error) from error
         return True
 
 
-def _complete(partial: Path, earlier: Path, begin: int) -> None:
+def _complete(root: Path, partial: Path, earlier: Path, begin: int) -> None:
     """Put the user's own beginning before what the job added."""
     whole = partial.with_name(f"{partial.name}w")
     try:
-        with whole.open("wb") as out:
-            with earlier.open("rb") as content:
+        with create_file(root, whole) as out:
+            with open_file(root, earlier) as content:
                 left = begin
                 while left and (block := content.read(min(left, 1 << 20))):
                     out.write(block)
                     left -= len(block)
-            with partial.open("rb") as content:
+            with open_file(root, partial) as content:
                 shutil.copyfileobj(content, out)
         whole.replace(partial)
     finally:

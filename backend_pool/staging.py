@@ -20,8 +20,18 @@ from backend_pool.model import JsonDict
 from backend_pool.node_info import ObjectInfo
 from backend_pool.prompt_reach import outputs, reached
 from backend_pool.spelling import respelled
-from backend_pool.user_files import SCENE_SUFFIXES, SCENES, UserDirs, annotated, digest, resolve, safe_subfolder
+from backend_pool.user_files import (
+    SCENE_SUFFIXES,
+    SCENES,
+    UserDirs,
+    annotated,
+    digest,
+    resolve,
+    safe_subfolder,
+    version_of,
+)
 from backend_pool.user_folder import names_folder, scrubbed, user_folder
+from proxy.base.user_file_open import open_file
 
 PREFIX_INPUT = "filename_prefix"
 
@@ -152,7 +162,7 @@ def _stage_files(node_id: str, inputs: JsonDict, known: Any, dirs: UserDirs, sta
     def visit(named: Named) -> str:
         path = resolve(dirs, named.text, named.folder)
         if path is not None:
-            return _stage_file(named, path, staged)
+            return _stage_file(named, dirs.root_of(path), path, staged)
         if not named.must or named.text.lower() in NO_FILE:
             return named.text
         gone.append(named.text)
@@ -167,9 +177,11 @@ def _stage_files(node_id: str, inputs: JsonDict, known: Any, dirs: UserDirs, sta
     return gone
 
 
-def _stage_file(named: Named, path: Path, staged: Staged) -> str:
-    version, suffix = version_of(path), path.suffix.lower()
-    name = f"{digest(path)[:40]}{suffix if SUFFIX.fullmatch(suffix) else ''}"
+def _stage_file(named: Named, root: Path, path: Path, staged: Staged) -> str:
+    suffix = path.suffix.lower()
+    with open_file(root, path) as content:
+        version = version_of(content)
+        name = f"{digest(content)[:40]}{suffix if SUFFIX.fullmatch(suffix) else ''}"
     bare, where = annotated(named.text, named.folder)
     subfolder, _, filename = bare.replace("\\", "/").rpartition("/")
     staged.files[name] = path
@@ -178,12 +190,6 @@ def _stage_file(named: Named, path: Path, staged: Staged) -> str:
     value = f"{staged.subfolder(name)}/{name}"
     staged.undo.setdefault(value, named.text)
     return value
-
-
-def version_of(path: Path) -> tuple[int, int]:
-    """Size and time of the last change: another when the content is."""
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
 
 
 def _missing_text(missing: dict[str, list[str]]) -> str:

@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from backend_pool.collector import Collector
@@ -19,10 +20,12 @@ from backend_pool.model import Job, JobDocument, JsonDict
 from backend_pool.moved_note import LONGEST, note_of
 from backend_pool.owner import Owner
 from backend_pool.pool import Member
-from backend_pool.staging import Staged, Unstageable, stage, version_of
+from backend_pool.staging import Staged, Unstageable, stage
 from backend_pool.transfer import side_by_side
 from backend_pool.translator import Translator
+from backend_pool.user_files import version_of
 from backend_pool.verdicts import result_of
+from proxy.base.user_file_open import opened
 
 AT_ONCE = 4
 """Files of one job that are sent at the same time."""
@@ -101,12 +104,20 @@ class StockFiles(JobFiles):
             self._trusted = True
             return
         if not await client.has(ref, version[0]):
-            await client.upload(path, name, ref.subfolder)
-            if await asyncio.to_thread(version_of, path) != version:
+            async with opened(self._owner.dirs.root_of(path), path) as content:
+                await client.upload(content, name, ref.subfolder)
+            if not await self._is_still(path, version):
                 await client.overwrite(ref, b"")  # else it would pass for what its name says
                 theirs = self._staged.own[name].filename
                 raise Unstageable(self._node_with(name), f"The file {theirs} changed while it was sent. Run it again.")
         sent.note(ref, version[0])
+
+    async def _is_still(self, path: Path, version: tuple[int, int]) -> bool:
+        try:
+            async with opened(self._owner.dirs.root_of(path), path) as content:
+                return version_of(content) == version
+        except OSError:  # gone, or something else has its name
+            return False
 
     def _node_with(self, name: str) -> str:
         nodes = self._staged.prompt.items()

@@ -10,7 +10,7 @@ from aiohttp import ClientResponse
 
 from backend_pool.comfy_client import CHUNK, ComfyClient, FileRef
 from backend_pool.errors import BackendGone, FileGone
-from backend_pool.user_files import close, create_incoming, write
+from backend_pool.incoming import close, create_incoming, write
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""A user's directories as jobs see them: names in ComfyUI's annotated form, containment, counters, atomic arrival.
+"""A user's directories as jobs see them: names in ComfyUI's annotated form, containment, counters.
 
 Blocking; callers run these in threads. Nothing here follows a name out of the user's own directories (ComfyUI 0.8.0
 itself loads `../../x` and absolute paths, protocol §4.2).
@@ -13,10 +13,11 @@ import re
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import BinaryIO
 
 from proxy.base.errors import BadInput, DiskFull
 from proxy.base.file_owner import as_owner_of
+from proxy.base.user_file_open import open_file
 
 FOLDERS = ("input", "output", "temp")
 _ANNOTATED = re.compile(r"^(?P<name>.*?)(?: \[(?P<folder>input|output|temp)\])?\Z", re.DOTALL)
@@ -27,9 +28,7 @@ SCENE_KIND = "model/"
 SCENE_SUFFIXES = frozenset({".gltf", ".glb", ".obj", ".fbx", ".stl"})
 HASH_CHUNK = 1024 * 1024
 ATTEMPTS = 1000
-INCOMING = ".incoming"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,13 @@ class UserDirs:
         if folder not in FOLDERS:
             raise ValueError(f"unknown folder {folder!r}")
         return Path(getattr(self, folder))
+
+    def root_of(self, path: Path) -> Path:
+        """The one of these that a path as `resolve` finds it lies in. Raises PermissionError when none does."""
+        for root in (self.input, self.output, self.temp, self.shared):
+            if root is not None and path.is_relative_to(root.resolve()):
+                return root
+        raise PermissionError(errno.EACCES, "it lies in none of the user's directories", str(path))
 
 
 def annotated(value: str, default: str = "input") -> tuple[str, str]:
@@ -80,12 +86,14 @@ def listing(dirs: UserDirs, folder: str, kind: str) -> list[str]:
     Of scenes (`model/`) those anywhere below the folder `3d`, as Load3D lists them.
     """
     if kind == SCENE_KIND:
-        return sorted(_scenes(dirs.root(folder)))
+        with contextlib.suppress(OSError), as_owner_of(dirs.root(folder)):
+            return sorted(_scenes(dirs.root(folder)))
+        return []
     names: set[str] = set()
     roots = [dirs.root(folder), *([dirs.shared] if folder == "input" and dirs.shared is not None else [])]
     for root in roots:
         try:
-            with os.scandir(root) as entries:
+            with as_owner_of(root), os.scandir(root) as entries:
                 names.update(entry.name for entry in entries if not entry.name.startswith(".") and _is_file(entry))
         except OSError:
             continue
@@ -111,13 +119,18 @@ def _media_type(name: str) -> str:
     return mimetypes.guess_type(f"x{PurePosixPath(name).suffix}")[0] or ""
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file's content, hexadecimal."""
+def digest(content: BinaryIO) -> str:
+    """SHA-256 of an open file's content, hexadecimal."""
     found = hashlib.sha256()
-    with path.open("rb") as content:
-        while chunk := content.read(HASH_CHUNK):
-            found.update(chunk)
+    while chunk := content.read(HASH_CHUNK):
+        found.update(chunk)
     return found.hexdigest()
+
+
+def version_of(content: BinaryIO) -> tuple[int, int]:
+    """Size and time of the last change of an open file: another when the content is."""
+    found = os.fstat(content.fileno())
+    return found.st_size, found.st_mtime_ns
 
 
 def safe_subfolder(subfolder: str) -> str | None:
@@ -155,46 +168,6 @@ def landing(root: Path, subfolder: str) -> Path:
     return folder
 
 
-def create_incoming(root: Path, key: str) -> tuple[Path, IO[bytes]]:
-    """A file to write until it is whole. One place and one name per `key`, so that a crash leaves nothing."""
-    path = root / INCOMING / f"{key}.part"
-    for _ in range(ATTEMPTS):
-        try:
-            with as_owner_of(root):
-                path.parent.mkdir(exist_ok=True)
-                return path, path.open("wb")
-        except FileNotFoundError:  # another job of this user has just removed the folder
-            continue
-        except OSError as error:
-            raise disk_error(error) from error
-    raise DiskFull(f"The folder {INCOMING} cannot be made.")
-
-
-def write(out: IO[bytes], chunk: bytes) -> None:
-    """Write on; raises DiskFull."""
-    try:
-        out.write(chunk)
-    except OSError as error:
-        raise disk_error(error) from error
-
-
-def close(out: IO[bytes]) -> None:
-    """Write what was buffered; raises DiskFull."""
-    try:
-        out.close()
-    except OSError as error:
-        raise disk_error(error) from error
-
-
-def clear_incoming(root: Path, key: str) -> None:
-    """Remove partial files whose key begins with `key`."""
-    folder = root / INCOMING
-    with contextlib.suppress(OSError), as_owner_of(root):  # none there, or another job's are
-        for partial in folder.glob(f"{key}*"):
-            partial.unlink(missing_ok=True)
-        folder.rmdir()
-
-
 def counted(filename: str) -> tuple[str, int] | None:
     """Prefix and number of a name such as `ComfyUI_00003_.png` or `clip_00003-audio.mp4`."""
     match = _COUNTED.match(filename)
@@ -222,18 +195,20 @@ def free_names(folder: Path, filename: str, taken: Container[str] = (), number: 
     return (name for name in names if name not in taken and not (folder / name).exists())
 
 
-def twin(folder: Path, filename: str, partial: Path, taken: Container[str] = ()) -> str | None:
+def twin(root: Path, folder: Path, filename: str, partial: Path, taken: Container[str] = ()) -> str | None:
     """The name of a file in `folder` with the very content of `partial` that a backend might have called `filename`,
     none of `taken`."""
-    group, suffix, size = counted(filename), PurePosixPath(filename).suffix, partial.stat().st_size
-    found = None
-    for name in [filename] if group is None else sorted(_group_of(folder, group[0], suffix)):
-        path = folder / name
-        with contextlib.suppress(OSError):  # gone meanwhile
-            if name not in taken and path.is_file() and path.stat().st_size == size:
-                found = found or digest(partial)
-                if digest(path) == found:
-                    return name
+    group, suffix = counted(filename), PurePosixPath(filename).suffix
+    with as_owner_of(root), open_file(root, partial) as arrived:
+        size, found = version_of(arrived)[0], ""
+        for name in [filename] if group is None else sorted(_group_of(folder, group[0], suffix)):
+            with contextlib.suppress(OSError):  # gone meanwhile, or no plain file
+                if name in taken or (folder / name).stat().st_size != size:
+                    continue
+                with open_file(root, folder / name) as there:
+                    found = found or digest(arrived)
+                    if digest(there) == found:
+                        return name
     return None
 
 
@@ -242,41 +217,6 @@ def _group_of(folder: Path, prefix: str, suffix: str) -> Iterator[str]:
         group = counted(entry.name)
         if group is not None and group[0] == prefix and entry.suffix == suffix:
             yield entry.name
-
-
-def arrive(partial: Path, target: Path, *, durable: bool) -> bool:
-    """Give a complete partial file its name; False when another file took that name meanwhile, which is kept."""
-    with as_owner_of(partial.parent.parent):  # the folder of incoming files lies in the user's own
-        return _arrive(partial, target, durable=durable)
-
-
-def _arrive(partial: Path, target: Path, *, durable: bool) -> bool:
-    try:
-        if durable:
-            with partial.open("rb") as content:
-                os.fsync(content.fileno())
-        try:
-            os.link(partial, target)
-            partial.unlink()
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in NO_LINKS:
-                raise
-            return _arrive_unlinked(partial, target)
-    except OSError as error:
-        raise disk_error(error) from error
-    return True
-
-
-def _arrive_unlinked(partial: Path, target: Path) -> bool:
-    """Where there are no hard links (exFAT, SMB, some FUSE): claim the name, then move over the claim."""
-    try:
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    except FileExistsError:
-        return False
-    partial.replace(target)
-    return True
 
 
 def next_counter(names: Sequence[str], prefix: str) -> int:

@@ -1,5 +1,6 @@
 """The dispatcher and the pool around a job: who gets it, odd backends, vanished users, runners that die."""
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -14,7 +15,6 @@ from backend_pool.matching import BUSY
 from backend_pool.model import BackendMode
 from backend_pool.node_info import input_specs, options
 from backend_pool.owner import Owner
-from backend_pool.user_files import digest
 from backend_pool.user_folder import user_folder
 from proxy.base.errors import DiskFull, NotFound
 from tests.backend_pool.conftest import Start
@@ -257,7 +257,7 @@ async def test_a_node_that_shows_its_input(tmp_path: Path) -> None:
     info = INFO | {"LoadImage": {"input": {"required": {"image": [[], {"image_upload": True}]}}}}
     async with strange_backend(info=info) as strange, rig(tmp_path, strange.url) as r:
         picture(r.dirs(1).input / "sub/photo.png")
-        staged = f"{digest(r.dirs(1).input / 'sub/photo.png')[:40]}.png"
+        staged = f"{hashlib.sha256((r.dirs(1).input / 'sub/photo.png').read_bytes()).hexdigest()[:40]}.png"
         strange.ui = json.dumps(
             {"1": {"images": [{"filename": staged, "subfolder": user_folder(f"{1:020x}"), "type": "input"}]}}
         )

@@ -57,7 +57,7 @@ def restored(tmp_path: Path, own: OwnPrompt, content: bytes) -> bytes:
     """A file after the prompt was put back."""
     path = tmp_path / "file"
     path.write_bytes(content)
-    restore_prompt(path, own)
+    restore_prompt(tmp_path, path, own)
     return path.read_bytes()
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -136,10 +136,10 @@ async def test_a_file_that_changes_while_it_is_sent_fails_the_job(tmp_path: Path
         client = r.pool.members[1].client
         real = client.upload
 
-        async def upload(source: Path, filename: str, subfolder: str) -> None:
+        async def upload(content: IO[bytes], filename: str, subfolder: str) -> None:
             mine.write_bytes(b"b" * 1000)
             os.utime(mine, ns=(1, 1))
-            await real(source, filename, subfolder)
+            await real(content, filename, subfolder)
 
         client.upload = upload  # type: ignore[method-assign]
         job, document = await r.run(SAVE | {"1": node("LoadAny", file="a.bin")})

@@ -9,14 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backend_pool.incoming import arrive, clear_incoming, create_incoming
 from backend_pool.model import BackendMode
 from backend_pool.registry import Registry, clean_url
 from backend_pool.user_files import (
     UserDirs,
     annotated,
-    arrive,
-    clear_incoming,
-    create_incoming,
     disk_error,
     free_names,
     landing,
@@ -176,7 +174,7 @@ def test_clearing_leaves_other_jobs_alone(tmp_path: Path) -> None:
     for key in ("1-0", "11-0"):
         create_incoming(tmp_path, key)[1].close()
     clear_incoming(tmp_path, "1-")
-    assert [entry.name for entry in (tmp_path / ".incoming").iterdir()] == ["11-0.part"]
+    assert [entry.name.partition(".")[0] for entry in (tmp_path / ".incoming").iterdir()] == ["11-0"]
     clear_incoming(tmp_path, "11-")
     assert not list(tmp_path.iterdir())
 
