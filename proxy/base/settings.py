@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from proxy.base.backend_url import clean_url
 from proxy.base.errors import BadInput
@@ -262,8 +262,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then environment; the TOML file is passed by `load`, which knows its path."""
-        return (init_settings, env_settings)
+        """Flags, environment, and the TOML file where a subclass names one, as `settings_file.load` does."""
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
 
     @property
     def database(self) -> str:

@@ -4,26 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import SettingsConfigDict
 
 from proxy.base.errors import ConfigError
 from proxy.base.settings import Settings
-
-
-class _WithFile(Settings):
-    """Settings that also read a TOML file; one class per call, since pydantic-settings keeps the path on the class."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, environment, file."""
-        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
 
 
 def load(config: Path | None = None, **flags: Any) -> Settings:
@@ -35,7 +19,7 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
         if not config.is_file():
             raise ConfigError(f"There is no settings file {config}. Check --config.")
 
-        class FromFile(_WithFile):
+        class FromFile(Settings):  # one per call, since pydantic-settings keeps the path on the class
             model_config = SettingsConfigDict(toml_file=config)
 
         return Settings(**FromFile(**given).model_dump())
