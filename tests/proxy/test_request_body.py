@@ -47,7 +47,9 @@ async def test_each_route_takes_what_it_needs_and_no_more(server: Server, token:
 
 
 async def test_a_size_that_is_said_is_refused_before_anything_is_read(server: Server, token: str) -> None:
-    answer = await exchange(server, f"POST /prompt HTTP/1.1\r\nAuthorization: {token}\r\nContent-Length: 2097153")
+    answer = await exchange(
+        server, f"POST /prompt HTTP/1.1\r\nAuthorization: {token}\r\nConnection: close\r\nContent-Length: 2097153"
+    )
     assert answer.startswith(b"HTTP/1.1 413")
 
 
