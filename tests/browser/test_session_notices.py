@@ -46,8 +46,8 @@ async def test_a_crash_is_mended_and_told_and_a_loop_of_them_leads_to_the_log(vi
         await kill(ann)
     await expect(ann.page.locator(".cluster-panel")).to_contain_text(GAVE_UP, timeout=WAIT_MS)
     await ann.page.goto(ann.cluster.url)
-    await expect(ann.page.get_by_role("heading", name="Your workspace keeps ending")).to_be_visible()
-    await expect(ann.page.locator("pre")).not_to_be_empty()
+    await expect(ann.page.get_by_role("heading", name="Your workspace keeps ending")).to_be_visible(timeout=WAIT_MS)
+    await expect(ann.page.locator("pre")).not_to_be_empty(timeout=WAIT_MS)
     await ann.page.get_by_role("button", name="Try again").click()
     await ann.webui.ready()
     ann.problems().clear()  # requests were refused while it was down

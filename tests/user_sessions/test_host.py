@@ -160,7 +160,7 @@ async def test_a_killed_zygote_is_replaced_and_its_sessions_end_conclusively(stu
 
 
 async def test_a_stopped_zygote_costs_a_start_its_timeout_and_nothing_else(place: Path) -> None:
-    studio = Studio(place, session_start_timeout_s=1.5)
+    studio = Studio(place, session_start_timeout_s=4.0)
     try:
         await studio.open()
         zygote = await zygote_pid(studio)  # warm: the time-out is for sessions here

@@ -11,12 +11,13 @@ from typing import Any
 import aiohttp
 import pytest
 
-from proxy.base.errors import Conflict, Unavailable
+from proxy.base.errors import Conflict, Unavailable, Warming
 from tests.user_sessions.studio import (
     BROKEN,
     COLD,
     DEAF,
     PROBE,
+    WAIT_S,
     ask,
     gone,
     make_settings,
@@ -155,9 +156,15 @@ async def test_a_runtime_that_fails_is_reported_with_its_log(kind: Kind) -> None
 
 async def test_a_runtime_that_never_answers_is_killed(kind: Kind) -> None:
     spawner = await kind.make(DEAF, session_start_timeout_s=2.0, session_stop_timeout_s=0.5)
-    spec = make_spec(kind.settings, "ann")
-    with pytest.raises(Unavailable, match="did not answer"):
-        await spawner.start(spec)
+
+    warming = True
+    async with asyncio.timeout(WAIT_S):
+        while warming:  # what a slow machine still prepares sessions from is not what is tested
+            spec = make_spec(kind.settings, "ann")
+            with pytest.raises(Unavailable) as failure:
+                await spawner.start(spec)
+            warming = isinstance(failure.value, Warming)
+    assert "did not answer" in failure.value.message
     assert await spawner.listing() == []
     assert (await spawner.poll(spec.session_id)).state == "exited"
 

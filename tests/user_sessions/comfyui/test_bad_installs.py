@@ -123,7 +123,7 @@ async def test_another_install_is_another_host(place: Path) -> None:
 async def test_a_start_that_waits_for_a_slow_import_can_be_stopped(place: Path) -> None:
     double = make_double(place / "ComfyUI")
     add_pack(double / "custom_nodes", "slow_one", "import time\ntime.sleep(60)")
-    async with double_studio(place, double, session_start_timeout_s=2.0) as studio:
+    async with double_studio(place, double, session_start_timeout_s=3.0) as studio:
 
         async def importing() -> bool:
             return bool((await studio.health())["zygote"]["importing"] == "slow_one")
