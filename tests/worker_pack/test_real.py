@@ -119,11 +119,13 @@ async def test_everything_a_job_does(tmp_path: Path, version: str) -> None:
             for user in (1, 2):
                 prompt = saved() | {"7": node("SilentSave", images=["1", 0], name=f"of-{user}")}
                 prompt |= {"8": node("EarlySave", images=["1", 0])}
-                job, document = await h.rig.run(prompt, user, targets=["2", "7", "8"])
+                prompt |= {"9": node("StubbornSave", images=["1", 0])}
+                job, document = await h.rig.run(prompt, user, targets=["2", "7", "8", "9"])
                 assert job.state is JobState.SUCCEEDED, document.messages
-                expected = ["ComfyUI_00001_.png", "early/early_00001_.png", f"silent/of-{user}.png"]
+                expected = ["ComfyUI_00001_.png", "early/early_00001_.png", f"silent/of-{user}.png", "stubborn.png"]
                 assert h.rig.files(user) == [f"output/{name}" for name in expected]
                 assert document.outputs["8"]["images"][0]["filename"] == "early_00001_.png"
+            await h.rig.eventually(lambda: not list((server.base_dir / "output").rglob("*.png")))  # once it is fetched
             job, document = await h.rig.run(previewed(), 2)
             assert (h.rig.dirs(2).temp / document.outputs["2"]["images"][0]["filename"]).is_file()
             told = saved()
