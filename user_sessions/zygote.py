@@ -1,10 +1,11 @@
 """The zygote: one single-threaded process that imports everything once and forks sessions from there.
 
 Speaks JSON messages, one per datagram, with the session host over an inherited SOCK_SEQPACKET socket (the kernel keeps
-the message bounds): in `{"op": "fork", "spec"}`, out `importing`, `failed_node`, one of `warm`, `broken`, `unforkable`,
-and then `forked`, `ready`, `failed`, `exit`. It waits for its children through pidfds, so it needs no threads and no
-signal handlers. When the host goes, it goes, and the kernel takes its sessions with it. A cold one imports nothing:
-each of its sessions is a fresh program that does.
+the message bounds). In: `{"op": "fork"}` with the session's spec as an open file, which the fork alone reads, or every
+later session would find it in the memory it inherits. Out: `importing`, `failed_node`, one of `warm`, `broken`,
+`unforkable`, and then `forked`, `ready`, `failed`, `exit`. It waits for its children through pidfds, so it needs no
+threads and no signal handlers. When the host goes, it goes, and the kernel takes its sessions with it. A cold one
+imports nothing: each of its sessions is a fresh program that does.
 """
 
 import contextlib
@@ -70,22 +71,26 @@ class Zygote:
         while True:
             for key, _ in self.selector.select():
                 if key.data is None:
-                    message = self.host.recv(MESSAGE_BYTES)
+                    message, files, _, _ = socket.recv_fds(self.host, MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
                     if not message:
                         return
-                    self._fork(json.loads(message))
+                    self._order(json.loads(message), files)
                 elif key.fd == key.data.pidfd:
                     self._reap(key.data)
                 elif key.data.ready_fd is not None:
                     self._ready(key.data)
 
-    def _fork(self, order: dict[str, Any]) -> None:
+    def _order(self, order: dict[str, Any], files: list[int]) -> None:
         session_id = str(order.get("session_id"))
-        try:
-            spec = SessionSpec.from_json(order.get("spec"))
-        except BadInput as error:
-            self._tell("failed", session_id, error=error.message)
+        if not files:  # the system had no descriptor left for it
+            self._tell("failed", session_id, error="The system refused to hand over the session's orders.")
             return
+        try:
+            self._fork(session_id, files[0])
+        finally:
+            os.close(files[0])
+
+    def _fork(self, session_id: str, orders: int) -> None:
         mine, theirs = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(mine, False)  # what the session forked may hold the other end beyond its death
         parent = os.getpid()
@@ -97,20 +102,24 @@ class Zygote:
             self._tell("failed", session_id, error=f"The system refused a new process: {error.strerror}.")
             return
         if pid == 0:
-            self._be_session(spec, parent, theirs)
+            self._be_session(orders, parent, theirs)
         os.close(theirs)
         entry = Child(session_id, pid, os.pidfd_open(pid), mine)
         self.selector.register(entry.pidfd, selectors.EVENT_READ, entry)
         self.selector.register(mine, selectors.EVENT_READ, entry)
         self._tell("forked", session_id, pid=pid, started=start_time(pid))
 
-    def _be_session(self, spec: SessionSpec, parent: int, ready_fd: int) -> None:
+    def _be_session(self, orders: int, parent: int, ready_fd: int) -> None:
         """Never returns: what lies on this stack is the zygote's, and closing it here would close other things."""
         code = child.FAILED
         try:
+            spec = _read_spec(orders)
             if self.cold is not None:
                 self.cold.become(spec, parent, ready_fd)
             code = child.run(spec, self.runtime, self.confinement, parent, ready_fd)
+        except BadInput as error:
+            log.error("a session's orders cannot be read", error=error.message)
+            code = child.BAD_ORDERS
         finally:
             with contextlib.suppress(Exception):
                 sys.stdout.flush()
@@ -207,6 +216,15 @@ def _warm(host: socket.socket, runtime: Runtime, confinement: Confinement) -> Co
     gc.freeze()
     _send(host, "warm", took_ms=int((time.monotonic() - began) * 1000), threads=threads)
     return confinement
+
+
+def _read_spec(orders: int) -> SessionSpec:
+    with os.fdopen(orders, "rb", closefd=False) as file:
+        text = file.read()
+    try:
+        return SessionSpec.from_json(json.loads(text))
+    except ValueError as error:
+        raise BadInput("The orders are no JSON.") from error
 
 
 def _send(host: socket.socket, op: str, *, session_id: str = "", **fields: object) -> None:

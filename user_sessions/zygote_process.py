@@ -20,6 +20,7 @@ from user_sessions.runtime import SessionSpec
 from user_sessions.zygote import MESSAGE_BYTES
 
 END_TIMEOUT_S = 5.0
+SEND_TIMEOUT_S = 10.0
 
 log = events(__name__)
 
@@ -114,13 +115,27 @@ class ZygoteProcess:
 
     async def fork(self, spec: SessionSpec) -> None:
         """Order one session; the answers come through the listener. Raises Unavailable when it is gone."""
-        message = json.dumps({"op": "fork", "session_id": spec.session_id, "spec": spec.to_json()}).encode()
-        if len(message) > MESSAGE_BYTES:
+        text = json.dumps(spec.to_json()).encode()
+        if len(text) > MESSAGE_BYTES:
             raise Unavailable("The session's paths are too long to hand over.")
+        message = json.dumps({"op": "fork", "session_id": spec.session_id}).encode()
         try:
-            await self._loop.sock_sendall(self._socket, message)
+            with os.fdopen(os.memfd_create("session"), "w+b") as orders:
+                orders.write(text)
+                orders.seek(0)
+                await self._send(message, orders.fileno())
         except OSError as error:
             raise Unavailable("The process that forks sessions just ended. Try again in a moment.") from error
+
+    async def _send(self, message: bytes, file: int) -> None:
+        """A datagram with an open file. asyncio knows no such call; full is the socket of a zygote that hangs only."""
+        async with asyncio.timeout(SEND_TIMEOUT_S):
+            while True:
+                try:
+                    socket.send_fds(self._socket, [message], [file])
+                    return
+                except BlockingIOError:
+                    await asyncio.sleep(0.02)
 
     @property
     def exit_code(self) -> int | None:
@@ -173,7 +188,7 @@ class ZygoteProcess:
 
     def _died(self) -> None:
         self._close()
-        self.error = self.error or "The process that forks sessions ended. The session host's log says why."
+        self.error = self.error or "The process that forks sessions ended. logs/session-host.log says why."
         log.error("zygote ended", pid=self.pid, error=self.error)
         self._listener.zygote_gone(self)
 

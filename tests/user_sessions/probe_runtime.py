@@ -7,6 +7,7 @@ refuses is seen from where a user's code would run.
 import asyncio
 import ctypes
 import errno
+import hashlib
 import hmac
 import os
 import resource
@@ -157,6 +158,27 @@ def _memory(pid: int) -> bool:
         return True
 
 
+def _remembered(begin: str, length: int) -> list[str]:
+    """What follows each occurrence of a text in this process's memory, as SHA-256: whoever asks about a secret sends
+    its beginning only, or it would be found where the question lies."""
+    wanted, found = begin.encode(), set()
+    with Path("/proc/self/maps").open() as maps, Path("/proc/self/mem").open("rb", buffering=0) as memory:
+        for line in maps.read().splitlines():
+            first, last = (int(edge, 16) for edge in line.split()[0].split("-"))
+            if " rw" not in line or last - first > 2**30:
+                continue
+            try:
+                memory.seek(first)
+                content = memory.read(last - first)
+            except (OSError, OverflowError):  # such as the kernel's own pages
+                continue
+            at = content.find(wanted)
+            while at >= 0:
+                found.add(hashlib.sha256(content[at + len(wanted) :][:length]).hexdigest())
+                at = content.find(wanted, at + 1)
+    return sorted(found)
+
+
 def _limits(pid: int) -> bool:
     resource.prlimit(pid, resource.RLIMIT_NOFILE)
     return True
@@ -216,6 +238,7 @@ _ACTIONS: dict[str, Callable[..., Any]] = {
     "kill": _kill,
     "ptrace": _ptrace,
     "memory": _memory,
+    "remembered": _remembered,
     "limits": _limits,
     "bloat": _bloat,
     "status": _status,
