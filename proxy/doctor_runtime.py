@@ -16,7 +16,7 @@ from user_sessions.runtimes import COMFYUI
 from user_sessions.zygote_process import session_environment
 
 PROBE_TIMEOUT_S = 60.0
-NEEDED = ("torch", "aiohttp", "yaml", "PIL", "numpy")
+NEEDED = ("torch", "aiohttp", "yaml", "PIL", "numpy", "tqdm", "psutil", "einops", "safetensors")
 PROBE = f"""
 import importlib.util, json, sys
 print(json.dumps([sys.version_info[:3], [name for name in {NEEDED!r} if importlib.util.find_spec(name) is None]]))

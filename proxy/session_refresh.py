@@ -28,7 +28,8 @@ async def refresh_sessions(settings: Settings) -> str:
         await spawner.refresh(WHO)
         ended = await _end(spawner, settings.warm_timeout_s + MARGIN_S)  # as long as the session host tries
         if ended.state != "done":
-            raise Unavailable(f"The refresh failed; sessions still start from the old one. {ended.error}")
+            old = "as before it, none can be started" if (await spawner.report()).broken else "they start as before it"
+            raise Unavailable(f"The refresh failed; {old}. {ended.error}")
         outdated = sum(poll.outdated for poll in await spawner.listing())
     finally:
         await spawner.close()

@@ -199,6 +199,7 @@ ENGLISH: dict[str, str] = {
     "admin.refresh_left.one": "{n} session runs from before: it moves over when idle, or when its user restarts it.",
     "admin.refresh_left.other": "{n} sessions run from before: they move over when idle, or when their users say so.",
     "admin.refresh_failed": "The refresh asked for by {by} failed {time}; sessions still start from the old one.",
+    "admin.refresh_failed_broken": "The refresh asked for by {by} failed {time}.",
     "admin.refresh_log": "End of the session host's log",
     "admin.pack_log": "Its log",
     "admin.users": "Users",

@@ -123,9 +123,10 @@ async def test_looking_starts_nothing(server: Server) -> None:
 
 async def test_the_administrators_page_says_when_no_session_can_be_started(server: Server) -> None:
     assert "Sessions cannot be started" not in await admin_page(server)
-    server.cluster.sessions.report = Report(broken=HOSTILE)
+    server.cluster.sessions.report = Report(Refresh("failed", 1, now_ms(), "no", "root"), broken=HOSTILE)
     page = await admin_page(server)
     assert "Sessions cannot be started. logs/session-host.log" in page and "&lt;img" in page and HOSTILE not in page
+    assert "failed just now." in page and "still start from" not in page
     async with server.signed_in("root") as root:
         assert (await root.get(f"{API}/admin/sessions")).json()["broken"] == HOSTILE
 

@@ -59,6 +59,9 @@ async def test_it_is_told_everywhere_until_it_is_mended(
         with pytest.raises(Unavailable, match="broken custom node"):
             await studio.spawner.start(make_spec(studio.settings, "ann"))
 
+        with pytest.raises(Unavailable, match=r"as before it, none can be started\. .*broken custom node"):
+            await refresh_sessions(studio.settings)
+
         (place / "break").unlink()
         assert (await refreshed(studio.spawner)).state == "done"
         await look.turn(set)
