@@ -93,7 +93,7 @@ class PackFiles(JobFiles):
         for name in hashes:
             if name in sources:
                 source = sources[name]
-                async with opened(self._owner.dirs.root_of(source), source) as content:
+                async with opened(await asyncio.to_thread(self._owner.dirs.root_of, source), source) as content:
                     await self._worker.send(name, content)
 
     async def submit(self, order: JsonDict) -> JsonDict:

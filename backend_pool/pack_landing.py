@@ -122,4 +122,4 @@ def _complete(root: Path, partial: Path, earlier: Path, begin: int) -> None:
                 shutil.copyfileobj(content, out)
         whole.replace(partial)
     finally:
-        whole.unlink(missing_ok=True)
+        remove_file(root, whole)

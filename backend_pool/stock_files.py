@@ -104,7 +104,7 @@ class StockFiles(JobFiles):
             self._trusted = True
             return
         if not await client.has(ref, version[0]):
-            async with opened(self._owner.dirs.root_of(path), path) as content:
+            async with opened(await asyncio.to_thread(self._owner.dirs.root_of, path), path) as content:
                 await client.upload(content, name, ref.subfolder)
             if not await self._is_still(path, version):
                 await client.overwrite(ref, b"")  # else it would pass for what its name says
@@ -114,7 +114,7 @@ class StockFiles(JobFiles):
 
     async def _is_still(self, path: Path, version: tuple[int, int]) -> bool:
         try:
-            async with opened(self._owner.dirs.root_of(path), path) as content:
+            async with opened(await asyncio.to_thread(self._owner.dirs.root_of, path), path) as content:
                 return version_of(content) == version
         except OSError:  # gone, or something else has its name
             return False

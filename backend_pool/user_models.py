@@ -3,15 +3,18 @@
 Offered to their owner alone, and only where a backend has that user's output directory as its own.
 """
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from backend_pool.needs import MODEL_INPUTS, MODEL_SUFFIXES
 from backend_pool.node_info import options, upload_kind
 from backend_pool.user_files import UserDirs, listing
+from proxy.base.file_owner import as_owner_of
 
 OWN_FOLDERS = {
     "checkpoints": "checkpoints",
@@ -57,6 +60,12 @@ def own_folder(input_name: str, spec: Any) -> str | None:
 def own_models(dirs: UserDirs, folder: str) -> list[str]:
     """Sorted names of the user's own models of a folder, as ComfyUI lists them. Blocking; follows no links."""
     root = dirs.output / OWN_FOLDERS[folder]
+    with contextlib.suppress(FileNotFoundError), as_owner_of(dirs.output):
+        return sorted(_models(root))[:MOST_FILES]
+    return []
+
+
+def _models(root: Path) -> list[str]:
     names: list[str] = []
     for where, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -64,4 +73,4 @@ def own_models(dirs: UserDirs, folder: str) -> list[str]:
         names += [os.path.relpath(path, root) for path in models if not os.path.islink(path)]  # noqa: PTH114
         if len(names) >= MOST_FILES:
             break
-    return sorted(names)[:MOST_FILES]
+    return names

@@ -18,6 +18,7 @@ from proxy.base.errors import ConfigError
 from proxy.base.file_owner import as_owner_of
 from proxy.base.logs import events
 from proxy.base.settings import Settings
+from proxy.base.user_file_open import create_file
 from user_sessions.directories import Directories, prepare_user
 
 log = events(__name__)
@@ -56,15 +57,14 @@ class Starter:
             return None  # no backend has answered yet: choose at the next visit
         dirs = prepare_user(self.settings.data_dir, slug)
         marker = dirs.user / MARKER
-        with as_owner_of(dirs.user):
-            if marker.exists():
-                return None
-            marker.touch()
+        try:
+            create_file(dirs.user, marker, replace=False).close()
+        except FileExistsError:  # whatever it is
+            return None
         workflow = self.workflow()  # the operator's file: read as ourselves
         if workflow is None:
             return None
-        with as_owner_of(dirs.user):
-            return _place(dirs, workflow)
+        return _place(dirs, workflow)
 
     def workflow(self, default: Sequence[str] = ()) -> dict[str, Any] | None:
         """What a new canvas should show, None for the frontend's own default graph. Blocking.
@@ -126,8 +126,10 @@ def _has(union: dict[str, Any], need: str) -> bool:
 def _place(dirs: Directories, workflow: dict[str, Any]) -> str | None:
     folder = dirs.user / "default" / "workflows" / FOLDER
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / FILE).write_text(json.dumps(workflow))
+        with as_owner_of(dirs.user):
+            folder.mkdir(parents=True, exist_ok=True)
+        with create_file(dirs.user, folder / FILE) as out:
+            out.write(json.dumps(workflow).encode())
     except OSError as error:
         log.error("starter workflow not placed", error=repr(error))
         return None

@@ -1,5 +1,6 @@
 """Where each user's files are, for jobs: the same directories a session of theirs has, whether it runs or not."""
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import Mapping
@@ -42,7 +43,7 @@ class UserFolders:
                 raise NotFound(f"There is no user {user_id}.")
             self._slugs[user_id] = slug
         tag = hmac.new(self._key, f"backend folder {user_id}".encode(), hashlib.sha256).hexdigest()[:20]
-        return Owner(self.prepared(slug), tag, secrets)
+        return Owner(await asyncio.to_thread(self.prepared, slug), tag, secrets)
 
     def _of(self, dirs: Directories) -> UserDirs:
         return UserDirs(dirs.input, dirs.output, dirs.temp, public_directory(self._data_dir) / "input")

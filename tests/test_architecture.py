@@ -11,6 +11,32 @@ LONGEST = 300
 LONGER_WITH_A_REASON: dict[str, str] = {}
 """File and reason. Empty is how it should be."""
 TASKS = "proxy/base/tasks.py"
+OPENING = {
+    "open", "fdopen", "open_code", "read_text", "read_bytes", "write_text", "write_bytes", "mkfifo", "mknod",
+    "copyfile", "copy2", "copytree", "shutil.copy", "shutil.move", "os.truncate",
+}  # fmt: skip
+"""Calls that open a file by its name, of modules and paths."""
+OPENS_USERS_FILES = "proxy/base/user_file_open.py"
+OPENS_OTHER_FILES = {
+    "proxy/base/database.py": "the database",
+    "proxy/base/log_file.py": "logs",
+    "proxy/base/pictures.py": "reads pictures that are open, in sessions and engines",
+    "proxy/base/processes.py": "records of processes, /proc",
+    "proxy/bench_forward.py": "/proc",
+    "proxy/bench_jobs.py": "its own log and engine",
+    "proxy/data_dir.py": "the data directory itself",
+    "proxy/demo.py": "the demonstration's passwords",
+    "proxy/doctor.py": "/proc",
+    "proxy/pages_static.py": "files of the pages",
+    "proxy/secret_key.py": "the key",
+    "proxy/starter.py": "the operator's workflow and ours",
+    "backend_pool/engine_process.py": "records of engines",
+    "backend_pool/offer_store.py": "what backends offer",
+    "backend_pool/worker_install.py": "an operator's ComfyUI",
+    "backend_pool/workers.py": "the proof of shared storage, in our own directory",
+}
+"""Modules of the proxy that open files by name, none of them in a user's directories."""
+OTHER_PROCESSES = ("backend_pool/engine/", "backend_pool/worker_pack/")
 NAMES_PACKAGES = {"user_sessions/sandbox.py": "asks where the packages lie, to let sessions read them"}
 
 
@@ -108,9 +134,30 @@ def test_the_environment_is_read_in_the_settings_only() -> None:
     assert wrong == []
 
 
+def test_files_of_users_are_opened_in_one_place() -> None:
+    """A session may put a FIFO or a link anywhere in them: whoever opens by name waits there, or is led away."""
+    opens = {
+        name
+        for name, tree in sources("proxy", "backend_pool")
+        if openings(tree) and not name.startswith(OTHER_PROCESSES) and name != OPENS_USERS_FILES
+    }
+    assert opens - OPENS_OTHER_FILES.keys() == set(), f"use {OPENS_USERS_FILES}, or say here whose files these are"
+    assert OPENS_OTHER_FILES.keys() - opens == set(), "opens nothing by now: remove the exception"
+
+
+def openings(tree: ast.Module) -> list[str]:
+    """Calls that open a file by its name."""
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    names = [call.attr if isinstance(call, ast.Attribute) else getattr(call, "id", "") for call in calls]
+    dotted = [ast.unparse(call) for call in calls]
+    return [text for name, text in zip(names, dotted, strict=True) if {name, text} & OPENING]
+
+
 def test_the_rules_see_what_they_forbid() -> None:
     """Each finder finds a planted offence: a rule that cannot fail protects nothing."""
     planted = ast.parse("from proxy import app\nimport user_sessions.host\nfrom proxy.base import logs\n")
     assert set(strangers(planted, "backend_pool")) == {"proxy.app", "user_sessions.host"}
     group = ast.parse("async def f():\n  async with asyncio.TaskGroup() as g, other() as h:\n    pass")
     assert list(task_groups(group)) == ["g"]
+    reads = ast.parse("a = path.open('rb')\nb = open(x)\nos.open(x, 0)\n(p / 'x').read_bytes()\nfile.close()")
+    assert openings(reads) == ["path.open", "open", "os.open", "(p / 'x').read_bytes"]

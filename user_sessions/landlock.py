@@ -44,7 +44,8 @@ class Access(enum.IntFlag):
 
 
 READ = Access.READ_FILE | Access.READ_DIR
-# No symlinks: one planted in `output` would lead whoever reads that directory from outside the sandbox astray.
+# No symlinks: one planted in `output` would lead whoever reads that directory from outside the sandbox astray. No FIFOs
+# sockets or devices either: whoever opens one waits. A session's own socket was made before, elsewhere.
 WRITE = (
     READ
     | Access.WRITE_FILE
@@ -52,8 +53,6 @@ WRITE = (
     | Access.REMOVE_FILE
     | Access.MAKE_DIR
     | Access.MAKE_REG
-    | Access.MAKE_SOCK
-    | Access.MAKE_FIFO
     | Access.REFER
     | Access.TRUNCATE
 )

@@ -8,6 +8,7 @@ import ctypes
 import errno
 import platform
 import socket
+import stat
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ NUMBERS = {
     "init_module": (175, 105), "finit_module": (313, 273), "delete_module": (176, 106),
     "inotify_add_watch": (254, 27), "fanotify_init": (300, 262),
     "kexec_load": (246, 104), "reboot": (169, 142), "migrate_pages": (256, 238), "move_pages": (279, 239),
+    "mknod": (133, 0), "mknodat": (259, 33),
     "chmod": (90, 0), "fchmodat": (268, 53), "fchmodat2": (452, 452),
     "prlimit64": (302, 261), "sched_setaffinity": (203, 122), "sched_setscheduler": (144, 119),
     "sched_setparam": (142, 118), "sched_setattr": (314, 274), "setpriority": (141, 140), "ioprio_set": (251, 30),
@@ -65,6 +67,9 @@ UNSUPPORTED = ("setxattr", "lsetxattr", "removexattr", "lremovexattr", "setxattr
 FAST_OPEN = 0x20000000  # MSG_FASTOPEN connects without being asked whether it may
 SENDING = (("sendto", 3), ("sendmsg", 2), ("sendmmsg", 3))
 STREAMS = (socket.SOCK_STREAM, socket.SOCK_SEQPACKET)  # a datagram socket, even of a pair, can address any other
+# call, argument with the mode. Landlock judges it too, where the kernel has it: a FIFO makes whoever opens it wait.
+MAKING = (("mknod", 1), ("mknodat", 2))
+PLAIN_FILES = (0, stat.S_IFREG)
 # call, argument, the one value allowed: on this process alone
 ON_SELF = (
     ("prlimit64", 0, 0), ("sched_setaffinity", 0, 0), ("sched_setscheduler", 0, 0), ("sched_setparam", 0, 0),
@@ -94,6 +99,7 @@ def rules(machine: str, *, network: bool) -> list[Rule]:
     made += [Rule(number["utimensat"], 0, 1, high=high) for high in (False, True)]  # without a path: on an open file
     made += [Rule(number[name], errno.ENOTSUP) for name in UNSUPPORTED]
     made += [Rule(number[name], errno.EPERM, argument, allowed=(value,)) for name, argument, value in ON_SELF]
+    made += [Rule(number[name], errno.EPERM, at, 0o170000, PLAIN_FILES) for name, at in MAKING]
     made.append(Rule(number["clone"], errno.EPERM, 0, NEW_NAMESPACES))
     made.append(Rule(number["clone3"], errno.ENOSYS))  # its flags lie out of a filter's sight; libc falls back to clone
     made.append(Rule(number["socketpair"], errno.EACCES, 0, allowed=(socket.AF_UNIX,)))

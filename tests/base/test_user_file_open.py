@@ -85,7 +85,7 @@ def test_links_inside_are_followed_and_others_are_not_written_through(root: Path
 
 def test_a_folder_swapped_while_it_is_looked_at_leads_nowhere(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By whoever is quick enough to come between the look at the names and the walk."""
-    real, swapped = os.open, []
+    real, swapped = os.open, list[Path]()
 
     def swap(*given: Any, **more: Any) -> int:
         if not swapped:

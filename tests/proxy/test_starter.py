@@ -1,13 +1,28 @@
 """Which workflow a newcomer's canvas opens with."""
 
+import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from proxy.base.errors import ConfigError
-from proxy.starter import CHECKPOINT, FRONTEND_DEFAULT, fitting, operators, read_workflow
+from proxy.base.settings import Settings
+from proxy.starter import (
+    CHECKPOINT,
+    FILE,
+    FOLDER,
+    FRONTEND_DEFAULT,
+    MARKER,
+    Starter,
+    fitting,
+    operators,
+    read_workflow,
+)
+from tests.backend_pool.rig import rig
+from user_sessions.directories import prepare_user
 
 
 def declared(**inputs: Any) -> dict[str, Any]:
@@ -72,3 +87,19 @@ def test_an_operators_workflow_that_went_bad_is_left_out(tmp_path: Path) -> None
         assert operators(path) is None
         with pytest.raises(ConfigError):
             read_workflow(path)
+
+
+@pytest.mark.parametrize("planted", [MARKER, f"default/workflows/{FOLDER}/{FILE}"])
+async def test_a_fifo_in_the_starters_place_stops_nobody(tmp_path: Path, planted: str) -> None:
+    """As a session of the user's may have put there."""
+    operators_own = tmp_path / "start.json"
+    operators_own.write_text('{"nodes": []}')
+    settings = Settings(data_dir=tmp_path / "data", starter_workflow=operators_own)
+    (tmp_path / "data/users").mkdir(parents=True)
+    user = prepare_user(settings.data_dir, "ann").user
+    (user / planted).parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(user / planted)
+    async with rig(tmp_path) as r:
+        there = await asyncio.to_thread(Starter(r.pool, settings).first_visit, "ann")
+    assert there == (None if planted == MARKER else "/?workflows=Getting%20started")
+    assert planted == MARKER or json.loads((user / planted).read_text()) == {"nodes": []}

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -208,3 +209,31 @@ def test_a_thread_is_itself_again_afterwards(data: Path) -> None:
     assert (data / "mine").stat().st_uid == 0
     with acting_as(RANGE.first, RANGE.first):
         assert subprocess.run(["id", "-u"], capture_output=True, check=True).stdout == b"0\n"  # files only
+
+
+@needs_root
+def test_groups_of_root_are_laid_down_for_the_time_and_in_this_thread_alone(data: Path) -> None:
+    """A group of the server's opens nothing to a user; other threads, and this one afterwards, keep theirs."""
+    theirs = data / "groups.txt"
+    theirs.write_text("for a group of the server's")
+    os.chown(theirs, 0, 4242)
+    theirs.chmod(0o640)
+
+    def act() -> None:
+        before = os.getgroups()
+        with acting_as(RANGE.first, RANGE.first):
+            assert os.getgroups() == []
+            with pytest.raises(PermissionError):
+                theirs.read_text()
+            assert other.submit(os.getgroups).result() == before == [4242]
+        assert os.getgroups() == before
+        assert theirs.read_text()
+
+    groups = os.getgroups()
+    with ThreadPoolExecutor(1) as other:
+        other.submit(int).result()  # its thread is there before
+        os.setgroups([4242])
+        try:
+            act()
+        finally:
+            os.setgroups(groups)

@@ -413,6 +413,19 @@ def try_make_a_device(facts: Facts) -> object:
     return path.unlink()
 
 
+def try_make_a_fifo(facts: Facts) -> object:
+    """In one's own folder: the server may open what lies there, and would wait."""
+    path = Path(facts["mine"]["output"], "fifo.png")
+    os.mkfifo(path)
+    return path.unlink()
+
+
+def try_make_a_socket_file(facts: Facts) -> object:
+    path = Path(facts["mine"]["output"], "socket.png")
+    os.mknod(path, 0o140666)
+    return path.unlink()
+
+
 def try_change_root(facts: Facts) -> object:
     return _in_a_child(lambda: os.chroot(facts["mine"]["temp"]))
 
