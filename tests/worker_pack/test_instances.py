@@ -65,12 +65,15 @@ async def test_two_that_cannot_be_told_apart(tmp_path: Path) -> None:
 async def test_names_are_given_out_until_there_is_none(tmp_path: Path) -> None:
     async with hub(tmp_path) as h:
         token = h.token()
-        for key in range(4):
-            body = beat(f"same-worker-{key}", instance=str(key), url=f"http://127.0.0.{key + 1}:9")
-            assert (await post(h, token, body))[0] == 200
-        names = sorted(row.name for row in await h.rig.registry.listing())
-        assert names == ["one", "one-same-wor", "one-same-wor:9", "one:9"]
-        status, answer = await post(h, token, beat("same-worker-9", instance="9", url="http://127.0.0.9:9"))
+        labels = ["one", "one:9", "one-same-wor", "one-same-wor:9"]
+        for place, taken in enumerate(labels):
+            await h.rig.registry.add(f"http://127.0.0.1:{place + 21}", taken)
+            status, answer = await post(h, token, beat("same-worker"))
+            if status == 200:
+                names = {row.name for row in await h.rig.registry.listing()}
+                assert names == set(labels[: place + 2])
+                await asyncio.to_thread(h.rig.registry.remove_now, labels[place + 1])
+                await h.workers.reload()
         assert status == 409 and "--name" in answer["error"]["message"]
 
 
