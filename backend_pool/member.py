@@ -49,6 +49,8 @@ class Member:
     leftovers: Leftovers = field(init=False)
     worker: Known | None = None
     """The worker pack it has; None for a stock ComfyUI."""
+    proven: str | None = None
+    """The instance of its worker pack that has answered at the row's address."""
     shared: bool = False
     """Whether its worker pack sees the users' directories."""
     hashes: Hashes = field(default_factory=Hashes)

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 
 from backend_pool.comfy_client import ComfyClient, Timeouts
-from backend_pool.errors import BackendError, BackendGone
+from backend_pool.errors import BackendBroken, BackendError, BackendGone
 from backend_pool.health import Health, judge
 from backend_pool.member import Member
 from backend_pool.model import Backend
@@ -18,6 +18,7 @@ from backend_pool.offer_reader import OfferReader
 from backend_pool.offer_store import OfferStore
 from backend_pool.pool_info import PoolInfo
 from backend_pool.registry import Registry
+from backend_pool.worker_pack.wire import PREFIX
 from backend_pool.workers import Known, Workers
 from proxy.base.bell import rung
 from proxy.base.clock import monotonic_s, now_ms
@@ -184,10 +185,25 @@ class Pool:
         heard = self.workers.heard(member.key)
         member.shared = heard is not None and heard.shared
 
+    async def _prove_worker(self, member: Member) -> None:
+        """Have it say who it is: whatever address a heartbeat names, nothing of users goes to anybody else there."""
+        if self.workers is None or member.worker is None:
+            return
+        heard = self.workers.heard(member.key)
+        instance = None if heard is None else heard.beat.instance
+        if member.proven is not None and instance in (None, member.proven):
+            return
+        said = await member.client.get_json(f"{PREFIX}/about", self._settings.probe_timeout_s)
+        told = said if isinstance(said, dict) else {}
+        if told.get("worker_id") != member.worker.worker_id or instance not in (None, told.get("instance")):
+            raise BackendBroken(f"{member.client.label}: it is not the worker that registered with this address")
+        member.proven = str(told.get("instance"))
+
     async def _probe(self, member: Member) -> None:
         timeout_s = self._settings.probe_timeout_s
         try:
             self._hear_worker(member)
+            await self._prove_worker(member)
             stats = await member.client.get_json("/system_stats", timeout_s)
             if member.health is not Health.UP:
                 member.reader.ask_again()  # it may have been started anew

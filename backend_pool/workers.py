@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, func, select
 
 from backend_pool.model import Backend
+from backend_pool.worker_address import check_address, place_of
 from backend_pool.worker_beat import Beat, Heard
+from backend_pool.worker_limits import MAX_WORKERS, WorkerLimits
 from backend_pool.worker_pack.wire import CHALLENGE, PROTOCOL, SECRET_HEADER
 from backend_pool.worker_rows import Worker, WorkerToken, find
 from proxy.base.backend_url import clean_url
@@ -52,6 +54,7 @@ class Workers:
         self._known: dict[int, Known] = {}
         self._heard: dict[int, Heard] = {}
         self._proof: str | None = None
+        self._limits = WorkerLimits(heartbeat_s)
         self.heartbeat_s = heartbeat_s
         self.on_news: list[Callable[[int, bool], None]] = []
         """(backend id, whether its rows have changed)."""
@@ -81,14 +84,20 @@ class Workers:
         silence = None if heard is None else monotonic_s() - heard.at_s
         return silence if silence is not None and silence > SILENT_BEATS * self.heartbeat_s else None
 
-    async def beat(self, token: str, beat: Beat, peer: str | None) -> dict[str, object]:
-        """Take a heartbeat; the answer to it. Raises NotAuthenticated, BadInput, Conflict."""
+    async def beat(self, token: str, beat: Beat, peer: str | None, own_port: int | None = None) -> dict[str, object]:
+        """Take a heartbeat; the answer to it. Raises NotAuthenticated, BadInput, Conflict, TooManyRequests.
+
+        `own_port` is where this server took it.
+        """
         if beat.protocol != PROTOCOL:
             raise BadInput("This worker pack is of another version than the server. Install it again from here.")
         url = clean_url(beat.url) if beat.url else _address(peer, beat.port)
-        found = await self._db.read(lambda s: _standing(s, token, beat.worker_id, url))
+        token_id, found = await self._db.read(lambda s: _standing(s, token, beat.worker_id, url))
+        self._limits.beats.take(token_id, "heartbeats")
         changed = found is None
         if found is None:
+            await check_address(url, own_port)
+            self._limits.registrations.take(token_id, "registrations")
             self._check_alone(beat, url)
             found = await self._db.write(lambda s: _register(s, token, beat, url))
         backend_id, known = found
@@ -119,7 +128,7 @@ class Workers:
                     f"A ComfyUI of the same installation and port works at {heard.url} already. Give this one another "
                     "port or a checkout of its own with the worker pack, or wait until that one has ended."
                 )
-            if heard.url == url:
+            if place_of(heard.url) == place_of(url):
                 raise Conflict(
                     f"Another ComfyUI that works has the address {url}. Give each its own --advertise; where they "
                     "share an installation, {port} in it stands for the port of each."
@@ -158,38 +167,55 @@ def _token(s: Session, token: str) -> WorkerToken:
     return found
 
 
-def _standing(s: Session, token: str, worker_id: str, url: str) -> tuple[int, Known] | None:
-    """The backend of a worker that is registered just so already."""
+def _standing(s: Session, token: str, worker_id: str, url: str) -> tuple[int, tuple[int, Known] | None]:
+    """The token's id, and the backend of a worker that is registered just so already."""
     token_id = _token(s, token).id
+    assert token_id is not None
     query = select(Worker).where(Worker.id == worker_id, Worker.backend_id == Backend.id, Backend.url == url)
     worker = s.exec(query).first()
     if worker is None or worker.token_id != token_id:
-        return None
-    return worker.backend_id, Known(worker.id, worker.token_id)
+        return token_id, None
+    return token_id, (worker.backend_id, Known(worker.id, worker.token_id))
 
 
 def _register(s: Session, token: str, beat: Beat, url: str) -> tuple[int, Known]:
-    """Give a worker its row: its own at a new address, that of a stock backend at its address, or a new one."""
+    """Give a worker its row: its own at a new address, or a new one."""
     row = _token(s, token)
     assert row.id is not None
     worker = s.get(Worker, beat.worker_id)
     if worker is not None:
         _check_owner(s, worker, row)
         worker.token_id = row.id
-    at_address = s.exec(select(Backend).where(Backend.url == url)).first()
-    if at_address is not None and (worker is None or at_address.id != worker.backend_id):
+    at_address = _at(s, url, worker)
+    if at_address is not None:
         _clear_address(s, at_address, row, worker)
     if worker is None:
-        backend = s.exec(select(Backend).where(Backend.url == url)).first() or _add(s, beat, url)
+        _check_number(s, row.id)
+        backend = at_address or _add(s, beat, url)
         assert backend.id is not None
         worker = Worker(id=beat.worker_id, backend_id=backend.id, token_id=row.id)
         s.add(worker)
-    else:
-        found = s.get(Backend, worker.backend_id)
-        assert found is not None  # the worker's row goes with it
-        found.url = url
+    found = s.get(Backend, worker.backend_id)
+    assert found is not None  # the worker's row goes with it
+    found.url = url
     s.flush()
     return worker.backend_id, Known(worker.id, worker.token_id)
+
+
+def _at(s: Session, url: str, worker: Worker | None) -> Backend | None:
+    """Another's row with this address, however it is spelled."""
+    place = place_of(url)
+    rows = (row for row in s.exec(select(Backend)).all() if worker is None or row.id != worker.backend_id)
+    return next((row for row in rows if place_of(row.url) == place), None)
+
+
+def _check_number(s: Session, token_id: int) -> None:
+    query = select(func.count()).select_from(Worker).where(Worker.token_id == token_id)
+    if s.exec(query).one() >= MAX_WORKERS:
+        raise Conflict(
+            f"This token has {MAX_WORKERS} workers already. Remove those that are gone (backend remove NAME), or make "
+            "another token (worker-pack token)."
+        )
 
 
 def _check_owner(s: Session, worker: Worker, token: WorkerToken) -> None:
@@ -202,10 +228,16 @@ def _check_owner(s: Session, worker: Worker, token: WorkerToken) -> None:
 
 
 def _clear_address(s: Session, backend: Backend, token: WorkerToken, worker: Worker | None) -> None:
-    """Another row has the address: an earlier installation makes way, and a stock backend for a known worker."""
+    """Another row has the address: an earlier installation makes way, never what an administrator has added."""
     other = s.exec(select(Worker).where(Worker.backend_id == backend.id)).first()
     if other is not None:
         _check_owner(s, other, token)
+    if backend.source != SOURCE:
+        raise Conflict(
+            f"The backend {backend.name!r} at this address was added by an administrator. Remove it first: "
+            f"comfy-cluster backend remove {backend.name}"
+        )
+    if other is not None:
         s.delete(other)
         s.flush()
     if worker is not None:

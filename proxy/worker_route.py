@@ -27,7 +27,8 @@ def worker_route(workers: Workers, settings: Settings) -> Route:
                 raise NotAuthenticated("A worker sends its token (Authorization: Bearer ...).")
             body = await read_body(request, BODY_LIMIT, settings.upstream_timeout_s)
             peer = request.client.host if request.client else None
-            answer = await workers.beat(given[len(SCHEME) :].strip(), parsed(body), peer)
+            own_port = (request.scope.get("server") or ("", None))[1]
+            answer = await workers.beat(given[len(SCHEME) :].strip(), parsed(body), peer, own_port)
             return JSONResponse(answer, headers={"Cache-Control": "no-store"})
         except ClientDisconnect:
             return Response(status_code=400)

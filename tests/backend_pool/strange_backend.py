@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
+from backend_pool.worker_pack.wire import PREFIX
 from proxy.base.clock import now_ms
 
 INFO: dict[str, Any] = {
@@ -31,6 +32,8 @@ class Strange:
     info: Any = field(default_factory=lambda: INFO)
     login: str = ""
     """`name:password`, or nothing for no login."""
+    about: Any = None
+    """What it says of its worker pack, if it has one."""
     url: str = ""
     refusal: Any = None
     """The 400 that answers every prompt, if any."""
@@ -59,6 +62,10 @@ class Strange:
     async def object_info(self, _request: web.Request) -> web.Response:
         """GET /object_info."""
         return web.json_response(self.info)
+
+    async def pack(self, _request: web.Request) -> web.Response:
+        """GET of the worker pack's account of itself."""
+        return web.Response(status=404) if self.about is None else web.json_response(self.about)
 
     async def queue(self, _request: web.Request) -> web.Response:
         """GET /queue: nothing ever waits here."""
@@ -137,6 +144,7 @@ async def serving(strange: S) -> AsyncIterator[S]:
             web.get("/system_stats", strange.stats),
             web.get("/object_info", strange.object_info),
             web.get("/queue", strange.queue),
+            web.get(f"{PREFIX}/about", strange.pack),
             web.get("/history/{id}", strange.one),
             web.get("/view", strange.view),
             web.get("/ws", strange.socket),
