@@ -23,9 +23,13 @@ LATE_S = 50.0
 @contextlib.contextmanager
 def let_go(*fifos: Path) -> Iterator[None]:
     """Whoever waits at one of them is let go late: a proxy that waits fails the test instead of hanging it."""
+    readers: list[Path] = []
 
     def open_and_close() -> None:
         for fifo in fifos:
+            with contextlib.suppress(OSError):
+                os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))  # an error unless somebody waits to read
+                readers.append(fifo)
             with contextlib.suppress(OSError):
                 os.close(os.open(fifo, os.O_RDWR | os.O_NONBLOCK))
 
@@ -36,6 +40,7 @@ def let_go(*fifos: Path) -> Iterator[None]:
     finally:
         timer.cancel()
         timer.join()
+    assert readers == []
 
 
 async def test_a_fifo_in_the_place_of_an_input_stops_nobody(tmp_path: Path) -> None:
