@@ -20,14 +20,12 @@ from tests.cluster import Cluster
 from tests.real_comfyui import WHY_SKIPPED, configured
 from tests.system.inside import fault
 
-pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
+pytestmark = [pytest.mark.comfyui, pytest.mark.slow, pytest.mark.skipif(not configured(), reason=WHY_SKIPPED)]
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """In place of the package's: sessions serve what their ComfyUI has."""
-    if not configured():
-        pytest.skip(WHY_SKIPPED)
     with comfyui().start(tmp_path_factory.mktemp("own"), "--engines", "2") as running:
         yield running
 
