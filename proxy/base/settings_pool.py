@@ -1,0 +1,84 @@
+"""Settings of the pool: backends, the queue, jobs and their history. Part of `settings.Settings`."""
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings
+
+from proxy.base.backend_url import clean_url
+from proxy.base.errors import BadInput
+
+
+class PoolSettings(BaseSettings):
+    """Units are in the names: `_s` seconds, `_mb` mebibytes."""
+
+    backends: list[str] = Field([], description="URLs of ComfyUI instances, added to the registered ones.")
+    engines: int | None = Field(
+        None, ge=0, description="Embedded engines to start. Default: one when no backend is known, else none."
+    )
+    engine_args: list[str] = Field([], description="Further arguments for embedded engines, such as `--step-ms 50`.")
+    probe_interval_s: float = Field(5.0, gt=0, description="Seconds between health probes of a backend, with jitter.")
+    probe_timeout_s: float = Field(5.0, gt=0, description="How long a probe may take.")
+    models_interval_s: float = Field(
+        10.0,
+        gt=0,
+        description="How often the model lists of a backend are looked at; a file that was added or taken away shows "
+        "after this long.",
+    )
+    heartbeat_interval_s: float = Field(
+        3.0,
+        ge=0.2,
+        le=60,
+        description="How often backends with the worker pack say that they live; four missing heartbeats count as a "
+        "failed probe.",
+    )
+    backend_down_after_s: float = Field(
+        20.0, gt=0, description="A backend that fails its probes for this long is down and loses its job to another."
+    )
+    job_attempts: int = Field(3, ge=1, description="How often a job is tried on backends that vanish before it fails.")
+    job_poll_s: float = Field(2.0, gt=0, description="How often the queue is looked at when nothing rings.")
+    cancel_grace_s: float = Field(
+        10.0, gt=0, description="A cancelled job that its backend has not ended after this long ends without it."
+    )
+    sweep_backends: bool = Field(
+        True,
+        description="Whether output files that have come home are emptied at stock backends, and inputs above "
+        "`backend_inputs_mb`. No: all of it stays there.",
+    )
+    backend_inputs_mb: int = Field(
+        4096, ge=0, description="What input files may hold at one stock backend; the longest unused are emptied first."
+    )
+    queue_limit: int = Field(1000, ge=1, description="Waiting jobs one user may have.")
+    history_limit: int = Field(10_000, ge=1, description="Finished jobs kept per user, as in ComfyUI.")
+    denied_nodes: list[str] = Field(
+        [
+            "LoadImageDataSetFromFolder",
+            "LoadImageTextDataSetFromFolder",
+            "LoadTrainingDataset",
+            "SaveImageDataSetToFolder",
+            "SaveImageTextDataSetToFolder",
+            "SaveTrainingDataset",
+        ],
+        description="Node classes nobody may use. The default ones read or write whole folders of a backend by name.",
+    )
+    hidden_models: list[str] = Field(
+        [],
+        description="Model files nobody sees or may use, as patterns such as `secret-*` or `loras/clients/*`, compared "
+        "with the file's name, its path in its folder, and `folder/path`.",
+    )
+    history_mb: int = Field(
+        256,
+        ge=1,
+        description="Size of the finished jobs' workflows and results kept per user, the oldest go first; and of the "
+        "waiting ones.",
+    )
+    upstream_timeout_s: float = Field(30.0, gt=0, description="How long a backend or session may take to answer.")
+    transfer_timeout_s: float = Field(
+        120.0, gt=0, description="How long a file transfer or a forwarded request may stand still."
+    )
+
+    @field_validator("backends")
+    @classmethod
+    def _backends_are_addresses(cls, urls: list[str]) -> list[str]:
+        try:
+            return [clean_url(url) for url in urls]
+        except BadInput as error:
+            raise ValueError(error.message) from error
