@@ -4,12 +4,16 @@ from enum import StrEnum
 
 
 class Health(StrEnum):
-    """joining: has not answered yet; suspect: failed its last probe, gets no new work; down: its job goes elsewhere."""
+    """joining: has not answered yet; suspect: failed its last probe, gets no new work; down: its job goes elsewhere;
+    asleep: a managed one that was stopped and starts when a job needs it; quarantined: it answers, but gets no job
+    before a trial job has succeeded."""
 
     JOINING = "joining"
     UP = "up"
     SUSPECT = "suspect"
     DOWN = "down"
+    ASLEEP = "asleep"
+    QUARANTINED = "quarantined"
 
 
 def judge(current: Health, *, answered: bool, silent_s: float, down_after_s: float) -> Health:

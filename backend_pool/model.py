@@ -7,10 +7,11 @@ Times are milliseconds since the epoch.
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Index, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Column, Index, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from backend_pool.job_state import JobState
+from backend_pool.lane import Lane
 from proxy.base.columns import enum_column
 
 JsonDict = dict[str, Any]
@@ -41,6 +42,20 @@ class Backend(SQLModel, table=True):
         description="When somebody last asked to have its nodes and models read again.",
         sa_column_kwargs={"server_default": "0"},
     )
+    labels: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False, server_default="[]"))
+    drain_by_ms: int | None = Field(
+        default=None, sa_type=BigInteger, description="A draining backend's job is taken away at this moment."
+    )
+    restart_ms: int = Field(
+        default=0,
+        sa_type=BigInteger,
+        description="When somebody last asked to have it restarted, which waits for its job to end.",
+        sa_column_kwargs={"server_default": "0"},
+    )
+    quarantine: str | None = Field(
+        default=None, sa_column=Column(Text), description="Why it gets no jobs until a trial job succeeds."
+    )
+    quarantine_ms: int | None = Field(default=None, sa_type=BigInteger)
 
 
 class Job(SQLModel, table=True):
@@ -70,6 +85,35 @@ class Job(SQLModel, table=True):
     outputs_count: int = 0
     document_size: int = Field(
         default=0, description="Characters of its document's JSON.", sa_column_kwargs={"server_default": "0"}
+    )
+    lane: Lane = Field(
+        default=Lane.INTERACTIVE,
+        sa_column=enum_column(Lane, Lane.INTERACTIVE, server_default=Lane.INTERACTIVE.value),
+    )
+    priority: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    labels: list[str] = Field(
+        default_factory=list,
+        sa_column=Column(JSON, nullable=False, server_default="[]"),
+        description="The backend must have all of these.",
+    )
+    vram_mb: int = Field(
+        default=0,
+        description="The backend must have more than this: it was not enough, or the submitter says so.",
+        sa_column_kwargs={"server_default": "0"},
+    )
+    avoid: list[int] = Field(
+        default_factory=list,
+        sa_column=Column(JSON, nullable=False, server_default="[]"),
+        description="Backends that it brought down or that were too small; it goes to others while there are any.",
+    )
+    rendered_ms: int | None = Field(
+        default=None, sa_type=BigInteger, description="When the backend ended it; files may still be on their way."
+    )
+    load_ms: int = Field(
+        default=0, description="Loading models, of this attempt.", sa_column_kwargs={"server_default": "0"}
+    )
+    gpu_ms: int = Field(
+        default=0, description="What its user is charged, so far.", sa_column_kwargs={"server_default": "0"}
     )
     created_ms: int = Field(sa_type=BigInteger)
     assigned_ms: int | None = Field(default=None, sa_type=BigInteger)

@@ -246,6 +246,8 @@ class BackendHealth(StrEnum):
     UP = "up"
     SUSPECT = "suspect"
     DOWN = "down"
+    ASLEEP = "asleep"
+    QUARANTINED = "quarantined"
     UNKNOWN = "unknown"
 
 

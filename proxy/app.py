@@ -6,6 +6,7 @@ from functools import partial
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backend_pool import books  # noqa: F401 - declares its tables
 from backend_pool.consultant import Consultant
 from backend_pool.dispatcher import Dispatcher
 from backend_pool.engine_process import Engines
