@@ -23,6 +23,7 @@ from tests.prompt_server import PromptServer
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 RawHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+CHUNK = b"x" * 65536
 WAIT_S = 20.0
 
 
@@ -198,3 +199,47 @@ async def shut(writer: asyncio.StreamWriter) -> None:
 def open_files() -> int:
     """How many file descriptors this process has."""
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+class Ending:
+    """A handler that records how it ended."""
+
+    def __init__(self) -> None:
+        self.began = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.how = ""
+
+    async def download(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(CHUNK)
+                self.began.set()
+        except (ConnectionError, asyncio.CancelledError) as error:
+            self.how = type(error).__name__
+            raise
+        finally:
+            self.ended.set()
+
+    async def upload(self, request: web.Request) -> web.StreamResponse:
+        try:
+            async for _ in request.content.iter_any():
+                self.began.set()
+        except (OSError, asyncio.CancelledError, aiohttp.ClientError, aiohttp.http_exceptions.BadHttpMessage) as error:
+            self.how = type(error).__name__
+            raise
+        finally:
+            self.ended.set()
+        return web.Response(text="complete")
+
+    async def thinking(self, _request: web.Request) -> web.StreamResponse:
+        self.began.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.how = "CancelledError"
+            raise
+        finally:
+            self.ended.set()
+        raise AssertionError
