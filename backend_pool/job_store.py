@@ -6,11 +6,13 @@ A change names the epoch its owner holds: an owner that lost the job meanwhile g
 from collections.abc import Callable, Sequence
 
 from sqlalchemy.orm import aliased
-from sqlmodel import Session, col, delete, select
+from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from backend_pool.document_size import held_by, measure
+from backend_pool.history import prune_user, remove_jobs
 from backend_pool.job_state import ACTIVE, FINAL, ON_BACKEND, JobState, check
+from backend_pool.ledger import Spent, enter, spent_by
 from backend_pool.model import Job, JobDocument, JsonDict, PromptCounter
 from backend_pool.submission import Result, Submission, count_outputs, workflow_id
 from proxy.base.clock import now_ms
@@ -53,7 +55,7 @@ class JobStore:
         if earlier is not None:
             if earlier.state not in FINAL:
                 raise Conflict(f"A prompt with the id {new.prompt_id} is queued or running already.")
-            _delete(s, [earlier.key])  # as in ComfyUI, a finished prompt of that id gives way
+            remove_jobs(s, [earlier.key])  # as in ComfyUI, a finished prompt of that id gives way
         job = Job(
             prompt_id=new.prompt_id,
             user_id=new.user_id,
@@ -79,7 +81,7 @@ class JobStore:
             query = select(Job.seq).where(Job.user_id == user_id, col(Job.state).in_(FINAL))
             if prompt_ids is not None:
                 query = query.where(col(Job.prompt_id).in_(prompt_ids))
-            _delete(s, [seq for seq in s.exec(query).all() if seq is not None])
+            remove_jobs(s, [seq for seq in s.exec(query).all() if seq is not None])
 
         await self._db.write(work)
 
@@ -103,6 +105,7 @@ class JobStore:
                 if job.state is JobState.QUEUED:
                     _change(job, JobState.CANCELLED, "cancelled while waiting")
                     job.ended_ms = now_ms()
+                    enter(s, job, Spent())
             return jobs
 
         return await self._db.write(work)
@@ -150,7 +153,7 @@ class JobStore:
     async def running(self, job: Job, started_ms: int | None = None) -> Job:
         """The backend began it, now or at `started_ms`."""
 
-        def begin(row: Job) -> None:
+        def begin(_s: Session, row: Job) -> None:
             row.started_ms = started_ms or now_ms()
             _change(row, JobState.RUNNING, "started")
 
@@ -159,22 +162,30 @@ class JobStore:
     async def collecting(self, job: Job, result: Result, files: list[JsonDict] | None = None) -> Job:
         """The backend ended it; its result is kept so that fetching files can be repeated after a crash."""
 
-        def keep(row: Job) -> None:
+        def keep(_s: Session, row: Job) -> None:
             row.started_ms = row.started_ms or now_ms()
             _change(row, JobState.COLLECTING, "backend done")
 
         return await self._held(job, keep, result, files)
 
     async def finish(
-        self, job: Job, state: JobState, result: Result, why: str, *, started_ms: int | None = None
+        self,
+        job: Job,
+        state: JobState,
+        result: Result,
+        why: str,
+        *,
+        started_ms: int | None = None,
+        spent: Spent | None = None,
     ) -> Job:
-        """The job's final state and history entry, in one transaction; its list of files has served its turn."""
+        """Final state, history entry and ledger entry in one transaction; its list of files has served its turn."""
 
-        def end(row: Job) -> None:
+        def end(s: Session, row: Job) -> None:
             row.ended_ms = now_ms()
             row.started_ms = row.started_ms or started_ms or row.ended_ms
             row.outputs_count = count_outputs(result.outputs)
             _change(row, state, why)
+            enter(s, row, spent or spent_by(s, row))
 
         return await self._held(job, end, result, files=[])
 
@@ -185,7 +196,7 @@ class JobStore:
         on disk; None leaves the noted ones, for the next attempt to remove.
         """
 
-        def back(row: Job) -> None:
+        def back(_s: Session, row: Job) -> None:
             row.backend_id = row.upstream_id = row.upstream_client = row.started_ms = row.assigned_ms = None
             row.epoch += 1
             row.attempt -= not counts
@@ -200,35 +211,23 @@ class JobStore:
 
     async def note_files(self, job: Job, files: list[JsonDict]) -> None:
         """Record where files of this job are about to be, so that a crash never stores one twice."""
-        await self._held(job, lambda _row: None, files=files)
+        await self._held(job, lambda _s, _row: None, files=files)
 
     async def prune(self, user_id: int) -> None:
         """Keep the newest `history_limit` finished jobs of a user, fewer where documents would hold too much."""
-
-        def work(s: Session) -> None:
-            query = select(col(Job.seq), Job.document_size).where(Job.user_id == user_id, col(Job.state).in_(FINAL))
-            _, size = s.exec(held_by(user_id)).one()
-            out = []
-            for place, (seq, own) in enumerate(s.exec(query.order_by(col(Job.seq).desc())).all()):
-                size += own
-                # The newest stays whatever it holds: its submitter has yet to read it.
-                if place >= self._history_limit or (place and size > self._history_size):
-                    out.append(seq)
-            _delete(s, [seq for seq in out if seq is not None])
-
-        await self._db.write(work)
+        await self._db.write(lambda s: prune_user(s, user_id, self._history_limit, self._history_size))
 
     async def _held(
         self,
         job: Job,
-        change: Callable[[Job], None],
+        change: Callable[[Session, Job], None],
         result: Result | None = None,
         files: list[JsonDict] | None = None,
     ) -> Job:
         def work(s: Session) -> Job:
             row = s.get(Job, job.key, with_for_update=True)  # PostgreSQL; SQLite has one writer anyway
             row = _check_held(row, job)
-            change(row)
+            change(s, row)
             if result is not None or files is not None:
                 document = s.get_one(JobDocument, job.key)
                 if result is not None:
@@ -284,13 +283,6 @@ def _change(job: Job, target: JobState, why: str) -> None:
 def _note(job: Job, state: JobState, why: str) -> None:
     job.state = state
     job.trail = [*job.trail[1 - TRAIL_LENGTH :], [now_ms(), state.value, why]]
-
-
-def _delete(s: Session, seqs: Sequence[int]) -> None:
-    for start in range(0, len(seqs), 500):
-        chunk = seqs[start : start + 500]
-        s.exec(delete(JobDocument).where(col(JobDocument.seq).in_(chunk)))
-        s.exec(delete(Job).where(col(Job.seq).in_(chunk)))
 
 
 __all__ = ["Fenced", "JobStore", "Result", "Submission"]
