@@ -46,6 +46,13 @@ class Member:
     """Set while the backend is down or removed: its runner gives the job back."""
     doubted: asyncio.Event = field(default_factory=asyncio.Event)
     """Set to have it probed at once."""
+    evict: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while its job has to go elsewhere, the deadline of a drain being over: its runner gives the job back, which
+    counts as no attempt. What has been rendered is still fetched."""
+    held: str | None = None
+    """Why it gets no new job for a moment: its models are being unloaded, or its restart is due."""
+    restart_wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set to have whoever started its process end it and start it anew; that one clears it when the old one is gone."""
     leftovers: Leftovers = field(init=False)
     worker: Known | None = None
     """The worker pack it has; None for a stock ComfyUI."""
@@ -90,4 +97,4 @@ class Member:
     def idle(self) -> bool:
         """Whether a job may be given to it now."""
         ready = self.health is Health.UP and self.row.mode is BackendMode.ACTIVE and bool(self.info)
-        return ready and self.job is None and not self.leftovers
+        return ready and self.job is None and not self.leftovers and self.held is None

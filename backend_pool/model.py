@@ -52,6 +52,17 @@ class Backend(SQLModel, table=True):
         description="When somebody last asked to have it restarted, which waits for its job to end.",
         sa_column_kwargs={"server_default": "0"},
     )
+    restarted_ms: int = Field(
+        default=0,
+        sa_type=BigInteger,
+        description="When it was last told to restart. From `restart_ms` on it is on its way back, which clears that.",
+        sa_column_kwargs={"server_default": "0"},
+    )
+    note: str = Field(
+        default="",
+        sa_column=Column(Text, nullable=False, server_default=""),
+        description="What an operator says of it, such as why it is drained.",
+    )
     quarantine: str | None = Field(
         default=None, sa_column=Column(Text), description="Why it gets no jobs until a trial job succeeds."
     )

@@ -19,6 +19,8 @@ def _backends() -> None:
     op.add_column("backends", sa.Column("labels", sa.JSON(), nullable=False, server_default="[]"))
     op.add_column("backends", sa.Column("drain_by_ms", sa.BigInteger(), nullable=True))
     op.add_column("backends", sa.Column("restart_ms", sa.BigInteger(), nullable=False, server_default="0"))
+    op.add_column("backends", sa.Column("restarted_ms", sa.BigInteger(), nullable=False, server_default="0"))
+    op.add_column("backends", sa.Column("note", sa.Text(), nullable=False, server_default=""))
     op.add_column("backends", sa.Column("quarantine", sa.Text(), nullable=True))
     op.add_column("backends", sa.Column("quarantine_ms", sa.BigInteger(), nullable=True))
 
