@@ -8,6 +8,7 @@ from typing import Any
 from backend_pool.comfy_client import ComfyClient
 from backend_pool.health import Health
 from backend_pool.leftovers import Leftovers
+from backend_pool.managed.state import ManagedState
 from backend_pool.model import Backend, BackendMode
 from backend_pool.node_info import ObjectInfo
 from backend_pool.offer import Offer, Provider
@@ -53,6 +54,10 @@ class Member:
     """Why it gets no new job for a moment: its models are being unloaded, or its restart is due."""
     restart_wanted: asyncio.Event = field(default_factory=asyncio.Event)
     """Set to have whoever started its process end it and start it anew; that one clears it when the old one is gone."""
+    managed: ManagedState | None = None
+    """What its process is doing, where the server or an agent keeps it; None where somebody else does."""
+    wanted_since_s: float | None = None
+    """Since when jobs wait that could run here and that no other place has taken; monotonic. Wakes a sleeping one."""
     leftovers: Leftovers = field(init=False)
     worker: Known | None = None
     """The worker pack it has; None for a stock ComfyUI."""
