@@ -1,5 +1,7 @@
 """Settings of the pool: backends, the queue, jobs and their history. Part of `settings.Settings`."""
 
+from typing import Literal
+
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings
 
@@ -45,6 +47,22 @@ class PoolSettings(BaseSettings):
     )
     backend_inputs_mb: int = Field(
         4096, ge=0, description="What input files may hold at one stock backend; the longest unused are emptied first."
+    )
+    placement: Literal["fair", "fifo", "turns"] = Field(
+        "fair",
+        description="Who is next: fair by GPU time, the oldest job first, or users in turn (docs/scheduling.md).",
+    )
+    running_limit: int = Field(1, ge=1, description="Jobs of one user that may run at the same time.")
+    affinity_s: float = Field(
+        15.0,
+        ge=0,
+        description="By how many seconds of unfairness a job may go first where its models are loaded already.",
+    )
+    priority_step_s: float = Field(
+        60.0, ge=0, description="GPU-seconds by which each step of a job's priority puts it ahead of other users' jobs."
+    )
+    batch_wait_s: float = Field(
+        3600.0, ge=0, description="A batch job that has waited for this long counts as an interactive one."
     )
     queue_limit: int = Field(1000, ge=1, description="Waiting jobs one user may have.")
     history_limit: int = Field(10_000, ge=1, description="Finished jobs kept per user, as in ComfyUI.")
