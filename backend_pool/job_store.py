@@ -45,7 +45,7 @@ class JobStore:
 
     def _insert(self, s: Session, new: Submission) -> Job:
         waiting, size = s.exec(held_by(new.user_id)).one()
-        if waiting >= self._queue_limit:
+        if waiting >= (self._queue_limit if new.queue_limit is None else new.queue_limit):
             raise TooManyRequests(f"You have {waiting} jobs waiting, the most allowed. Cancel some or wait.")
         if size >= self._history_size:
             raise TooManyRequests(
@@ -62,6 +62,10 @@ class JobStore:
             client_id=new.client_id,
             number=_number(s, new),
             workflow_id=workflow_id(new.extra_data),
+            lane=new.lane,
+            priority=new.priority,
+            labels=new.labels,
+            vram_mb=new.vram_mb,
             created_ms=now_ms(),
         )
         _note(job, JobState.QUEUED, "submitted")
@@ -159,11 +163,15 @@ class JobStore:
 
         return await self._held(job, begin)
 
-    async def collecting(self, job: Job, result: Result, files: list[JsonDict] | None = None) -> Job:
+    async def collecting(
+        self, job: Job, result: Result, files: list[JsonDict] | None = None, spent: Spent | None = None
+    ) -> Job:
         """The backend ended it; its result is kept so that fetching files can be repeated after a crash."""
 
         def keep(_s: Session, row: Job) -> None:
-            row.started_ms = row.started_ms or now_ms()
+            row.rendered_ms = now_ms()
+            row.started_ms = row.started_ms or row.rendered_ms - (spent.run_ms if spent else 0)
+            _cost(row, spent)
             _change(row, JobState.COLLECTING, "backend done")
 
         return await self._held(job, keep, result, files)
@@ -176,6 +184,7 @@ class JobStore:
         why: str,
         *,
         started_ms: int | None = None,
+        rendered_ms: int | None = None,
         spent: Spent | None = None,
     ) -> Job:
         """Final state, history entry and ledger entry in one transaction; its list of files has served its turn."""
@@ -183,7 +192,9 @@ class JobStore:
         def end(s: Session, row: Job) -> None:
             row.ended_ms = now_ms()
             row.started_ms = row.started_ms or started_ms or row.ended_ms
+            row.rendered_ms = row.rendered_ms or rendered_ms
             row.outputs_count = count_outputs(result.outputs)
+            _cost(row, spent)
             _change(row, state, why)
             enter(s, row, spent or spent_by(s, row))
 
@@ -197,10 +208,10 @@ class JobStore:
         """
 
         def back(_s: Session, row: Job) -> None:
+            _change(row, JobState.QUEUED, why)
             row.backend_id = row.upstream_id = row.upstream_client = row.started_ms = row.assigned_ms = None
             row.epoch += 1
             row.attempt -= not counts
-            _change(row, JobState.QUEUED, why)
 
         return await self._held(job, back, Result(), files)
 
@@ -282,7 +293,13 @@ def _change(job: Job, target: JobState, why: str) -> None:
 
 def _note(job: Job, state: JobState, why: str) -> None:
     job.state = state
-    job.trail = [*job.trail[1 - TRAIL_LENGTH :], [now_ms(), state.value, why]]
+    entry = [now_ms(), state.value, why, job.backend_id, job.attempt]
+    job.trail = [*job.trail[1 - TRAIL_LENGTH :], entry]
+
+
+def _cost(job: Job, spent: Spent | None) -> None:
+    if spent is not None:
+        job.load_ms, job.gpu_ms = spent.load_ms, spent.gpu_ms
 
 
 __all__ = ["Fenced", "JobStore", "Result", "Submission"]

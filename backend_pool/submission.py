@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from backend_pool.lane import Lane
 from backend_pool.model import JsonDict
 
 
@@ -20,6 +21,12 @@ class Submission:
     front: bool = False
     withheld: list[str] = field(default_factory=list)
     """Keys of extra_data that came with it and are not stored: API tokens."""
+    lane: Lane = Lane.INTERACTIVE
+    priority: int = 0
+    labels: list[str] = field(default_factory=list)
+    vram_mb: int = 0
+    queue_limit: int | None = None
+    """Waiting jobs its user may have; None: the setting's."""
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,15 @@ class PoolSettings(BaseSettings):
     cancel_grace_s: float = Field(
         10.0, gt=0, description="A cancelled job that its backend has not ended after this long ends without it."
     )
+    idle_free_s: float = Field(
+        600.0, ge=0, description="A backend without a job for this long unloads its models, once. 0: never."
+    )
+    restart_timeout_s: float = Field(
+        300.0,
+        gt=0,
+        description="How long a backend may take to answer again after a restart; a rolling restart stops at one that "
+        "takes longer.",
+    )
     sweep_backends: bool = Field(
         True,
         description="Whether output files that have come home are emptied at stock backends, and inputs above "
@@ -53,6 +62,10 @@ class PoolSettings(BaseSettings):
         description="Who is next: fair by GPU time, the oldest job first, or users in turn (docs/scheduling.md).",
     )
     running_limit: int = Field(1, ge=1, description="Jobs of one user that may run at the same time.")
+    priority_limit: int = Field(0, ge=0, description="Highest priority that jobs of users without a group may ask for.")
+    run_limit_s: float | None = Field(
+        None, gt=0, description="How long one job may run on a backend. Default: as long as it takes."
+    )
     affinity_s: float = Field(
         15.0,
         ge=0,
@@ -66,6 +79,13 @@ class PoolSettings(BaseSettings):
     )
     queue_limit: int = Field(1000, ge=1, description="Waiting jobs one user may have.")
     history_limit: int = Field(10_000, ge=1, description="Finished jobs kept per user, as in ComfyUI.")
+    history_days: int = Field(
+        0, ge=0, description="Finished jobs go from the history after this many days; 0 keeps them. Files stay."
+    )
+    ledger_days: int = Field(400, ge=32, description="Days that the ledger of used GPU time is kept.")
+    quota_contact: str = Field(
+        "your administrator", description="Who is to be asked for more GPU time, as users read it."
+    )
     denied_nodes: list[str] = Field(
         [
             "LoadImageDataSetFromFolder",

@@ -1,0 +1,173 @@
+"""Groups as the running server uses them: everybody's share, quota and reservations, in memory.
+
+Rows are the truth and are read again when somebody changed them here and every few seconds; `on_change` rings then.
+Answers without waiting, so that the dispatcher may ask for each job. Changes no row.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from sqlmodel import Session
+
+from backend_pool import group_rows, reservations
+from backend_pool.books import Group, QuotaPeriod, Reservation
+from backend_pool.quotas import Quota, Used, period_at
+from backend_pool.reservations import Reserved
+from backend_pool.share import Share
+from proxy.base.bell import rung
+from proxy.base.clock import now_ms
+from proxy.base.database import Database
+from proxy.base.errors import ClusterError
+from proxy.base.logs import events
+from proxy.base.settings import Settings
+
+log = events(__name__)
+
+LOOK_EVERY_S = 3.0
+
+
+@dataclass(frozen=True)
+class _Rows:
+    groups: dict[int, Group] = field(default_factory=dict)
+    members: dict[int, int] = field(default_factory=dict)
+    reservations: tuple[Reservation, ...] = ()
+    used: dict[tuple[QuotaPeriod, str], int] = field(default_factory=dict)
+
+
+class Groups:
+    """Implements backend_pool.shares.Shares."""
+
+    def __init__(self, db: Database, settings: Settings) -> None:
+        self._db = db
+        self._settings = settings
+        self._bell = asyncio.Event()
+        self._reading = asyncio.Lock()
+        self._used = Used()
+        self._rows = _Rows()
+        self._seen: object = None
+        self._nobody = Share(
+            running_limit=settings.running_limit,
+            queue_limit=settings.queue_limit,
+            priority_limit=settings.priority_limit,
+            run_limit_s=settings.run_limit_s,
+        )
+        self._shares: dict[int, Share] = {}
+        self._warned: dict[str, tuple[int, bool]] = {}
+        self.on_change: list[Callable[[], None]] = []
+
+    def wake(self) -> None:
+        """Read the rows now: somebody changed them."""
+        self._bell.set()
+
+    async def watch(self) -> None:
+        """Keep in step with the rows, for ever."""
+        while True:
+            try:
+                await self.reload()
+            except ClusterError as error:
+                log.error("groups could not be read", error=error.message)
+            await rung(self._bell, LOOK_EVERY_S)
+
+    async def reload(self) -> None:
+        """Read the rows; rings `on_change` when somebody may do more or less than before."""
+        async with self._reading:
+            self._take(await self._db.read(self._read))
+
+    def _take(self, rows: _Rows) -> None:
+        shares = {key: self._share(group) for key, group in rows.groups.items()}
+        self._rows, self._shares = rows, shares
+        self._warn()
+        # Usage changes all the time, and matters when it stops a group or lets it go on.
+        stopped = {key for key, group in rows.groups.items() if (quota := self._quota(group)) and quota.exhausted}
+        kept = [(row.id, row.group_id, row.begin_ms, row.end_ms, row.backends, row.labels) for row in rows.reservations]
+        seen = (shares, rows.members, kept, stopped)
+        changed, self._seen = seen != self._seen, seen
+        if changed:
+            for ring in self.on_change:
+                ring()
+
+    def share(self, user_id: int) -> Share:
+        """What the user may take."""
+        return self._shares.get(self._rows.members.get(user_id, 0), self._nobody)
+
+    def quota(self, user_id: int) -> Quota | None:
+        """How the user's group stands; None without a quota."""
+        return self.quota_of(self._rows.members.get(user_id))
+
+    def quota_of(self, group_id: int | None) -> Quota | None:
+        """How a group stands; None without a quota."""
+        group = self._rows.groups.get(group_id or 0)
+        return None if group is None else self._quota(group)
+
+    def blocked(self, user_id: int) -> str | None:
+        """Why none of the user's jobs may start now; None when they may."""
+        quota = self.quota(user_id)
+        return f"{quota.used_up} It goes on at {quota.resets}." if quota and quota.exhausted else None
+
+    def reserved(self, backend_id: int, labels: Iterable[str], now_ms: int) -> Reserved | None:
+        """Which group has the backend at that moment, else which one has it next."""
+        if not self._rows.reservations:
+            return None
+        return reservations.reserved(self._rows.reservations, backend_id, labels, now_ms)
+
+    def upcoming(self) -> tuple[Reservation, ...]:
+        """All reservations that are not past, the next one first."""
+        now = now_ms()
+        return tuple(row for row in self._rows.reservations if row.end_ms > now)
+
+    def name(self, group_id: int | None) -> str:
+        """The group's name; empty for none."""
+        group = self._rows.groups.get(group_id or 0)
+        return group.name if group else ""
+
+    def _read(self, session: Session) -> _Rows:
+        groups = group_rows.everything(session)
+        used: dict[tuple[QuotaPeriod, str], int] = {}
+        if any(group.quota_s is not None for group in groups):
+            self._used.read(session, now_ms())
+            used = {(kind, name): total for kind in QuotaPeriod for name, total in self._used.of(kind).items()}
+        return _Rows(
+            groups={group.id or 0: group for group in groups},
+            members=group_rows.members(session),
+            reservations=tuple(reservations.everything(session)),
+            used=used,
+        )
+
+    def _share(self, group: Group) -> Share:
+        nobody = self._nobody
+        return Share(
+            group=group.name,
+            group_id=group.id,
+            weight=group.weight,
+            running_limit=group.running_limit or nobody.running_limit,
+            queue_limit=group.queue_limit or nobody.queue_limit,
+            priority_limit=group.priority_limit,
+            run_limit_s=group.run_limit_s or nobody.run_limit_s,
+            labels=frozenset(group.labels),
+        )
+
+    def _quota(self, group: Group) -> Quota | None:
+        if group.quota_s is None:
+            return None
+        period = period_at(group.quota_period, now_ms())
+        used_s = self._rows.used.get((group.quota_period, group.name), 0) / 1000
+        return Quota(
+            group=group.name,
+            used_s=used_s,
+            limit_s=group.quota_s,
+            warn_percent=group.quota_warn_percent,
+            period=group.quota_period,
+            begin_ms=period.begin_ms,
+            end_ms=period.end_ms,
+        )
+
+    def _warn(self) -> None:
+        """Once per group and period when it comes near its quota, and once when nothing is left."""
+        for group in self._rows.groups.values():
+            quota = self._quota(group)
+            if quota is None or not quota.near or self._warned.get(group.name) == (quota.end_ms, quota.exhausted):
+                continue
+            self._warned[group.name] = (quota.end_ms, quota.exhausted)
+            word = "quota is used up" if quota.exhausted else "quota is nearly used up"
+            log.warning(word, group=group.name, used_s=round(quota.used_s), limit_s=round(quota.limit_s))
