@@ -11,6 +11,8 @@ from collections.abc import Callable
 from backend_pool.comfy_client import ComfyClient, Timeouts
 from backend_pool.errors import BackendBroken, BackendError, BackendGone
 from backend_pool.health import Health, judge
+from backend_pool.managed.resting import Resting, is_same, rest
+from backend_pool.managed.state import ManagedState
 from backend_pool.member import Member
 from backend_pool.model import Backend
 from backend_pool.offer import Offer, Provider
@@ -43,6 +45,7 @@ class Pool:
         self._tasks = tasks
         self._relist = asyncio.Event()
         self.members: dict[int, Member] = {}
+        self._resting = Resting()
         self.info = PoolInfo()
         self.generation = 0
         self.listed = False
@@ -88,7 +91,8 @@ class Pool:
             # SQLite gave a removed backend's id to a new one, or a worker moved or got another secret.
             if member is not None and (member.row.url, member.worker) != (row.url, self._worker(key)):
                 await self._leave(self.members.pop(key))
-                member = None
+                self._join(row, member.offer if is_same(member, row.name, row.source) else None)
+                continue
             if member is None:
                 self._join(row)
                 continue
@@ -116,6 +120,19 @@ class Pool:
             log.info("backend health changed", backend=member.row.name, health=member.health, was="up", error=why)
         member.doubted.set()
 
+    def manage(self, backend_id: int, state: ManagedState | None) -> None:
+        """What its keeper knows of its process; at once, for one that is to be stopped must not be given a job."""
+        member = self.members.get(backend_id)
+        if self._resting.told(backend_id, state, member) and member is not None:
+            self._rests(member)
+            member.doubted.set()
+
+    def _rests(self, member: Member) -> bool:
+        known, changed = rest(member)
+        if changed:
+            self._changed()
+        return known
+
     def read_again(self, member: Member) -> None:
         """Read what it offers now, without waiting for a probe to find that it has changed."""
         member.reader.ask_again()
@@ -125,12 +142,13 @@ class Pool:
         for heard in self.on_change:
             heard()
 
-    def _join(self, row: Backend) -> None:
+    def _join(self, row: Backend, offer: Offer | None = None) -> None:
         worker = self._worker(row.id)
         headers = self.workers.headers(row.id) if self.workers is not None and row.id is not None else None
         client = ComfyClient(row.url, timeouts(self._settings), headers)
         reader = OfferReader(client, self._settings.models_interval_s, self._settings.probe_timeout_s)
-        member = Member(row, client, reader, worker=worker)
+        member = Member(row, client, reader, worker=worker, managed=self._resting.states.get(row.id or 0))
+        member.offer = offer or member.offer
         self.members[member.key] = member
         self._tasks.start(f"probe {row.name}", self._probe_for_ever(member))
 
@@ -158,7 +176,8 @@ class Pool:
     async def _remember(self, member: Member) -> None:
         """Begin with what it offered when it was last seen: it may be away, and jobs wait for it."""
         try:
-            member.offer = await asyncio.to_thread(self._store.load, member.key, member.row.url)
+            if not member.info:
+                member.offer = await asyncio.to_thread(self._store.load, member.key, member.row.url)
             await self._rebuild()
         except Exception as error:
             log.error("what a backend offered is of no use", backend=member.row.name, error=repr(error))
@@ -200,6 +219,8 @@ class Pool:
         member.proven = str(told.get("instance"))
 
     async def _probe(self, member: Member) -> None:
+        if self._rests(member):
+            return
         timeout_s = self._settings.probe_timeout_s
         try:
             self._hear_worker(member)
@@ -220,6 +241,8 @@ class Pool:
         await self._judge(member, answered=True, error=None)
 
     async def _judge(self, member: Member, *, answered: bool, error: str | None) -> None:
+        if self._rests(member):  # it was put to sleep, or ended, while it was asked
+            return
         now = monotonic_s()
         if answered:
             member.silent_since = now

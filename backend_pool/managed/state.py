@@ -1,4 +1,4 @@
-"""What one managed instance is doing, as its keeper sees it and as the pool, the pages and an agent's heartbeat tell."""
+"""What one managed instance is doing, as its keeper sees it and as pool, pages and an agent's heartbeats tell it."""
 
 from dataclasses import dataclass
 from enum import StrEnum
