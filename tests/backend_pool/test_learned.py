@@ -1,0 +1,192 @@
+"""Learned times: means that follow changes and shrug off odd runs, estimates that say what they rest on, stored."""
+
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from backend_pool import learned
+from backend_pool.learned import Key, Learned, Stat, device_class, key_of
+from backend_pool.meter import Meter
+from backend_pool.signature import Traits
+from backend_pool.timings import Timings
+from proxy.base.database import Database
+from tests.backend_pool.rig import open_database
+
+SLOW, FAST = "NVIDIA T4", "NVIDIA H100"
+A = Traits("a", "grp", "ga", frozenset(), frozenset({"5"}))
+B = Traits("b", "grp", "gb", frozenset(), frozenset({"5"}))
+OTHER = Traits("c", "other", "gc", frozenset(), frozenset({"5"}))
+
+
+def test_nothing_measured_is_nothing_known() -> None:
+    assert Learned().expect(A, SLOW) is None and Learned().expect(A) is None and Learned().load_s("m", SLOW) is None
+
+
+def test_an_estimate_rests_on_the_nearest_that_was_measured() -> None:
+    known = Learned()
+    known.learn(A, SLOW, 10.0)
+    expected = {
+        (A, SLOW): (10, "same"),
+        (A, FAST): (10, "elsewhere"),
+        (B, SLOW): (10, "similar"),
+        (OTHER, SLOW): (10, "all"),
+        (OTHER, FAST): (10, "all"),
+        (Traits(), SLOW): (10, "all"),
+    }
+    for (traits, device), (mean_s, basis) in expected.items():
+        found = known.expect(traits, device)
+        assert found is not None and found.basis == basis
+        assert found.mean_s == pytest.approx(mean_s)
+
+
+def test_another_device_s_time_is_scaled_by_what_both_have_run() -> None:
+    known = Learned()
+    for _ in range(5):
+        known.learn(A, SLOW, 40.0)
+        known.learn(A, FAST, 4.0)
+    known.learn(B, SLOW, 100.0)
+    known.learn(OTHER, FAST, 3.0)
+    there, back = known.expect(B, FAST), known.expect(OTHER, SLOW)
+    assert there is not None and there.basis == "elsewhere" and there.mean_s == pytest.approx(10, rel=0.01)
+    assert back is not None and back.mean_s == pytest.approx(30, rel=0.01)
+
+
+def test_without_a_device_all_count_by_how_often() -> None:
+    known = Learned()
+    for _ in range(3):
+        known.learn(A, FAST, 2.0)
+    known.learn(A, SLOW, 10.0)
+    found = known.expect(A)
+    assert found is not None and found.mean_s == pytest.approx(4.0) and found.spread_s > 2
+
+
+def test_loading_is_known_by_device_or_else_from_another() -> None:
+    known = Learned()
+    known.learn_load("checkpoints:x", SLOW, 8.0)
+    known.learn_load("checkpoints:x", FAST, 2.0)
+    assert known.load_s("checkpoints:x", FAST) == 2.0
+    assert known.load_s("checkpoints:x", "GPU never seen") in (2.0, 8.0)
+    assert known.load_s("checkpoints:y", FAST) is None
+
+
+def test_one_odd_run_moves_a_mean_little_and_a_lasting_change_is_followed() -> None:
+    stat = Stat(10.0)
+    for _ in range(10):
+        stat = stat.with_one(10.0)
+    assert stat.with_one(3600.0).mean_s <= 12.0
+    assert stat.with_one(0.0).mean_s >= 8.0
+    for _ in range(30):
+        stat = stat.with_one(100.0)
+    assert stat.mean_s == pytest.approx(100, rel=0.1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_leaves_the_mean_near_the_truth(seed: int) -> None:
+    rng = random.Random(seed)
+    errors = []
+    stat = Stat(20.0)
+    for _ in range(400):
+        sample = rng.lognormvariate(3.0, 0.15) if rng.random() > 0.02 else rng.choice([0.1, 4000.0])
+        errors.append(abs(stat.mean_s - 20.3) / 20.3)
+        stat = stat.with_one(sample)
+        assert 0 <= stat.mean_s <= 60 and stat.spread_s >= 0
+    assert median(errors) < 0.12
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0])
+def test_senseless_times_are_not_learned(bad: float) -> None:
+    known = Learned()
+    known.learn(A, SLOW, bad)
+    known.learn_load("m", SLOW, bad)
+    assert not known.changed and known.expect(A, SLOW) is None
+
+
+def test_rows_are_bounded_and_the_oldest_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learned, "ROWS_KEPT", 10)
+    known = Learned()
+    for number in range(30):
+        known.learn_load(f"m{number}", SLOW, 1.0)
+    assert len(known) == 10 and known.load_s("m0", SLOW) is None and known.load_s("m29", SLOW) == 1.0
+    assert len(known.changed) == 10 and len(known.gone) == 20
+    known.learn_load("m0", SLOW, 1.0)
+    assert Key("load", "m0", SLOW) not in known.gone
+
+
+@pytest.mark.parametrize(
+    ("name", "device"),
+    [
+        ("cuda:0 NVIDIA H100 80GB HBM3 : cudaMallocAsync", "NVIDIA H100 80GB HBM3"),
+        ("cuda:3 NVIDIA GeForce RTX 4090 : native", "NVIDIA GeForce RTX 4090"),
+        ("cpu", "cpu"),
+        ("gpu-1: embedded engine, no GPU and no model", "embedded engine, no GPU and no model"),
+        ("none (simulated)", "none (simulated)"),
+    ],
+)
+def test_a_device_s_class_has_no_number(name: str, device: str) -> None:
+    assert device_class({"devices": [{"name": name, "type": "cuda"}]}) == device
+
+
+@pytest.mark.parametrize("stats", [{}, {"devices": []}, {"devices": [3]}, {"devices": None}, {"devices": [{}]}])
+def test_an_unknown_device_has_no_class(stats: dict[str, object]) -> None:
+    assert device_class(stats) == ""
+
+
+@pytest.mark.parametrize("text", ["", "work", "odd\ta\tb", "work\ta\tb\tc"])
+def test_keys_of_other_versions_are_passed_over(text: str) -> None:
+    assert key_of(text) is None
+    assert key_of(str(Key("work", "a", SLOW))) == Key("work", "a", SLOW)
+
+
+@pytest.fixture
+async def db(tmp_path: Path) -> AsyncIterator[Database]:
+    database = open_database(tmp_path)
+    yield database
+    database.close()
+
+
+def run(took_s: float, *, executed: tuple[str, ...] = ("1", "5"), well: bool = True) -> Meter:
+    meter = Meter({"1": {"class_type": "L", "inputs": {"ckpt_name": "m"}}, "5": {"class_type": "K"}})
+    meter.hear("execution_start", {}, 0.0)
+    for second, node in enumerate(executed):
+        meter.hear("executing", {"node": node}, float(second))
+    meter.hear("execution_success" if well else "execution_error", {}, took_s)
+    return meter
+
+
+async def test_what_was_learned_outlives_the_server(db: Database) -> None:
+    timings = Timings(db)
+    timings.learn(A, FAST, run(11.0))
+    await timings.save()
+    later = Timings(db)
+    await later.load()
+    found = later.expect(A, FAST)
+    assert found is not None and found.basis == "same"
+    assert found.mean_s == pytest.approx(10.0)
+    assert later.loads(frozenset({"checkpoints:m", "checkpoints:n"}), FAST) == {"checkpoints:m": pytest.approx(1.0)}
+    later.learn(A, FAST, run(5.0))
+    await later.save()
+    await timings.load()
+    assert timings.expect(A, FAST) == later.expect(A, FAST)
+
+
+@pytest.mark.parametrize("meter", [run(9.0, well=False), run(9.0, executed=("1",)), Meter({})])
+async def test_failed_and_cached_runs_teach_nothing_of_the_work(db: Database, meter: Meter) -> None:
+    timings = Timings(db)
+    timings.learn(A, FAST, meter)
+    assert timings.expect(A, FAST) is None
+
+
+async def test_a_database_that_is_away_costs_nothing_that_was_learned(db: Database, tmp_path: Path) -> None:
+    timings = Timings(db)
+    timings.learn(A, FAST, run(11.0))
+    db.write_now(lambda s: s.connection().exec_driver_sql("ALTER TABLE timings RENAME TO hidden"))
+    with pytest.raises(Exception, match="database"):
+        await timings.save()
+    db.write_now(lambda s: s.connection().exec_driver_sql("ALTER TABLE hidden RENAME TO timings"))
+    await timings.save()
+    later = Timings(db)
+    await later.load()
+    assert later.expect(A, FAST) == timings.expect(A, FAST)
