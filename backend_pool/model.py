@@ -7,7 +7,7 @@ Times are milliseconds since the epoch.
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Index, Text, UniqueConstraint, text
+from sqlalchemy import JSON, BigInteger, Column, Index, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from backend_pool.job_state import JobState
@@ -77,7 +77,7 @@ class Job(SQLModel, table=True):
         UniqueConstraint("user_id", "prompt_id"),
         Index("jobs_by_state", "state", "user_id", "number", "seq"),
         Index("jobs_by_user", "user_id", "seq"),
-        Index("jobs_by_turn", "state", "user_id", "lane", text("priority DESC"), "number", "seq"),
+        Index("jobs_by_turn", "state", "user_id", "lane", "priority", "number", "seq"),
         {"sqlite_autoincrement": True},  # a number is never given twice, also after the newest job was deleted
     )
 

@@ -6,7 +6,7 @@ Its cost grows with the users asked for, not with their jobs; the census alone c
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
-from sqlalchemy import func
+from sqlalchemy import ColumnElement, func
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import Select, SelectOfScalar
 
@@ -44,7 +44,7 @@ class QueueReads:
         """The first jobs of each of these users, so many of each lane, in their order."""
 
         def work(s: Session) -> dict[int, list[Job]]:
-            return {user: [job for lane in Lane for job in s.exec(firsts(user, lane, n))] for user, n in depths.items()}
+            return {user: [job for lane in Lane for job in _firsts(s, user, lane, n)] for user, n in depths.items()}
 
         return await self._db.read(work) if depths else {}
 
@@ -76,10 +76,31 @@ def put_virtual_times(s: Session, times: Iterable[tuple[int, float]]) -> None:
         s.merge(UserShare(user_id=user_id, virtual_s=virtual_s))
 
 
-def firsts(user_id: int, lane: Lane, depth: int) -> SelectOfScalar[Job]:
-    """A user's next jobs of one lane."""
-    mine = select(Job).where(Job.state == JobState.QUEUED, Job.user_id == user_id, Job.lane == lane)
-    return mine.order_by(col(Job.priority).desc(), col(Job.number), col(Job.seq)).limit(depth)
+def _firsts(s: Session, user_id: int, lane: Lane, depth: int) -> list[Job]:
+    """A user's next jobs of one lane: no index has priorities downwards and numbers upwards, so one by one."""
+    found: list[Job] = []
+    priority = s.exec(highest(user_id, lane)).one()
+    while priority is not None and len(found) < depth:
+        found += s.exec(firsts(user_id, lane, priority, depth - len(found)))
+        if len(found) < depth:
+            priority = s.exec(highest(user_id, lane, priority)).one()
+    return found
+
+
+def highest(user_id: int, lane: Lane, below: int | None = None) -> SelectOfScalar[int | None]:
+    """The highest priority of a user's waiting jobs of one lane."""
+    query = select(func.max(Job.priority)).where(*_waiting(user_id, lane))
+    return query if below is None else query.where(Job.priority < below)
+
+
+def firsts(user_id: int, lane: Lane, priority: int, depth: int) -> SelectOfScalar[Job]:
+    """A user's next jobs of one lane and priority."""
+    mine = select(Job).where(*_waiting(user_id, lane), Job.priority == priority)
+    return mine.order_by(col(Job.number), col(Job.seq)).limit(depth)
+
+
+def _waiting(user_id: int, lane: Lane) -> list[ColumnElement[bool]]:
+    return [col(Job.state) == JobState.QUEUED, col(Job.user_id) == user_id, col(Job.lane) == lane]
 
 
 def _census() -> Select[int, int, int | None]:

@@ -34,8 +34,7 @@ def _jobs() -> None:
     op.add_column("jobs", sa.Column("rendered_ms", sa.BigInteger(), nullable=True))
     op.add_column("jobs", sa.Column("load_ms", sa.Integer(), nullable=False, server_default="0"))
     op.add_column("jobs", sa.Column("gpu_ms", sa.Integer(), nullable=False, server_default="0"))
-    turn = ["state", "user_id", "lane", sa.text("priority DESC"), "number", "seq"]
-    op.create_index("jobs_by_turn", "jobs", turn)
+    op.create_index("jobs_by_turn", "jobs", ["state", "user_id", "lane", "priority", "number", "seq"])
 
 
 def _groups() -> None:
