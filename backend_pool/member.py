@@ -14,8 +14,12 @@ from backend_pool.node_info import ObjectInfo
 from backend_pool.offer import Offer, Provider
 from backend_pool.offer_reader import OfferReader
 from backend_pool.pack_inputs import Hashes
+from backend_pool.warmth import Warmth
 from backend_pool.workers import Known
 from proxy.base.clock import monotonic_s
+
+COLLECTING = 3
+"""Jobs whose files one backend may have on their way home beside the job it executes."""
 
 
 class Level(StrEnum):
@@ -39,6 +43,15 @@ class Member:
     stats: dict[str, Any] = field(default_factory=dict)
     offer: Offer = field(default_factory=Offer)
     job: int | None = None
+    """What it executes, or is about to."""
+    collecting: set[int] = field(default_factory=set)
+    """Jobs it has ended whose files are still on their way home."""
+    warmth: Warmth = field(default_factory=Warmth)
+    idle_since_s: float | None = field(default_factory=monotonic_s)
+    """Since when it has had no job to execute, monotonic; None while it has one."""
+    busy_s: float = 0.0
+    """What it has spent on jobs that have ended, from the placement to the end at the backend."""
+    busy_since_s: float | None = None
     seen_ms: int | None = None
     done: int = 0
     failed: int = 0
@@ -77,6 +90,21 @@ class Member:
         return self.row.id
 
     @property
+    def device(self) -> str:
+        """Its GPU as it calls it; empty before it has said."""
+        return next((str(device.get("name") or "") for device in self._devices()), "")
+
+    @property
+    def vram_mb(self) -> int:
+        """Memory of its largest GPU; 0 where that is not known."""
+        totals = [device.get("vram_total") for device in self._devices()]
+        return max((total >> 20 for total in totals if isinstance(total, int)), default=0)
+
+    def _devices(self) -> list[dict[str, Any]]:
+        found = self.stats.get("devices")
+        return [device for device in found if isinstance(device, dict)] if isinstance(found, list) else []
+
+    @property
     def info(self) -> ObjectInfo:
         """Its node definitions; none before it has told them."""
         return self.offer.info
@@ -102,4 +130,25 @@ class Member:
     def idle(self) -> bool:
         """Whether a job may be given to it now."""
         ready = self.health is Health.UP and self.row.mode is BackendMode.ACTIVE and bool(self.info)
-        return ready and self.job is None and not self.leftovers and self.held is None
+        free = self.job is None and len(self.collecting) < COLLECTING
+        return ready and free and not self.leftovers and self.held is None
+
+    @property
+    def busy(self) -> bool:
+        """Whether some job needs it: to be executed, or to fetch its files."""
+        return self.job is not None or bool(self.collecting)
+
+    def begin(self, seq: int) -> None:
+        """It executes this job from now on."""
+        self.job, self.busy_since_s, self.idle_since_s = seq, monotonic_s(), None
+
+    def release(self, seq: int, *, collecting: bool) -> None:
+        """It has ended this job; `collecting` while its files are still there."""
+        if self.job == seq:
+            now = monotonic_s()
+            self.busy_s += now - (self.busy_since_s if self.busy_since_s is not None else now)
+            self.job, self.busy_since_s, self.idle_since_s = None, None, now
+        if collecting:
+            self.collecting.add(seq)
+        else:
+            self.collecting.discard(seq)

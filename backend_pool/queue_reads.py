@@ -4,7 +4,7 @@ Its cost grows with the users asked for, not with their jobs; the census alone c
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, func
 from sqlmodel import Session, col, select
@@ -87,7 +87,7 @@ def _firsts(s: Session, user_id: int, lane: Lane, depth: int) -> list[Job]:
     return found
 
 
-def highest(user_id: int, lane: Lane, below: int | None = None) -> SelectOfScalar[int | None]:
+def highest(user_id: int, lane: Lane, below: int | None = None) -> SelectOfScalar[Any]:
     """The highest priority of a user's waiting jobs of one lane."""
     query = select(func.max(Job.priority)).where(*_waiting(user_id, lane))
     return query if below is None else query.where(Job.priority < below)
