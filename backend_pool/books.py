@@ -106,6 +106,15 @@ class UserShare(SQLModel, table=True):
     virtual_s: float = 0.0
 
 
+class UserChoice(SQLModel, table=True):
+    """What users choose for all of their jobs, unless a job says otherwise."""
+
+    __tablename__ = "user_choices"
+
+    user_id: int = Field(primary_key=True)
+    lane: Lane = Field(sa_column=enum_column(Lane, Lane.INTERACTIVE))
+
+
 class Timing(SQLModel, table=True):
     """A learned duration: of a kind of workflow on a kind of device, or of loading a model there."""
 

@@ -8,10 +8,11 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from sqlmodel import Session
+from sqlmodel import Session, select
 
 from backend_pool import group_rows, reservations
-from backend_pool.books import Group, QuotaPeriod, Reservation
+from backend_pool.books import Group, QuotaPeriod, Reservation, UserChoice
+from backend_pool.lane import Lane
 from backend_pool.quotas import Quota, Used, period_at
 from backend_pool.reservations import Reserved
 from backend_pool.share import Share
@@ -33,6 +34,7 @@ class _Rows:
     members: dict[int, int] = field(default_factory=dict)
     reservations: tuple[Reservation, ...] = ()
     used: dict[tuple[QuotaPeriod, str], int] = field(default_factory=dict)
+    lanes: dict[int, Lane] = field(default_factory=dict)
 
 
 class Groups:
@@ -91,6 +93,21 @@ class Groups:
         """What the user may take."""
         return self._shares.get(self._rows.members.get(user_id, 0), self._nobody)
 
+    def lane(self, user_id: int) -> Lane:
+        """Which lane the user's jobs go into, unless they say otherwise."""
+        return self._rows.lanes.get(user_id, Lane.INTERACTIVE)
+
+    async def choose_lane(self, user_id: int, lane: Lane) -> None:
+        """The user's own choice, for jobs submitted from now on."""
+
+        def work(session: Session) -> None:
+            row = session.get(UserChoice, user_id) or UserChoice(user_id=user_id, lane=lane)
+            row.lane = lane
+            session.add(row)
+
+        await self._db.write(work)
+        await self.reload()
+
     def quota(self, user_id: int) -> Quota | None:
         """How the user's group stands; None without a quota."""
         return self.quota_of(self._rows.members.get(user_id))
@@ -132,6 +149,7 @@ class Groups:
             members=group_rows.members(session),
             reservations=tuple(reservations.everything(session)),
             used=used,
+            lanes={choice.user_id: choice.lane for choice in session.exec(select(UserChoice)).all()},
         )
 
     def _share(self, group: Group) -> Share:

@@ -5,6 +5,7 @@ import secrets
 from starlette.responses import JSONResponse
 from starlette.types import Scope
 
+from backend_pool.quotas import QuotaUsed
 from proxy.base.errors import CallerError, ClusterError, NotAuthenticated, error_body
 from proxy.base.logs import events
 from proxy.base.seldom import Seldom
@@ -36,7 +37,7 @@ def request_id(scope: Scope) -> str:
 def error_headers(error: ClusterError, scope: Scope) -> dict[str, str]:
     """Headers that go with an error, in JSON or as a page."""
     headers = {"X-Request-Id": request_id(scope), "Cache-Control": "no-store"}
-    if isinstance(error, Throttled):
+    if isinstance(error, Throttled | QuotaUsed):
         headers["Retry-After"] = str(error.retry_after_s)
     if error.status == 408:
         headers["Connection"] = "close"  # the rest of that body may never come

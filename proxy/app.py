@@ -6,10 +6,10 @@ from functools import partial
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backend_pool import books  # noqa: F401 - declares its tables
 from backend_pool.consultant import Consultant
 from backend_pool.dispatcher import Dispatcher
 from backend_pool.engine_process import Engines
+from backend_pool.groups import Groups
 from backend_pool.job_queries import JobQueries
 from backend_pool.job_store import JobStore
 from backend_pool.pool import Pool
@@ -86,6 +86,7 @@ class Cluster:
     sessions: Sessions
     registry: Registry
     pool: Pool
+    groups: Groups
     engines: Engines
     queries: JobQueries
     dispatcher: Dispatcher
@@ -110,6 +111,7 @@ def build(settings: Settings, db: Database) -> Cluster:
     workers = Workers(db, key, settings.data_dir / "users", settings.heartbeat_interval_s)
     pool = Pool(registry, settings, tasks, workers)
     store = JobStore(db, settings.queue_limit, settings.history_limit, settings.history_mb)
+    groups = Groups(db, settings)
     queries = JobQueries(db)
     events = UserEvents(queries, tasks)
     folders = UserFolders(settings.data_dir, db, key)
@@ -117,11 +119,12 @@ def build(settings: Settings, db: Database) -> Cluster:
         store=store, pool=pool, tasks=tasks, listener=events, owner_of=folders.owner, settings=settings
     )
     pool.on_change.append(dispatcher.ring)
+    groups.on_change.append(dispatcher.ring)
     jobs = Jobs(store, dispatcher, events)
     session_nodes = SessionNodes(partial(upstream_of, sessions), upstreams)
     comfy = ComfyRoutes(
         prompt=PromptRoute(
-            store, queries, dispatcher, pool, Consultant(pool), session_nodes, events, folders, settings
+            store, queries, dispatcher, pool, Consultant(pool), session_nodes, events, folders, groups, settings
         ),
         queue=QueueRoutes(queries, store, jobs, settings),
         jobs=JobsRoutes(queries, jobs, settings),
@@ -158,6 +161,7 @@ def build(settings: Settings, db: Database) -> Cluster:
         sessions=sessions,
         registry=registry,
         pool=pool,
+        groups=groups,
         engines=Engines(settings, keeper.run),
         queries=queries,
         dispatcher=dispatcher,

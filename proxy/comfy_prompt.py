@@ -16,10 +16,12 @@ from starlette.types import Receive, Scope, Send
 from backend_pool.consultant import Consultant
 from backend_pool.dispatcher import Dispatcher
 from backend_pool.file_verdict import with_files
+from backend_pool.groups import Groups
 from backend_pool.job_queries import JobQueries
 from backend_pool.job_store import JobStore, Submission
 from backend_pool.judgement import judge
 from backend_pool.pool import Pool
+from backend_pool.quotas import Quota, QuotaUsed
 from backend_pool.second_opinion import Opinions
 from backend_pool.user_files import UserDirs, resolve
 from backend_pool.user_models import files_of
@@ -31,12 +33,15 @@ from proxy.base.settings import Settings
 from proxy.comfy_json import ComfyJson
 from proxy.comfy_request import identity, read_prompt
 from proxy.comfy_shapes import shown_number
+from proxy.job_wishes import NOTE_HEADER, Wishes, take_wishes
 from proxy.session_nodes import SessionNodes
 from proxy.user_events import UserEvents
 from proxy.user_folders import UserFolders
 
 SENSITIVE = ("auth_token_comfy_org", "api_key_comfy_org")
 ID_LENGTH = 200
+QUOTA_HEADER = "X-Cluster-Quota"
+"""On the answer to a prompt of a group that has used most of its quota."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class PromptRoute:
     session_nodes: SessionNodes
     events: UserEvents
     folders: UserFolders
+    groups: Groups
     settings: Settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,6 +75,13 @@ class PromptRoute:
     async def _submit(self, request: Request, body: Any, send: Send) -> None:
         user = identity(request)
         order = _order(body)
+        share, quota = self.groups.share(user.user_id), self.groups.quota(user.user_id)
+        if quota is not None and quota.exhausted:
+            raise QuotaUsed(quota, self.settings.quota_contact)
+        extra, secrets = _extra_data(body)
+        wishes = take_wishes(
+            extra, request.headers, lane=self.groups.lane(user.user_id), priority_limit=share.priority_limit
+        )
         dirs = await run_in_threadpool(self.folders.prepared, user.slug)
         verdict = await self._verdict(body, dirs)
         if verdict is None or not verdict.ok:
@@ -77,7 +90,6 @@ class PromptRoute:
             refusal = NO_PROMPT if verdict is None else verdict.body()
             await ComfyJson(refusal, 400)(request.scope, request.receive, send)
             return
-        extra, secrets = _extra_data(body)
         new = Submission(
             user_id=user.user_id,
             prompt_id=order.prompt_id,
@@ -88,6 +100,11 @@ class PromptRoute:
             number=order.number,
             front=order.front,
             withheld=sorted(secrets),
+            lane=wishes.lane,
+            priority=wishes.priority,
+            labels=list(wishes.labels),
+            vram_mb=wishes.vram_mb,
+            queue_limit=share.queue_limit,
         )
         with self.dispatcher.hold(user.user_id, new.prompt_id):
             job = await self.store.submit(new)
@@ -98,7 +115,8 @@ class PromptRoute:
                 "node_errors": verdict.node_errors,
             }
             try:
-                await ComfyJson(answer)(request.scope, request.receive, send)
+                response = ComfyJson(answer, headers=_notes(wishes, quota))
+                await response(request.scope, request.receive, send)
             finally:
                 self.events.queue_changed(user.user_id)
 
@@ -130,6 +148,12 @@ class PromptRoute:
         pool, prompt = self.pool.info, body["prompt"]
         verdict = judge(prompt, pool, files, targets=targets, custom=missing_file, opinions=opinions)
         return with_files(verdict, prompt, pool.union, dirs)
+
+
+def _notes(wishes: Wishes, quota: Quota | None) -> dict[str, str]:
+    """What ComfyUI's answer has no room for."""
+    notes = {NOTE_HEADER: wishes.note} if wishes.note else {}
+    return notes | ({QUOTA_HEADER: quota.header} if quota is not None and quota.near else {})
 
 
 NO_PROMPT = {

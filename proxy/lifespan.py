@@ -30,8 +30,10 @@ async def start(cluster: Cluster) -> None:
         await cluster.upstreams.drop(session_upstream(address).key)
 
     cluster.sessions.live.on_end.append(close_connections)
+    await cluster.groups.reload()
     await cluster.pool.refresh()
     start_loop = cluster.tasks.start
+    start_loop("groups", cluster.groups.watch(), vital=True)
     start_loop("backends", cluster.pool.watch(), vital=True)
     start_loop("engines", engines.watch(), vital=True)
     await _first_answers(cluster)

@@ -108,6 +108,12 @@ def _books() -> None:
         sa.PrimaryKeyConstraint("user_id"),
     )
     op.create_table(
+        "user_choices",
+        sa.Column("user_id", sa.Integer(), nullable=False),
+        sa.Column("lane", sa.String(16), nullable=False),
+        sa.PrimaryKeyConstraint("user_id"),
+    )
+    op.create_table(
         "timings",
         sa.Column("key", sa.String(), nullable=False),
         sa.Column("mean_s", sa.Float(), nullable=False),
