@@ -1,10 +1,11 @@
-"""The backends an operator has named, as rows: add, list, change mode, remove. Health is observed, not stored."""
+"""The backends an operator has named, as rows: add, list, change, remove. Health is observed, not stored."""
 
 from urllib.parse import urlsplit
 
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
+from backend_pool.backend_change import Change
 from backend_pool.model import Backend, BackendMode
 from proxy.base.backend_url import clean_url, shown_url
 from proxy.base.clock import now_ms
@@ -71,13 +72,15 @@ class Registry:
 
     async def set_mode(self, backend_id: int, mode: BackendMode) -> Backend:
         """Active, draining or disabled."""
+        return await self.change(backend_id, Change(mode=mode))
 
-        def work(s: Session) -> Backend:
-            row = _get(s, backend_id)
-            row.mode = mode
-            return row
+    async def change(self, backend_id: int, change: Change) -> Backend:
+        """What an operator wants otherwise. Raises BadInput, Conflict, NotFound."""
+        return await self._db.write(lambda s: _changed(_get(s, backend_id), change))
 
-        return await self._db.write(work)
+    def change_now(self, which: str, change: Change) -> Backend:
+        """`change` by name or id."""
+        return self._db.write_now(lambda s: _changed(named(s, which), change))
 
     async def remove(self, backend_id: int) -> None:
         """Forget a backend; a job it runs is carried on elsewhere."""
@@ -89,23 +92,13 @@ class Registry:
 
     def ask_refresh_now(self, which: str) -> Backend:
         """`ask_refresh` by name or id."""
-        return self._db.write_now(lambda s: _refreshed(_named(s, which)))
-
-    def set_mode_now(self, which: str, mode: BackendMode) -> Backend:
-        """`set_mode` by name or id."""
-
-        def work(s: Session) -> Backend:
-            row = _named(s, which)
-            row.mode = mode
-            return row
-
-        return self._db.write_now(work)
+        return self._db.write_now(lambda s: _refreshed(named(s, which)))
 
     def remove_now(self, which: str) -> Backend:
         """`remove` by name or id. Conflict for one that the settings bring back at the next start."""
 
         def work(s: Session) -> Backend:
-            row = _named(s, which)
+            row = named(s, which)
             if row.source not in ("registered", "worker"):  # a worker that lives comes back with its next heartbeat
                 raise Conflict(
                     f"Backend {row.name} comes from the server's settings. Disable it, or take it out of them."
@@ -127,13 +120,18 @@ def _get(s: Session, backend_id: int) -> Backend:
     return row
 
 
-def _named(s: Session, which: str) -> Backend:
+def named(s: Session, which: str) -> Backend:
     """By name, else by id: a name may be a number."""
     row = s.exec(select(Backend).where(Backend.name == which)).first()
     if row is None and which.isascii() and which.isdecimal():
         row = s.get(Backend, min(int(which), 2**63 - 1))
     if row is None:
         raise NotFound(f"There is no backend {which!r}. `backend list` shows them.")
+    return row
+
+
+def _changed(row: Backend, change: Change) -> Backend:
+    change.apply(row)
     return row
 
 

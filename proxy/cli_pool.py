@@ -9,13 +9,13 @@ from typing import Annotated
 
 import typer
 
+from proxy import cli_life
 from proxy.base.backend_url import shown_url
 from proxy.cli_data import database, settings_of
 
 backend_app = typer.Typer(no_args_is_help=True, help="ComfyUI instances that jobs run on.")
+cli_life.add_to(backend_app)
 session_app = typer.Typer(no_args_is_help=True, help="Users' ComfyUI processes.")
-
-Which = Annotated[str, typer.Argument(metavar="NAME_OR_ID", help="As `backend list` shows it.")]
 
 
 @backend_app.command("add")
@@ -34,7 +34,8 @@ def backend_add(
 
 @backend_app.command("list")
 def backend_list(context: typer.Context) -> None:
-    """All registered backends: id, name, URL, mode, source, level."""
+    """All registered backends: id, name, URL, mode, source, level, labels, until when it drains (UTC), why it is in
+    quarantine, note."""
     from backend_pool.registry import Registry
     from backend_pool.worker_rows import levels_now
 
@@ -42,11 +43,13 @@ def backend_list(context: typer.Context) -> None:
         levels = levels_now(db)
         for row in Registry(db).listing_now():
             level = levels.get(row.id or 0, "engine" if row.source == "engine" else "stock")
-            typer.echo("\t".join([str(row.id), row.name, shown_url(row.url), row.mode.value, row.source, level]))
+            begin = [str(row.id), row.name, shown_url(row.url), row.mode.value, row.source, level]
+            why = " ".join((row.quarantine or "").split())
+            typer.echo("\t".join([*begin, " ".join(row.labels), _time(row.drain_by_ms), why, row.note]))
 
 
 @backend_app.command("remove")
-def backend_remove(context: typer.Context, which: Which) -> None:
+def backend_remove(context: typer.Context, which: cli_life.Which) -> None:
     """Forget a backend; a job it runs is carried on elsewhere."""
     from backend_pool.registry import Registry
 
@@ -55,26 +58,8 @@ def backend_remove(context: typer.Context, which: Which) -> None:
     typer.echo(f"Backend {row.name} removed.")
 
 
-@backend_app.command("drain")
-def backend_drain(context: typer.Context, which: Which) -> None:
-    """Give it no new jobs; the one it runs goes on to its end."""
-    _set_mode(context, which, "draining")
-
-
-@backend_app.command("activate")
-def backend_activate(context: typer.Context, which: Which) -> None:
-    """Give it jobs again."""
-    _set_mode(context, which, "active")
-
-
-@backend_app.command("disable")
-def backend_disable(context: typer.Context, which: Which) -> None:
-    """Give it no jobs until it is activated, whatever happens."""
-    _set_mode(context, which, "disabled")
-
-
 @backend_app.command("refresh")
-def backend_refresh(context: typer.Context, which: Which) -> None:
+def backend_refresh(context: typer.Context, which: cli_life.Which) -> None:
     """Have a running server read its nodes and models again."""
     from backend_pool.registry import Registry
 
@@ -121,9 +106,8 @@ def session_list(context: typer.Context) -> None:
     query = select(User.name, SessionRow).where(User.id == SessionRow.user_id).order_by(User.name_key)
     with database(settings_of(context)) as db:
         for name, row in db.read_now(lambda s: s.exec(query).all()):
-            since = "" if row.started_ms is None else f"{datetime.fromtimestamp(row.started_ms / 1000, UTC):%F %T}"
             pid = "" if row.pid is None else str(row.pid)
-            typer.echo("\t".join([name, row.state, pid, since, " ".join(row.error.split())]))
+            typer.echo("\t".join([name, row.state, pid, _time(row.started_ms), " ".join(row.error.split())]))
 
 
 @session_app.command("refresh")
@@ -138,10 +122,5 @@ def session_refresh(context: typer.Context) -> None:
         typer.echo(asyncio.run(refresh_sessions(settings)))
 
 
-def _set_mode(context: typer.Context, which: str, mode: str) -> None:
-    from backend_pool.model import BackendMode
-    from backend_pool.registry import Registry
-
-    with database(settings_of(context)) as db:
-        row = Registry(db).set_mode_now(which, BackendMode(mode))
-    typer.echo(f"Backend {row.name} is {row.mode.value}.")
+def _time(time_ms: int | None) -> str:
+    return "" if time_ms is None else f"{datetime.fromtimestamp(time_ms / 1000, UTC):%F %T}"
