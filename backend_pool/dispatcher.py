@@ -20,7 +20,7 @@ from backend_pool.listener import JobListener
 from backend_pool.matching import Matching
 from backend_pool.model import Job, JobDocument
 from backend_pool.owner import Owner
-from backend_pool.placement import Waiting, order
+from backend_pool.placement.heads import Waiting, order
 from backend_pool.pool import Member, Pool
 from backend_pool.runner import Runner
 from backend_pool.verdicts import as_history, failed, interrupted

@@ -19,7 +19,7 @@ from backend_pool.health import Health, judge
 from backend_pool.job_state import ACTIVE, ALLOWED, FINAL, ON_BACKEND, IllegalTransition, JobState, check, sources_of
 from backend_pool.json_text import parse, parse_aside
 from backend_pool.known_files import KNOWN_LIMIT, Home, KnownFiles
-from backend_pool.placement import Waiting, order
+from backend_pool.placement.heads import Waiting, order
 from backend_pool.submission import count_outputs, workflow_id
 from backend_pool.verdicts import as_history, failed, interrupted, refusal, result_of, state_of
 

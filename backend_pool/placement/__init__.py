@@ -1,0 +1,1 @@
+"""Who is next and where: a pure model of the line in front of the backends. No clock, no I/O (docs/scheduling.md)."""

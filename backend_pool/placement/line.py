@@ -1,0 +1,202 @@
+"""The line in front of the backends: who waits, what runs, and what each user has had of the pool.
+
+Turns go by virtual time: GPU-seconds by the user's weight, charged by estimate at the start and corrected at the end.
+Pure: times are passed in, storing them is the caller's. Holds the jobs that were put in and nothing else that grows.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from backend_pool.lane import Lane
+from backend_pool.placement.decision import Decision
+from backend_pool.placement.index import Index
+from backend_pool.placement.ranking import Ranking
+from backend_pool.placement.user import User
+from backend_pool.placement.values import Choice, Kind, Policy, Spot, Waiting
+from backend_pool.share import Share
+
+LAG_S = 600.0
+"""How much weighted GPU time a user may make up for after standing aside: for a rare backend, a limit, batch work."""
+LEAST_S = 1.0
+"""What a job is expected to take at least."""
+LATEST = 0.2
+"""Part of the newest duration in a running mean."""
+
+
+class Line:
+    """The jobs that may be placed next; a placed one is known until it has ended or returned."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._index = Index(policy)
+        self._running: dict[int, int] = {}
+        """Whose the placed jobs are."""
+        self._actives = Ranking()
+        """Users with waiting jobs by virtual time; those who cannot use a backend now come last."""
+        self._aging = Ranking()
+        """Batch jobs by the time when they count as interactive."""
+        self._aged: set[int] = set()
+        self._passed_s: dict[int, float] = {}
+        self._choice: Choice | None = None
+        self._reached_s = 0.0
+        self._placements = 0
+        self._mean_s: float | None = None
+
+    def __len__(self) -> int:
+        return len(self._index.jobs)
+
+    def __contains__(self, seq: int) -> bool:
+        return seq in self._index.jobs
+
+    def know(self, user_id: int, share: Share, virtual_s: float | None = None) -> None:
+        """A user's part as of now, and their virtual time as it was stored; it never goes back."""
+        user = self._user(user_id)
+        if user.share.group_id == share.group_id:
+            user.share = share
+        else:
+            moving = [self._index.take(job.seq) for job in self.waiting(user_id)]
+            user.share = share
+            for job in moving:
+                self._index.put(job, aged=job.seq in self._aged)
+        user.settled_s = max(user.settled_s, virtual_s or 0.0)
+        self._show(user)
+
+    def add(self, job: Waiting) -> None:
+        """A job waits, or one that waits is another now. One that was placed is left alone."""
+        if job.seq in self._running or self._index.jobs.get(job.seq) == job:
+            return
+        user = self._user(job.user_id)
+        if not user.active:
+            user.settled_s = max(user.settled_s, self._entry_s())
+            user.came, user.placed = job.seq, 0
+        if job.seq in self:
+            self._take(job.seq)
+        self._index.put(job, aged=False)
+        if job.lane is Lane.BATCH:
+            self._aging.set(job.seq, (job.since_s + self._index.policy.batch_wait_s,))
+        self._show(user)
+
+    def remove(self, seq: int) -> None:
+        """A job waits no more: cancelled, or beyond what is looked at. Nothing happens to one that does not wait."""
+        if seq in self:
+            self._show(self._index.users[self._take(seq).user_id])
+
+    def change(self, seq: int, kind: Kind) -> None:
+        """A waiting job can run elsewhere now."""
+        if seq in self:
+            job = self._index.take(seq)
+            self._index.put(replace(job, kind=kind), aged=seq in self._aged)
+
+    def next(self, spots: Iterable[Spot], now_s: float) -> Choice | None:
+        """What to place next on one of these idle backends; None when nothing that waits may run there."""
+        self._age(now_s)
+        decision = Decision(self._index, spots, now_s, passed_s=self._passed_s, guess_s=self._guess_s)
+        self._choice = decision.choice()
+        return self._choice
+
+    def started(self, seq: int, spot: int, now_s: float) -> None:
+        """A waiting job was placed: its user is charged what it is expected to take. Raises KeyError."""
+        choice = self._choice
+        if choice is not None and (choice.seq, choice.spot) == (seq, spot) and choice.passed is not None:
+            self._passed_s.setdefault(choice.passed, now_s)
+        self._choice = None
+        charge_s = self._guess_s(self._index.jobs[seq])
+        job = self._take(seq)
+        user = self._index.users[job.user_id]
+        self._reached_s = max(self._reached_s, user.settled_s - self._head_start_s(job))
+        self._running[seq] = user.id
+        self._placements += 1
+        user.charges[seq] = charge_s / user.share.weight
+        user.served = self._placements
+        user.placed += 1
+        self._show(user)
+
+    def ended(self, seq: int, used_s: float) -> float:
+        """A placed job is over; its user is charged what it took. The user's virtual time. Raises KeyError."""
+        user = self._index.users[self._running.pop(seq)]
+        del user.charges[seq]
+        if used_s > 0:
+            user.settled_s += used_s / user.share.weight
+            user.mean_s = _mean(user.mean_s, used_s)
+            self._mean_s = _mean(self._mean_s, used_s)
+        self._show(user)
+        return user.settled_s
+
+    def returned(self, job: Waiting) -> None:
+        """A placed job was lost by its backend: it waits at its old place, and its user is not charged."""
+        if self._running.pop(job.seq, None) is None:
+            self.add(job)
+            return
+        user = self._user(job.user_id)
+        self.add(job)  # before the charge goes: the user was here all the time
+        del user.charges[job.seq]
+        user.placed = max(0, user.placed - 1)
+        self._show(user)
+
+    def waiting(self, user_id: int) -> list[Waiting]:
+        """A user's waiting jobs in their own order."""
+        return self._index.own(user_id)
+
+    def virtual_s(self, user_id: int) -> float:
+        """What the user's ended jobs took, by the weight."""
+        return self._user(user_id).settled_s
+
+    def copy(self) -> "Line":
+        """One that goes its own way, for forecasts."""
+        twin = Line(self._index.policy)
+        twin._index = self._index.copy()
+        twin._running = self._running.copy()
+        twin._actives = self._actives.copy()
+        twin._aging = self._aging.copy()
+        twin._aged = self._aged.copy()
+        twin._passed_s = self._passed_s.copy()
+        twin._choice = self._choice
+        twin._reached_s, twin._placements, twin._mean_s = self._reached_s, self._placements, self._mean_s
+        return twin
+
+    def _user(self, user_id: int) -> User:
+        return self._index.users.setdefault(user_id, User(user_id))
+
+    def _take(self, seq: int) -> Waiting:
+        self._aging.drop(seq)
+        self._aged.discard(seq)
+        self._passed_s.pop(seq, None)
+        return self._index.take(seq)
+
+    def _age(self, now_s: float) -> None:
+        while (due := self._aging.first()) is not None and due[0][0] <= now_s:
+            seq = due[1]
+            self._aging.drop(seq)
+            self._aged.add(seq)
+            self._index.put(self._index.take(seq), aged=True)
+
+    def _guess_s(self, job: Waiting) -> float:
+        user = self._index.users[job.user_id]
+        return max(LEAST_S, job.expected_s or user.mean_s or self._mean_s or 0.0)
+
+    def _entry_s(self) -> float:
+        """The virtual time of a user who comes: no credit for having been away, no debt either.
+
+        Running jobs do not count, or the correction of a high estimate would put their user first again.
+        """
+        first = self._actives.first()
+        return max(self._reached_s - LAG_S, first[0][-1] if first else self._reached_s)
+
+    def _head_start_s(self, job: Waiting) -> float:
+        return job.priority * self._index.policy.priority_step_s
+
+    def _show(self, user: User) -> None:
+        """Rank a user whose virtual time, limit or jobs changed."""
+        first = self._index.first_own(user)
+        if first is None:
+            self._actives.drop(user.id)
+            return
+        if user.free:  # who was held back by more than the others' turns has not saved up for ever
+            behind_s = max(user.virtual_s, user.virtual_s - self._head_start_s(first))
+            user.settled_s += max(0.0, self._reached_s - LAG_S - behind_s)
+        batch = self._index.batch(first.seq)
+        self._actives.set(user.id, (not user.free, batch, user.settled_s))
+        self._index.show(user)
+
+
+def _mean(mean_s: float | None, new_s: float) -> float:
+    return new_s if mean_s is None else mean_s + LATEST * (new_s - mean_s)
