@@ -127,6 +127,16 @@ class Member:
         return Level.ENGINE if self.row.source == "engine" else Level.STOCK
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing of any job is there: it can be stopped."""
+        return self.job is None and not self.collecting and not self.leftovers
+
+    @property
+    def restarts_by_flag(self) -> bool:
+        """Whether somebody here keeps its process and heeds `restart_wanted`."""
+        return self.managed is not None
+
+    @property
     def idle(self) -> bool:
         """Whether a job may be given to it now."""
         ready = self.health is Health.UP and self.row.mode is BackendMode.ACTIVE and bool(self.info)

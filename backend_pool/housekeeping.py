@@ -1,0 +1,98 @@
+"""What is done to backends while time passes: a drained one is emptied at its deadline, an idle one unloads its models.
+
+Reads members; places and ends no job itself. The runner of an evicted job gives it back to the queue.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from backend_pool.errors import BackendError
+from backend_pool.health import Health
+from backend_pool.member import Member
+from backend_pool.model import Backend, BackendMode
+from backend_pool.pool import Pool
+from backend_pool.worker_client import WorkerClient
+from proxy.base.clock import monotonic_s, now_ms
+from proxy.base.logs import events
+from proxy.base.settings import Settings
+from proxy.base.tasks import Tasks
+
+log = events(__name__)
+
+FREEING = "its models are being unloaded"
+LOOK_EVERY_S = 0.2
+
+
+class Housekeeping:
+    """Of one server. `ring` is called when a backend that was held back may have jobs again."""
+
+    def __init__(self, pool: Pool, settings: Settings, tasks: Tasks, ring: Callable[[], None]) -> None:
+        self._pool = pool
+        self._ring = ring
+        self._settings = settings
+        self._tasks = tasks
+        self._freed: dict[int, float | None] = {}
+        """Since when each was idle when it was last freed: once per idleness."""
+
+    async def watch(self) -> None:
+        """Look after them, for ever."""
+        while True:
+            try:
+                self.look()
+            except Exception as error:
+                log.error("backends could not be looked after", exc_info=error)
+            await asyncio.sleep(self._settings.job_poll_s)
+
+    def look(self) -> None:
+        """One round; what takes time goes on beside it."""
+        members = self._pool.members
+        self._freed = {key: since for key, since in self._freed.items() if key in members}
+        for member in list(members.values()):
+            if overdue(member.row, now_ms()) and member.job is not None and not member.evict.is_set():
+                member.evict.set()
+                log.info("backend emptied", backend=member.row.name, job=member.job)
+                self._tasks.start(f"empty {member.row.name}", _until_empty(member, member.job))
+            elif self._is_to_be_freed(member):
+                member.held = FREEING  # before anything is awaited: no job may be placed there meanwhile
+                self._freed[member.key] = member.idle_since_s
+                self._tasks.start(f"free {member.row.name}", self._free(member))
+
+    def _is_to_be_freed(self, member: Member) -> bool:
+        since_s, after_s = member.idle_since_s, self._settings.idle_free_s
+        unused = member.health is Health.UP and member.job is None and not member.leftovers and member.held is None
+        if not after_s or not unused or since_s is None or monotonic_s() - since_s < after_s:
+            return False
+        return self._freed.get(member.key) != since_s
+
+    async def _free(self, member: Member) -> None:
+        try:
+            await free(member)
+            log.info("idle backend freed", backend=member.row.name)
+        except BackendError as error:
+            log.warning("idle backend not freed", backend=member.row.name, error=str(error))
+        finally:
+            member.held = None
+            self._ring()
+
+
+def overdue(row: Backend, now: int) -> bool:
+    """Whether the deadline of its drain is over."""
+    return row.mode is BackendMode.DRAINING and row.drain_by_ms is not None and row.drain_by_ms <= now
+
+
+async def free(member: Member) -> None:
+    """Have a backend unload its models and forget its results, between jobs. Raises BackendError."""
+    member.warmth.forget()  # first: an answer that never comes may follow a request that was heard
+    if member.worker is not None:
+        await WorkerClient(member.client).free()
+    else:
+        await member.client.post("/free", {"unload_models": True, "free_memory": True})
+
+
+async def _until_empty(member: Member, job: int) -> None:
+    """Until its runner has given the job back; the next job there must not find the order to go."""
+    try:
+        while member.job == job and overdue(member.row, now_ms()):
+            await asyncio.sleep(LOOK_EVERY_S)
+    finally:
+        member.evict.clear()
