@@ -20,7 +20,6 @@ from proxy.base.tasks import Tasks
 log = events(__name__)
 
 FREEING = "its models are being unloaded"
-LOOK_EVERY_S = 0.2
 
 
 class Housekeeping:
@@ -48,11 +47,12 @@ class Housekeeping:
         members = self._pool.members
         self._freed = {key: since for key, since in self._freed.items() if key in members}
         for member in list(members.values()):
-            if overdue(member.row, now_ms()) and member.job is not None and not member.evict.is_set():
+            if member.job is None or not overdue(member.row, now_ms()):
+                member.evict.clear()
+            elif not member.evict.is_set():
                 member.evict.set()
                 log.info("backend emptied", backend=member.row.name, job=member.job)
-                self._tasks.start(f"empty {member.row.name}", _until_empty(member, member.job))
-            elif self._is_to_be_freed(member):
+            if self._is_to_be_freed(member):
                 member.held = FREEING  # before anything is awaited: no job may be placed there meanwhile
                 self._freed[member.key] = member.idle_since_s
                 self._tasks.start(f"free {member.row.name}", self._free(member))
@@ -87,12 +87,3 @@ async def free(member: Member) -> None:
         await WorkerClient(member.client).free()
     else:
         await member.client.post("/free", {"unload_models": True, "free_memory": True})
-
-
-async def _until_empty(member: Member, job: int) -> None:
-    """Until its runner has given the job back; the next job there must not find the order to go."""
-    try:
-        while member.job == job and overdue(member.row, now_ms()):
-            await asyncio.sleep(LOOK_EVERY_S)
-    finally:
-        member.evict.clear()

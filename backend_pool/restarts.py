@@ -74,9 +74,8 @@ class Restarts:
         for batch in stopped(places):
             await self._stop(batch)
         for key in due(places):
-            member = self._pool.members.get(key)
-            if member is not None:
-                await self._turn(member)
+            if key in self._pool.members:
+                await self._turn(self._pool.members[key])
 
     async def _conclude(self, member: Member) -> None:
         """Settle a restart that is done, or has no point: what is asleep or down begins anew anyway."""
