@@ -41,7 +41,7 @@ class Restarts:
     """Of one server. `ring` is called when a backend that was held back may have jobs again."""
 
     def __init__(self, rows: RestartRows, pool: Pool, settings: Settings, ring: Callable[[], None]) -> None:
-        self._rows = rows
+        self.rows = rows
         self._ring = ring
         self._pool = pool
         self._settings = settings
@@ -89,7 +89,7 @@ class Restarts:
             return
         else:
             log.info("backend is back", backend=member.row.name)
-        await self._rows.settle(member.row)
+        await self.rows.settle(member.row)
         self._told.pop(member.key, None)
         await self._pool.refresh()
 
@@ -100,7 +100,7 @@ class Restarts:
             self._ring()
 
     async def _stop(self, batch: int) -> None:
-        left = await self._rows.withdraw(batch)
+        left = await self.rows.withdraw(batch)
         if left:
             lost = [m.row.name for m in self._pool.members.values() if m.row.restart_ms == batch]
             names = [row.name for row in left]
@@ -136,7 +136,7 @@ class Restarts:
 
     async def _note(self, member: Member) -> None:
         """After the deed: told twice does less harm than never."""
-        await self._rows.told(member.row)
+        await self.rows.told(member.row)
         await self._pool.refresh()
 
     def _has_been_told(self, member: Member) -> bool:

@@ -10,10 +10,13 @@ from backend_pool.consultant import Consultant
 from backend_pool.dispatcher import Dispatcher
 from backend_pool.engine_process import Engines
 from backend_pool.groups import Groups
+from backend_pool.housekeeping import Housekeeping
 from backend_pool.job_queries import JobQueries
 from backend_pool.job_store import JobStore
 from backend_pool.pool import Pool
 from backend_pool.registry import Registry
+from backend_pool.restart_rows import RestartRows
+from backend_pool.restarts import Restarts
 from backend_pool.workers import Workers
 from proxy import api, pages
 from proxy.access import Access, open_access
@@ -90,6 +93,8 @@ class Cluster:
     engines: Engines
     queries: JobQueries
     dispatcher: Dispatcher
+    housekeeping: Housekeeping
+    restarts: Restarts
     upstreams: Upstreams
     events: UserEvents
     sockets: OpenSockets
@@ -120,6 +125,7 @@ def build(settings: Settings, db: Database) -> Cluster:
     )
     pool.on_change.append(dispatcher.ring)
     groups.on_change.append(dispatcher.ring)
+    restarts = Restarts(RestartRows(db), pool, settings, dispatcher.ring)
     jobs = Jobs(store, dispatcher, events)
     session_nodes = SessionNodes(partial(upstream_of, sessions), upstreams)
     comfy = ComfyRoutes(
@@ -131,7 +137,7 @@ def build(settings: Settings, db: Database) -> Cluster:
         info=InfoRoutes(pool, folders, settings.max_upload_mb),
         models=ModelRoutes(pool),
     )
-    deps = Deps(settings, access, sessions, jobs, JobViews(db), registry, pool)
+    deps = Deps(settings, access, sessions, jobs, JobViews(db), registry, pool, restarts)
     starter = Starter(pool, settings)
     readiness = Readiness(db, settings.data_dir, free_mb=settings.free_space_mb, spawner=spawner, tasks=tasks)
     health = HealthRoutes(db, pool, readiness, events, spawner, access.authenticator)
@@ -165,6 +171,8 @@ def build(settings: Settings, db: Database) -> Cluster:
         engines=Engines(settings, keeper.run),
         queries=queries,
         dispatcher=dispatcher,
+        housekeeping=Housekeeping(pool, settings, tasks, dispatcher.ring),
+        restarts=restarts,
         upstreams=upstreams,
         events=events,
         sockets=sockets,

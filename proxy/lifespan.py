@@ -38,6 +38,8 @@ async def start(cluster: Cluster) -> None:
     start_loop("engines", engines.watch(), vital=True)
     await _first_answers(cluster)
     start_loop("dispatcher", cluster.dispatcher.watch(), vital=True)
+    start_loop("housekeeping", cluster.housekeeping.watch(), vital=True)
+    start_loop("restarts", cluster.restarts.watch(), vital=True)
 
     def in_use() -> set[int]:
         busy = cluster.upstreams.busy()

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from backend_pool.pool import Pool
 from backend_pool.registry import Registry
+from backend_pool.restarts import Restarts
 from proxy.access import Access
 from proxy.base.settings import Settings
 from proxy.job_control import Jobs
@@ -22,3 +23,4 @@ class Deps:
     views: JobViews
     registry: Registry
     pool: Pool
+    restarts: Restarts
