@@ -1,0 +1,177 @@
+"""What each waiting job may expect: the real line played forward with learned times. Pure, runs in a thread.
+
+What a job takes is known for workflows that ran before or are like such; where a backend's job has no known end,
+nothing that follows on it has a known start. Bounded: at most STARTS jobs are played, the rest goes on at its users'
+pace.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
+from itertools import count
+
+from backend_pool.outlook import Outlook, words
+from backend_pool.placement.values import Spot, Waiting
+from backend_pool.scene import Case, Scene, Seat
+from backend_pool.standings import Standings
+
+STARTS = 2000
+UNKNOWN_S = 10.0
+"""What a job of unknown length is played with; nobody is told a time that rests on it."""
+STAND_IN = 2**62
+"""Numbers from here are jobs beyond the window, of which only how many there are is known."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What came out, by job."""
+
+    outlooks: Mapping[int, Outlook] = field(default_factory=dict)
+    order: Sequence[int] = ()
+    """Waiting jobs in the order of their starts."""
+    deep: Mapping[int, Sequence[Outlook]] = field(default_factory=dict)
+    """By user, the first jobs beyond the window."""
+
+    def of_deep(self, user_id: int, index: int) -> Outlook | None:
+        """A job beyond the window by its index there, from 0; further ones go on at the pace of those before."""
+        known = self.deep.get(user_id, ())
+        if index < len(known):
+            return known[index]
+        if len(known) < 2:
+            return None
+        first, last = known[0], known[-1]
+        steps, more = len(known) - 1, index - len(known) + 1
+        return Outlook(
+            position=_further(first.position, last.position, steps, more),
+            start_ms=_further(first.start_ms, last.start_ms, steps, more),
+            end_ms=_further(first.end_ms, last.end_ms, steps, more),
+            reason=last.reason,
+        )
+
+
+@dataclass(frozen=True)
+class _Start:
+    job: Waiting
+    start_s: float
+    end_s: float
+    start_known: bool
+    end_known: bool
+
+
+def foresee(scene: Scene) -> Forecast:
+    """Play it forward."""
+    starts = list(_Play(scene).starts())
+    outlooks, deep, order = dict(_running(scene)), defaultdict[int, list[Outlook]](list), []
+    standings = Standings(scene)
+    own: Counter[int] = Counter()
+    for ahead, start in enumerate(starts):
+        job = start.job
+        case = scene.cases.get(job.seq)
+        reason = case.note if case and case.note else words(standings.of(job, case, ahead, own[job.user_id]))
+        outlook = Outlook(
+            position=ahead + 1,
+            start_ms=round(start.start_s * 1000) if start.start_known else None,
+            end_ms=round(start.end_s * 1000) if start.end_known else None,
+            reason=reason,
+        )
+        own[job.user_id] += 1
+        if job.seq >= STAND_IN:
+            deep[job.user_id].append(outlook)
+        else:
+            outlooks[job.seq] = outlook
+            order.append(job.seq)
+    for seq, case in scene.cases.items():
+        if seq not in outlooks:  # it cannot run as things are, or comes after all that were played
+            ahead = len(starts) if len(starts) >= STARTS else 0
+            reason = case.note or words(standings.of(case.job, case, ahead, 0))
+            outlooks[seq] = Outlook(reason=reason)
+    return Forecast(outlooks, order, deep)
+
+
+class _Play:
+    """The line and the backends from now on."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._line = scene.line
+        self._now_s = scene.now_s
+        self._cases = dict(scene.cases)
+        self._tails = dict(scene.tails)
+        self._free: dict[int, Spot] = {}
+        self._vague: set[int] = set()
+        self._numbers = count(STAND_IN)
+        self._ticks = count()
+        self._events: list[tuple[float, int, Spot | None, int | None, float]] = []
+        """When, a tie breaker, the backend that is free then, the job it ran, and for how long."""
+        for seat in scene.seats:
+            self._place(seat)
+
+    def starts(self) -> Iterator[_Start]:
+        """The jobs that wait now, in the order in which they start."""
+        for _ in range(STARTS):
+            while (choice := self._line.next(self._free.values(), self._now_s) if self._free else None) is None:
+                if not self._events or not len(self._line):
+                    return
+                self._advance()
+            yield self._start(choice.seq, self._free.pop(choice.spot))
+
+    def _place(self, seat: Seat) -> None:
+        spot = seat.spot
+        if seat.state == "idle":
+            self._free[spot.key] = spot
+        elif seat.state != "away":
+            if seat.free_s is None:
+                self._vague.add(spot.key)
+            self._push(self._now_s + UNKNOWN_S if seat.free_s is None else seat.free_s, spot, seat.seq, seat.used_s)
+        if spot.reserved is not None:  # moments at which somebody may start, or must not any more
+            self._push(spot.reserved.begin_ms / 1000, None, None, 0.0)
+            self._push(spot.reserved.end_ms / 1000, None, None, 0.0)
+
+    def _push(self, when_s: float, spot: Spot | None, seq: int | None, used_s: float) -> None:
+        heappush(self._events, (max(when_s, self._now_s), next(self._ticks), spot, seq, used_s))
+
+    def _advance(self) -> None:
+        self._now_s, _, spot, seq, used_s = heappop(self._events)
+        if spot is not None:
+            self._free[spot.key] = spot
+        if seq is not None:
+            with suppress(KeyError):  # the line was not told of it: it was taken up after a restart
+                self._line.ended(seq, used_s)
+
+    def _start(self, seq: int, spot: Spot) -> _Start:
+        case = self._cases[seq]
+        job = case.job
+        work_s = case.work_s.get(spot.key)
+        took_s = spot.load(job.kind.models - spot.warm) + (UNKNOWN_S if work_s is None else work_s)
+        known = spot.key not in self._vague
+        if work_s is None:
+            self._vague.add(spot.key)
+        self._line.started(seq, spot.key, self._now_s)
+        warm = spot.warm if job.kind.models <= spot.warm else job.kind.models
+        after = replace(spot, warm=warm, user_id=job.user_id, graph=job.graph)
+        self._push(self._now_s + took_s, after, seq, took_s)
+        self._refill(case)
+        return _Start(job, self._now_s, self._now_s + took_s, known, known and work_s is not None)
+
+    def _refill(self, like: Case) -> None:
+        """A job of the user's from beyond the window moves up: like the one that started, and after all known ones."""
+        user_id = like.job.user_id
+        if self._tails.get(user_id, 0) <= 0:
+            return
+        self._tails[user_id] -= 1
+        last = max([like.job, *self._line.waiting(user_id)], key=lambda job: (-job.priority, job.number, job.seq))
+        seq = next(self._numbers)
+        job = replace(like.job, seq=seq, number=last.number, priority=last.priority)
+        self._cases[seq] = replace(like, job=job)
+        self._line.add(job)
+
+
+def _running(scene: Scene) -> Iterator[tuple[int, Outlook]]:
+    for seat in scene.seats:
+        if seat.seq is not None and seat.free_s is not None:
+            yield seat.seq, Outlook(end_ms=round(seat.free_s * 1000))
+
+
+def _further(first: int | None, last: int | None, steps: int, more: int) -> int | None:
+    return None if first is None or last is None else round(last + (last - first) / steps * more)

@@ -1,0 +1,76 @@
+"""What a waiting job may expect, as a value, and the words for why it waits. Pure."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """Of one waiting job. None is said where nothing is known: nobody is told a time that was made up."""
+
+    position: int | None = None
+    """From 1, among all waiting jobs in the order in which they are expected to start; None when it cannot run."""
+    start_ms: int | None = None
+    end_ms: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the words are made of."""
+
+    ahead: int = 0
+    """Waiting jobs expected to start before it."""
+    own_ahead: int = 0
+    """Of these, its own user's."""
+    own_running: int = 0
+    limit: int = 1
+    """How many of its user's jobs may run at once."""
+    able: int = 1
+    """Backends up that can run it; `open` of them are idle now, `others` are up and cannot run it."""
+    open: int = 0
+    others: int = 0
+    waking: bool = False
+    reserved_until_ms: int | None = None
+    """Every backend that could run it now is another group's until then."""
+    scarce: str = ""
+    """What the able ones have and no other has, such as `checkpoint flux-dev.safetensors`."""
+    batch_yields: bool = False
+    """It is batch work and interactive jobs go first."""
+
+
+def words(at: Standing) -> str:
+    """Why the job waits, for its user: short, no names of other users."""
+    if at.able == 0:
+        return "a GPU is waking up" if at.waking else "waiting for a backend that can run it"
+    if at.reserved_until_ms is not None:
+        until = datetime.fromtimestamp(at.reserved_until_ms / 1000, UTC)
+        return f"held back by a reservation until {until:%H:%M} UTC"
+    if at.own_running >= at.limit:
+        jobs = "job runs" if at.limit == 1 else "jobs run"
+        return f"your other {jobs} first ({at.limit} at a time)"
+    parts = []
+    if at.ahead:
+        parts.append(f"{_count(at.ahead, 'job')} ahead" + (", all yours" if at.own_ahead == at.ahead else ""))
+    if at.batch_yields:
+        parts.append("batch work goes after interactive jobs")
+    parts.append(_gpus(at))
+    if at.waking:
+        parts.append("a GPU is waking up")
+    return ", ".join(filter(None, parts)) or "next"
+
+
+def _gpus(at: Standing) -> str:
+    if at.open:
+        return "" if at.ahead else "next"
+    if at.others and at.scarce:
+        if at.able == 1:
+            return f"waiting for the only GPU with {at.scarce}"
+        return f"all {at.able} GPUs with {at.scarce} busy"
+    if at.able == 1:
+        return "the GPU is busy" if not at.others else "the only GPU that can run it is busy"
+    return f"all {at.able} GPUs busy" if not at.others else f"all {at.able} GPUs that can run it busy"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number:,} {word}s"
