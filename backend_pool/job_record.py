@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from backend_pool.frames import Frame, Message, encode
 from backend_pool.job_state import JobState
 from backend_pool.job_store import JobStore, Result
+from backend_pool.ledger import Spent
 from backend_pool.listener import JobListener
 from backend_pool.model import Job, JsonDict
 from proxy.base.clock import now_ms
@@ -31,12 +32,13 @@ class JobRecord:
         self._store = store
         self._listener = listener
         self._began = asyncio.Event()
-        self._began_ms: int | None = None
+        self.began_ms: int | None = None
+        self.rendered_ms: int | None = None
 
     @property
     def began(self) -> bool:
         """Whether the backend has begun it."""
-        return self._began_ms is not None or self.job.state is not JobState.ASSIGNED
+        return self.began_ms is not None or self.job.state is not JobState.ASSIGNED
 
     def tell(self, frame: Frame | Message) -> None:
         """Pass a frame to the tab that submitted the job."""
@@ -45,8 +47,12 @@ class JobRecord:
     def begin(self) -> None:
         """The backend began it; `write_running` puts that down without holding up what the backend says next."""
         if not self.began:
-            self._began_ms = now_ms()
+            self.began_ms = now_ms()
             self._began.set()
+
+    def rendered(self) -> None:
+        """The backend has ended it."""
+        self.rendered_ms = self.rendered_ms or now_ms()
 
     async def write_running(self) -> None:
         """Store that the job runs, once it does. May be cancelled at any time."""
@@ -54,7 +60,7 @@ class JobRecord:
         await asyncio.sleep(RUNNING_AFTER_S)
         if self.job.state is not JobState.ASSIGNED:  # it may be collecting by now, and a slow file is being fetched
             return
-        await self._write(lambda: self._store.running(self.job, self._began_ms))
+        await self._write(lambda: self._store.running(self.job, self.began_ms))
         self._listener.queue_changed(self.job.user_id)
 
     async def note_files(self, files: list[JsonDict]) -> None:
@@ -66,13 +72,16 @@ class JobRecord:
 
         await self._write(write)
 
-    async def collecting(self, result: Result, files: list[JsonDict]) -> None:
+    async def collecting(self, result: Result, files: list[JsonDict], spent: Spent) -> None:
         """The backend ended it; from here on it is never rendered again."""
-        await self._write(lambda: self._store.collecting(self.job, result, files))
+        await self._write(lambda: self._store.collecting(self.job, result, files, spent))
 
-    async def finish(self, state: JobState, result: Result, why: str, last: Message | None) -> None:
+    async def finish(
+        self, state: JobState, result: Result, why: str, last: Message | None, spent: Spent | None = None
+    ) -> None:
         """Store the end, then tell: success or error, the queue, the end marker (protocol §8.6)."""
-        await self._write(lambda: self._store.finish(self.job, state, result, why, started_ms=self._began_ms))
+        times = {"started_ms": self.began_ms, "rendered_ms": self.rendered_ms}
+        await self._write(lambda: self._store.finish(self.job, state, result, why, spent=spent, **times))
         log.info("job ended", job=self.job.prompt_id, user=self.job.user_id, state=state, why=why)
         if last is not None:
             self.tell(last)

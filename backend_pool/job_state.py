@@ -1,7 +1,8 @@
 """The life of a job as pure functions over values, a compare-and-set each (docs/design.md, "Decisions").
 
 queued -> assigned -> running -> collecting -> succeeded | failed | cancelled. A lost backend sends assigned or running
-back to queued. `collecting` exists so that a crash while files are fetched never renders again. Cancel is a flag.
+back to queued, running out of memory sends running back to assigned. `collecting` exists so that a crash while files
+are fetched never renders again. Cancel is a flag.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,8 @@ ACTIVE = ON_BACKEND | {JobState.QUEUED}
 ALLOWED: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.ASSIGNED, JobState.CANCELLED, JobState.FAILED}),
     JobState.ASSIGNED: frozenset({JobState.RUNNING, JobState.COLLECTING, JobState.QUEUED}) | FINAL,
-    JobState.RUNNING: frozenset({JobState.COLLECTING, JobState.QUEUED}) | FINAL,
+    # Back to assigned: another attempt at the same backend, its memory freed.
+    JobState.RUNNING: frozenset({JobState.COLLECTING, JobState.QUEUED, JobState.ASSIGNED}) | FINAL,
     JobState.COLLECTING: FINAL | {JobState.QUEUED},  # only when the backend is gone and its files with it
     JobState.SUCCEEDED: frozenset(),
     JobState.FAILED: frozenset(),

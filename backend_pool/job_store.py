@@ -11,16 +11,16 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from backend_pool.document_size import held_by, measure
 from backend_pool.history import prune_user, remove_jobs
-from backend_pool.job_state import ACTIVE, FINAL, ON_BACKEND, JobState, check
+from backend_pool.job_row import begin_again, change, cost, name_upstream, note, put_back
+from backend_pool.job_state import ACTIVE, FINAL, ON_BACKEND, JobState
 from backend_pool.ledger import Spent, enter, spent_by
 from backend_pool.model import Job, JobDocument, JsonDict, PromptCounter
+from backend_pool.queue_reads import QueueReads, put_virtual_times
 from backend_pool.submission import Result, Submission, count_outputs, workflow_id
 from proxy.base.clock import now_ms
 from proxy.base.database import Database
 from proxy.base.errors import Conflict, TooManyRequests
-from proxy.base.names import new_id
 
-TRAIL_LENGTH = 24
 HISTORY_MB = 256
 
 
@@ -33,6 +33,9 @@ class JobStore:
 
     def __init__(self, db: Database, queue_limit: int, history_limit: int, history_mb: int = HISTORY_MB) -> None:
         self._db = db
+        self.queue = QueueReads(db)
+        self.virtual_s: Callable[[int], float | None] = lambda _user_id: None
+        """The dispatcher's: a user's virtual time, to be stored with the end of a job."""
         self._queue_limit = queue_limit
         self._history_limit = history_limit
         self._history_size = history_mb << 20
@@ -68,7 +71,7 @@ class JobStore:
             vram_mb=new.vram_mb,
             created_ms=now_ms(),
         )
-        _note(job, JobState.QUEUED, "submitted")
+        note(job, JobState.QUEUED, "submitted")
         s.add(job)
         s.flush()
         extra = {**new.extra_data, "create_time": job.created_ms}
@@ -107,7 +110,7 @@ class JobStore:
             for job in jobs:
                 job.cancel_requested = True
                 if job.state is JobState.QUEUED:
-                    _change(job, JobState.CANCELLED, "cancelled while waiting")
+                    change(job, JobState.CANCELLED, "cancelled while waiting")
                     job.ended_ms = now_ms()
                     enter(s, job, Spent())
             return jobs
@@ -144,12 +147,11 @@ class JobStore:
             job = s.get(Job, seq, with_for_update=True)
             if job is None or job.state is not JobState.QUEUED:
                 return None
-            job.epoch += 1
             job.attempt += 1
             job.backend_id = backend_id
-            job.upstream_id, job.upstream_client = new_id(), new_id().replace("-", "")
+            name_upstream(job)
             job.assigned_ms = now_ms()
-            _change(job, JobState.ASSIGNED, f"backend {backend_id}, attempt {job.attempt}")
+            change(job, JobState.ASSIGNED, f"backend {backend_id}, attempt {job.attempt}")
             return job
 
         return await self._db.write(work)
@@ -159,7 +161,7 @@ class JobStore:
 
         def begin(_s: Session, row: Job) -> None:
             row.started_ms = started_ms or now_ms()
-            _change(row, JobState.RUNNING, "started")
+            change(row, JobState.RUNNING, "started")
 
         return await self._held(job, begin)
 
@@ -171,8 +173,8 @@ class JobStore:
         def keep(_s: Session, row: Job) -> None:
             row.rendered_ms = now_ms()
             row.started_ms = row.started_ms or row.rendered_ms - (spent.run_ms if spent else 0)
-            _cost(row, spent)
-            _change(row, JobState.COLLECTING, "backend done")
+            cost(row, spent)
+            change(row, JobState.COLLECTING, "backend done")
 
         return await self._held(job, keep, result, files)
 
@@ -189,31 +191,42 @@ class JobStore:
     ) -> Job:
         """Final state, history entry and ledger entry in one transaction; its list of files has served its turn."""
 
+        virtual_s = self.virtual_s(job.user_id)
+
         def end(s: Session, row: Job) -> None:
             row.ended_ms = now_ms()
             row.started_ms = row.started_ms or started_ms or row.ended_ms
             row.rendered_ms = row.rendered_ms or rendered_ms
             row.outputs_count = count_outputs(result.outputs)
-            _cost(row, spent)
-            _change(row, state, why)
+            cost(row, spent)
+            change(row, state, why)
             enter(s, row, spent or spent_by(s, row))
+            put_virtual_times(s, [] if virtual_s is None else [(row.user_id, virtual_s)])
 
         return await self._held(job, end, result, files=[])
 
-    async def requeue(self, job: Job, why: str, *, counts: bool = True, files: list[JsonDict] | None = None) -> Job:
-        """Back to its old place in the queue; `number` and `seq` have not changed.
+    async def requeue(
+        self,
+        job: Job,
+        why: str,
+        *,
+        counts: bool = True,
+        files: list[JsonDict] | None = None,
+        avoid: int | None = None,
+        vram_mb: int | None = None,
+    ) -> Job:
+        """Back to its old place in the queue; `number` and `seq` have not changed. `avoid`, `vram_mb` as in the row.
 
         `counts` False takes the attempt back: no backend began it. `files` are those of this attempt that are still
         on disk; None leaves the noted ones, for the next attempt to remove.
         """
+        return await self._held(
+            job, lambda _s, row: put_back(row, why, counts=counts, avoid=avoid, vram_mb=vram_mb), Result(), files
+        )
 
-        def back(_s: Session, row: Job) -> None:
-            _change(row, JobState.QUEUED, why)
-            row.backend_id = row.upstream_id = row.upstream_client = row.started_ms = row.assigned_ms = None
-            row.epoch += 1
-            row.attempt -= not counts
-
-        return await self._held(job, back, Result(), files)
+    async def again(self, job: Job, why: str, files: list[JsonDict]) -> Job:
+        """Another attempt at the same backend, which is freed for it, under fresh upstream ids."""
+        return await self._held(job, lambda _s, row: begin_again(row, why), Result(), files)
 
     async def check_held(self, job: Job) -> None:
         """Raise Fenced when somebody else has the job now."""
@@ -231,14 +244,14 @@ class JobStore:
     async def _held(
         self,
         job: Job,
-        change: Callable[[Session, Job], None],
+        edit: Callable[[Session, Job], None],
         result: Result | None = None,
         files: list[JsonDict] | None = None,
     ) -> Job:
         def work(s: Session) -> Job:
             row = s.get(Job, job.key, with_for_update=True)  # PostgreSQL; SQLite has one writer anyway
             row = _check_held(row, job)
-            change(s, row)
+            edit(s, row)
             if result is not None or files is not None:
                 document = s.get_one(JobDocument, job.key)
                 if result is not None:
@@ -284,22 +297,6 @@ def _number(s: Session, new: Submission) -> float:
     counter.last += 1
     s.add(counter)
     return float(-counter.last if new.front else counter.last)
-
-
-def _change(job: Job, target: JobState, why: str) -> None:
-    check(job.state, target, job.trail)
-    _note(job, target, why)
-
-
-def _note(job: Job, state: JobState, why: str) -> None:
-    job.state = state
-    entry = [now_ms(), state.value, why, job.backend_id, job.attempt]
-    job.trail = [*job.trail[1 - TRAIL_LENGTH :], entry]
-
-
-def _cost(job: Job, spent: Spent | None) -> None:
-    if spent is not None:
-        job.load_ms, job.gpu_ms = spent.load_ms, spent.gpu_ms
 
 
 __all__ = ["Fenced", "JobStore", "Result", "Submission"]

@@ -7,7 +7,7 @@ Times are milliseconds since the epoch.
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Index, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Column, Index, Text, UniqueConstraint, false
 from sqlmodel import Field, SQLModel
 
 from backend_pool.job_state import JobState
@@ -117,6 +117,11 @@ class Job(SQLModel, table=True):
         default_factory=list,
         sa_column=Column(JSON, nullable=False, server_default="[]"),
         description="Backends that it brought down or that were too small; it goes to others while there are any.",
+    )
+    freed: bool = Field(
+        default=False,
+        description="It ran out of memory, and this attempt is on the same backend with its memory freed.",
+        sa_column_kwargs={"server_default": false()},
     )
     rendered_ms: int | None = Field(
         default=None, sa_type=BigInteger, description="When the backend ended it; files may still be on their way."

@@ -7,7 +7,7 @@ proxy all lead to looking there.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from aiohttp import ClientWebSocketResponse, WSMsgType
 
@@ -27,8 +27,18 @@ SUBMIT_TRIES = 3
 LAST_FRAMES_S = 0.5
 """How long the frames of a prompt that is in the history already may take to arrive."""
 
-Hear = Callable[[str | bytes], Awaitable[bool]]
-"""Takes a frame; True for the end marker."""
+
+class Ear(Protocol):
+    """Whoever wants to know what becomes of the prompt."""
+
+    async def hear(self, frame: str | bytes) -> bool:
+        """A frame; True for the end marker."""
+
+    def begun(self) -> None:
+        """The backend has begun it."""
+
+    def missed(self) -> None:
+        """Frames may have been missed."""
 
 
 class Lost(Exception):
@@ -80,7 +90,7 @@ class Upstream:
         if begun and not self.submitted:
             raise Lost("the backend does not know the job any more")
 
-    async def follow(self, files: JobFiles, order: Mapping[str, Any], hear: Hear, began: Callable[[], None]) -> None:
+    async def follow(self, files: JobFiles, order: Mapping[str, Any], ear: Ear) -> None:
         """Submit if that is still to do, then pass on frames until the backend has the prompt in its history."""
         outage = False
         while not self.ended:
@@ -89,7 +99,7 @@ class Upstream:
                     outage = False
                     if not self.submitted:
                         await self._submit(files, order)
-                    if await self._pump(socket, hear, began):
+                    if await self._pump(socket, ear):
                         return
             except BackendGone as error:
                 if not outage:
@@ -99,10 +109,11 @@ class Upstream:
                 if not self.submitted and not self._unsure and self._tries >= SUBMIT_TRIES:
                     refused = isinstance(error, BackendBroken) and not isinstance(error, BackendBusy)
                     raise Lost(f"the backend does not take jobs: {error}", counts=refused) from error
+            ear.missed()
             await asyncio.sleep(RETRY_S)
             if self.submitted:
                 with contextlib.suppress(BackendGone):
-                    if await self._in_history(began):
+                    if await self._in_history(ear):
                         return
 
     async def interrupt(self) -> None:
@@ -153,7 +164,7 @@ class Upstream:
             raise BackendRefused("This backend's ComfyUI ignores prompt ids. Update it to 0.3.64 or newer.", answer)
         self.submitted = True
 
-    async def _pump(self, socket: ClientWebSocketResponse, hear: Hear, began: Callable[[], None]) -> bool:
+    async def _pump(self, socket: ClientWebSocketResponse, ear: Ear) -> bool:
         """True when the prompt has ended, False when the socket did."""
         ended = False
         while True:
@@ -162,19 +173,19 @@ class Upstream:
             except TimeoutError:
                 if ended:
                     return True
-                ended = await self._in_history(began)  # it may have ended just now, its frames still on their way
+                ended = await self._in_history(ear)  # it may have ended just now, its frames still on their way
                 continue
             if frame.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
                 return False
-            if await hear(frame.data):
+            if await ear.hear(frame.data):
                 return True
 
-    async def _in_history(self, began: Callable[[], None]) -> bool:
+    async def _in_history(self, ear: Ear) -> bool:
         """Whether the backend has finished the prompt; raises Lost when it does not know it."""
         where = await self.where()
         if where == "absent":
             self.ended = True
             raise Lost("the backend lost the job, probably by a restart")
         if where == "running":
-            began()
+            ear.begun()
         return where == "history"

@@ -51,20 +51,18 @@ class MortalStore(JobStore):
         if self.label == "noted":
             die()
 
-    async def collecting(self, job: Job, result: Result, files: list[JsonDict] | None = None) -> Job:
+    async def collecting(self, job: Job, result: Result, *more: Any) -> Job:
         """Dies when the result is kept and its files are not here."""
-        job = await super().collecting(job, result, files)
+        job = await super().collecting(job, result, *more)
         if self.label == "collecting":
             die()
         return job
 
-    async def finish(
-        self, job: Job, state: JobState, result: Result, why: str, *, started_ms: int | None = None
-    ) -> Job:
+    async def finish(self, job: Job, state: JobState, result: Result, why: str, **more: Any) -> Job:
         """Dies right before or right after the end is stored."""
         if self.label == "before finish":
             die()
-        job = await super().finish(job, state, result, why, started_ms=started_ms)
+        job = await super().finish(job, state, result, why, **more)
         if self.label == "after finish":
             die()
         return job

@@ -30,6 +30,7 @@ def _jobs() -> None:
     op.add_column("jobs", sa.Column("priority", sa.Integer(), nullable=False, server_default="0"))
     op.add_column("jobs", sa.Column("labels", sa.JSON(), nullable=False, server_default="[]"))
     op.add_column("jobs", sa.Column("vram_mb", sa.Integer(), nullable=False, server_default="0"))
+    op.add_column("jobs", sa.Column("freed", sa.Boolean(), nullable=False, server_default=sa.false()))
     op.add_column("jobs", sa.Column("avoid", sa.JSON(), nullable=False, server_default="[]"))
     op.add_column("jobs", sa.Column("rendered_ms", sa.BigInteger(), nullable=True))
     op.add_column("jobs", sa.Column("load_ms", sa.Integer(), nullable=False, server_default="0"))

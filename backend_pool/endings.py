@@ -1,0 +1,77 @@
+"""The ways an attempt ends: stored first, then told (client demands B2, B3, B7). Decides nothing.
+
+What came home and is not shown goes before the end is stored, or before another attempt may write under the same names.
+"""
+
+import asyncio
+from typing import Any
+
+from backend_pool.charge import spent
+from backend_pool.frames import Message
+from backend_pool.job_files import JobFiles
+from backend_pool.job_record import JobRecord
+from backend_pool.job_state import JobState
+from backend_pool.ledger import Spent
+from backend_pool.member import Member
+from backend_pool.meter import Meter
+from backend_pool.relay import Relay
+from backend_pool.submission import Result
+from backend_pool.verdicts import TERMINAL, as_history, interrupted, state_of
+from proxy.base.clock import now_ms
+
+
+class Endings:
+    """The ends of one attempt."""
+
+    def __init__(self, record: JobRecord, files: JobFiles, relay: Relay, meter: Meter, member: Member) -> None:
+        self._record = record
+        self._files = files
+        self._relay = relay
+        self._meter = meter
+        self._member = member
+
+    async def collecting(self, result: Result) -> None:
+        """The backend has ended it, and files of it are not here yet."""
+        await self._record.collecting(result, self._files.files, self._spent(result.messages))
+
+    async def done(self, result: Result) -> None:
+        """It ended at the backend, well or not, and its files are home."""
+        ends = (Message(m[0], m[1]) for m in reversed(result.messages) if m[0] in TERMINAL)
+        last = self._relay.last_words or next(ends, None)
+        spent = self._spent(result.messages)
+        await self._record.finish(state_of(result.messages), result, "ended at the backend", last, spent)
+
+    async def cancelled(self, why: str) -> None:
+        """The user ended it."""
+        message = interrupted(self._record.job.prompt_id)
+        await asyncio.to_thread(self._files.discard, self._relay.told)
+        messages = [as_history(message)]
+        await self._record.finish(
+            JobState.CANCELLED, Result(self._relay.told, messages=messages), why, message, self._spent([])
+        )
+
+    async def failed(self, message: Message, *, charged: bool = True) -> None:
+        """It is over with an error; what a backend's loss made it do in vain is not charged."""
+        message = Message(message.type, self._files.restored(message.data))
+        await asyncio.to_thread(self._files.discard, self._relay.told)
+        result = Result(self._relay.told, messages=[as_history(message)])
+        why = str(message.data["exception_message"])
+        await self._record.finish(JobState.FAILED, result, why, message, self._spent([]) if charged else self._free())
+
+    async def given_back(self, why: str, *, counts: bool) -> None:
+        """It waits again at its old place."""
+        await self._record.check_held()
+        await asyncio.to_thread(self._files.discard, {})  # before it may start elsewhere, under the same names
+        await self._record.requeue(why, counts=counts, files=self._files.files)
+
+    def _free(self) -> Spent:
+        return Spent(backend=self._member.row.name, device=self._member.device)
+
+    def _spent(self, messages: list[Any]) -> Spent:
+        job, name, device = self._record.job, self._member.row.name, self._member.device
+        if job.state is JobState.COLLECTING and job.rendered_ms is not None:  # an earlier process may have heard it
+            run_ms = max(0, job.rendered_ms - (job.started_ms or job.rendered_ms))
+            return Spent(job.gpu_ms, job.load_ms, run_ms, name, device)
+        ended_ms = self._record.rendered_ms or now_ms()
+        found = spent(job, messages, began_ms=self._record.began_ms, ended_ms=ended_ms, load_ms=self._meter.load_ms)
+        return Spent(found.gpu_ms, found.load_ms, found.run_ms, name, device)
