@@ -143,7 +143,8 @@ class _Play:
         case = self._cases[seq]
         job = case.job
         work_s = case.work_s.get(spot.key)
-        took_s = spot.load(job.kind.models - spot.warm) + (UNKNOWN_S if work_s is None else work_s)
+        load_s = sum(spot.load_s.get(model, 0.0) for model in job.kind.models - spot.warm)
+        took_s = load_s + (UNKNOWN_S if work_s is None else work_s)
         known = spot.key not in self._vague
         if work_s is None:
             self._vague.add(spot.key)

@@ -8,7 +8,8 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
 from backend_pool.signature import Traits
 
@@ -172,16 +173,10 @@ def key_of(text: str) -> Key | None:
     return None
 
 
-def device_class(stats: Mapping[str, Any]) -> str:
-    """The GPU's name out of ComfyUI's /system_stats, without its number there and its allocator; empty when unknown.
-
-    `cuda:1 NVIDIA H100 80GB HBM3 : cudaMallocAsync` is `NVIDIA H100 80GB HBM3`.
-    """
-    devices = stats.get("devices")
-    first = devices[0] if isinstance(devices, list) and devices else None
-    if not isinstance(first, Mapping):
-        return ""
-    name = str(first.get("name") or first.get("type") or "")
+@lru_cache(maxsize=256)
+def device_class(name: str) -> str:
+    """A GPU's name as ComfyUI's /system_stats tells it, without its number there and its allocator: of `cuda:1 NVIDIA
+    H100 80GB HBM3 : cudaMallocAsync` it is `NVIDIA H100 80GB HBM3`; of an engine, that it is one."""
     head, _, rest = name.partition(" ")
     if ":" in head and rest:
         name = rest

@@ -11,7 +11,7 @@ from typing import Any
 from sqlmodel import Session, col, delete, select
 
 from backend_pool.books import Timing
-from backend_pool.learned import ROWS_KEPT, Estimate, Key, Learned, Stat, key_of
+from backend_pool.learned import ROWS_KEPT, Estimate, Key, Learned, Stat, device_class, key_of
 from backend_pool.meter import Meter
 from backend_pool.signature import Traits
 from proxy.base.clock import now_ms
@@ -35,24 +35,31 @@ class Timings:
 
     def expect(self, traits: Traits, device: str | None = None) -> Estimate | None:
         """How long such a workflow runs there, or on no device in particular, loading aside; None when nothing was ever
-        measured."""
-        return self._learned.expect(traits, device)
+        measured. `device` as the backend calls it."""
+        return self._learned.expect(traits, None if device is None else device_class(device))
 
     def load_s(self, model: str, device: str) -> float | None:
         """Seconds to load a model there; None when it was never seen to load."""
-        return self._learned.load_s(model, device)
+        return self._learned.load_s(model, device_class(device))
 
     def loads(self, models: frozenset[str], device: str) -> Mapping[str, float]:
         """Seconds by model, of those that are known."""
-        found = {model: self._learned.load_s(model, device) for model in models}
+        found = {model: self.load_s(model, device) for model in models}
         return {model: seconds for model, seconds in found.items() if seconds is not None}
 
-    def learn(self, traits: Traits, device: str, meter: Meter) -> None:
-        """Take in an attempt that succeeded. One that the cache or a lost connection made look short teaches nothing of
-        the work; loading that was heard counts in any case."""
-        for model, seconds in meter.loads_s.items():
-            self._learned.learn_load(model, device, seconds)
-        if meter.ended_well and traits.signature and traits.heaviest <= meter.executed:
+    def learn(self, traits: Traits, device: str, meter: Meter, cold: frozenset[str] = frozenset()) -> None:
+        """Take in an attempt that succeeded. One that the cache or a lost connection made look short teaches nothing.
+
+        `cold` are the models that it found not loaded: that they took no time to load is learned of these alone.
+        """
+        if not meter.ended_well:
+            return
+        device, loads_s = device_class(device), meter.loads_s
+        if not traits.heaviest <= meter.executed:
+            return
+        for model in loads_s.keys() | (cold & traits.models):
+            self._learned.learn_load(model, device, loads_s.get(model, 0.0))
+        if traits.signature:
             self._learned.learn(traits, device, (meter.run_ms - meter.load_ms) / 1000)
 
     async def load(self) -> None:

@@ -121,17 +121,13 @@ def test_rows_are_bounded_and_the_oldest_goes(monkeypatch: pytest.MonkeyPatch) -
         ("cuda:0 NVIDIA H100 80GB HBM3 : cudaMallocAsync", "NVIDIA H100 80GB HBM3"),
         ("cuda:3 NVIDIA GeForce RTX 4090 : native", "NVIDIA GeForce RTX 4090"),
         ("cpu", "cpu"),
+        ("", ""),
         ("gpu-1: embedded engine, no GPU and no model", "embedded engine, no GPU and no model"),
         ("none (simulated)", "none (simulated)"),
     ],
 )
 def test_a_device_s_class_has_no_number(name: str, device: str) -> None:
-    assert device_class({"devices": [{"name": name, "type": "cuda"}]}) == device
-
-
-@pytest.mark.parametrize("stats", [{}, {"devices": []}, {"devices": [3]}, {"devices": None}, {"devices": [{}]}])
-def test_an_unknown_device_has_no_class(stats: dict[str, object]) -> None:
-    assert device_class(stats) == ""
+    assert device_class(name) == device
 
 
 @pytest.mark.parametrize("text", ["", "work", "odd\ta\tb", "work\ta\tb\tc"])
@@ -177,6 +173,14 @@ async def test_failed_and_cached_runs_teach_nothing_of_the_work(db: Database, me
     timings = Timings(db)
     timings.learn(A, FAST, meter)
     assert timings.expect(A, FAST) is None
+
+
+async def test_only_a_cold_model_teaches_that_loading_takes_no_time(db: Database) -> None:
+    timings, kind = Timings(db), Traits("a", "g", "g", frozenset({"checkpoints:m", "vae:v"}))
+    timings.learn(kind, f"cuda:1 {FAST} : native", run(5.0, executed=("5",)))
+    assert timings.loads(kind.models, FAST) == {}
+    timings.learn(kind, FAST, run(5.0), cold=frozenset({"vae:v", "checkpoints:of another"}))
+    assert timings.loads(kind.models, f"cuda:0 {FAST}") == {"checkpoints:m": pytest.approx(1.0), "vae:v": 0.0}
 
 
 async def test_a_database_that_is_away_costs_nothing_that_was_learned(db: Database, tmp_path: Path) -> None:
