@@ -5,15 +5,12 @@ from itertools import groupby
 from starlette.routing import Route
 
 from proxy import api_admin, api_me, api_offers, api_workers
+from proxy.api_books import BOOKS
 from proxy.api_models import (
-    BackendChange,
-    BackendInfo,
-    BackendList,
     Done,
     JobList,
     LoginList,
     Me,
-    NewBackend,
     NewToken,
     NewUser,
     PasswordChange,
@@ -30,9 +27,10 @@ from proxy.api_models import (
     UserList,
     UserMade,
 )
-from proxy.api_offers import Comparison, ModelFiles
+from proxy.api_offers import ModelFiles
 from proxy.api_openapi import Document
 from proxy.api_operations import Endpoint, Operation, Unknown
+from proxy.api_pool import POOL
 from proxy.views import Deps
 
 BASE = "/cluster/api/v1"
@@ -54,6 +52,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("DELETE", "/tokens/{id}", "Revoke my token", api_me.revoke_token, Done),
     Operation("GET", "/logins", "Browsers I am signed in with", api_me.logins, LoginList),
     Operation("DELETE", "/logins/{id}", "Sign a browser out", api_me.revoke_login, Done),
+    *BOOKS,
     Operation("GET", "/admin/users", "All users", api_admin.users, UserList, admin=True),
     Operation(
         "POST", "/admin/users", "Create a user", api_admin.create_user, UserMade, NewUser, status=201, admin=True
@@ -93,42 +92,7 @@ OPERATIONS: tuple[Operation, ...] = (
         SessionInfo,
         admin=True,
     ),
-    Operation("GET", "/admin/backends", "All backends", api_admin.backends, BackendList, admin=True),
-    Operation(
-        "POST",
-        "/admin/backends",
-        "Add a backend",
-        api_admin.add_backend,
-        BackendInfo,
-        NewBackend,
-        status=201,
-        admin=True,
-    ),
-    Operation("GET", "/admin/backends/compare", "How backends differ", api_offers.drift, Comparison, admin=True),
-    Operation(
-        "POST",
-        "/admin/backends/{id}/refresh",
-        "Read a backend's nodes and models again",
-        api_offers.refresh,
-        BackendInfo,
-        admin=True,
-    ),
-    Operation(
-        "PATCH",
-        "/admin/backends/{id}",
-        "Drain, disable or activate a backend",
-        api_admin.change_backend,
-        BackendInfo,
-        BackendChange,
-        admin=True,
-    ),
-    Operation(
-        "POST", "/admin/backends/{id}/free", "Unload a worker's models", api_workers.free_backend, Done, admin=True
-    ),
-    Operation(
-        "POST", "/admin/backends/{id}/restart", "Restart a worker", api_workers.restart_backend, Done, admin=True
-    ),
-    Operation("DELETE", "/admin/backends/{id}", "Remove a backend", api_admin.remove_backend, Done, admin=True),
+    *POOL,
     Operation("GET", "/admin/jobs", "The whole queue", api_admin.jobs, JobList, admin=True, query=("limit",)),
     Operation("POST", "/admin/jobs/{id}/cancel", "Cancel any job", api_admin.cancel_job, Done, admin=True),
 )

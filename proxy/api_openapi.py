@@ -77,7 +77,8 @@ def document(operations: Sequence[Operation], base: str) -> dict[str, Any]:
     """OpenAPI 3.1 as plain values."""
     modes: list[tuple[type[BaseModel], JsonSchemaMode]] = []
     for operation in operations:
-        modes.append((operation.answer, "serialization"))
+        if operation.answer is not None:
+            modes.append((operation.answer, "serialization"))
         if operation.body is not None:
             modes.append((operation.body, "validation"))
     names, definitions = models_json_schema(list(dict.fromkeys(modes)), ref_template=REF)
@@ -101,20 +102,25 @@ def _described(operation: Operation, names: Mapping[Any, Any]) -> dict[str, Any]
         "description": (operation.run.__doc__ or "") + (" For administrators." if operation.admin else ""),
         "tags": ["admin" if operation.admin else "me"],
         "responses": {
-            str(operation.status): {
-                "description": (operation.answer.__doc__ or "").strip(),
-                "content": _json(names[operation.answer, "serialization"]),
-            },
+            str(operation.status): _answer(operation, names),
             "default": {"description": "What went wrong.", "content": _json({"$ref": REF.format(model="Error")})},
         },
     }
     parameters = [_parameter(word[1:-1], "path") for word in words if word.startswith("{")]
     parameters += [_parameter(name, "query") for name in operation.query]
+    parameters += [{"name": name, "in": "query", "schema": {"type": "string"}} for name in operation.words]
     if parameters:
         result["parameters"] = parameters
     if operation.body is not None:
         result["requestBody"] = {"required": True, "content": _json(names[operation.body, "validation"])}
     return result
+
+
+def _answer(operation: Operation, names: Mapping[Any, Any]) -> dict[str, Any]:
+    if operation.answer is None:
+        return {"description": "CSV, a line of names first.", "content": {"text/csv": {"schema": {"type": "string"}}}}
+    description = (operation.answer.__doc__ or "").strip()
+    return {"description": description, "content": _json(names[operation.answer, "serialization"])}
 
 
 def _parameter(name: str, where: str) -> dict[str, Any]:

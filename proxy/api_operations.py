@@ -70,12 +70,16 @@ class Operation:
     method: str
     path: str
     summary: str
-    run: Callable[[Call], Awaitable[BaseModel]]
-    answer: type[BaseModel]
+    run: Callable[[Call], Awaitable[BaseModel | Response]]
+    answer: type[BaseModel] | None
+    """None: CSV, which `run` answers itself."""
     body: type[BaseModel] | None = None
     status: int = 200
     admin: bool = False
     query: tuple[str, ...] = ()
+    """Numbers in the query."""
+    words: tuple[str, ...] = ()
+    """Texts in the query."""
 
 
 class Endpoint:
@@ -111,7 +115,7 @@ class Endpoint:
         total_s = self._deps.settings.transfer_timeout_s
         body = _parsed(operation.body, await read_body(request, BODY_LIMIT, total_s)) if operation.body else None
         answer = await operation.run(Call(self._deps, who, request, body))
-        return _json(answer, operation.status, request)
+        return answer if isinstance(answer, Response) else _json(answer, operation.status, request)
 
 
 class Unknown:

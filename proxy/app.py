@@ -6,9 +6,9 @@ from functools import partial
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backend_pool.books_keeper import BooksKeeper
 from backend_pool.consultant import Consultant
 from backend_pool.dispatcher import Dispatcher
-from backend_pool.engine_process import Engines
 from backend_pool.groups import Groups
 from backend_pool.housekeeping import Housekeeping
 from backend_pool.job_queries import JobQueries
@@ -35,6 +35,7 @@ from proxy.edge import Edge, upstream_of
 from proxy.health import HealthRoutes
 from proxy.job_control import Jobs
 from proxy.job_views import JobViews
+from proxy.managed_backends import ManagedBackends
 from proxy.open_sockets import OpenSockets
 from proxy.readiness import Readiness
 from proxy.reboot import Reboot
@@ -90,7 +91,7 @@ class Cluster:
     registry: Registry
     pool: Pool
     groups: Groups
-    engines: Engines
+    managed: ManagedBackends
     queries: JobQueries
     dispatcher: Dispatcher
     housekeeping: Housekeeping
@@ -137,7 +138,7 @@ def build(settings: Settings, db: Database) -> Cluster:
         info=InfoRoutes(pool, folders, settings.max_upload_mb),
         models=ModelRoutes(pool),
     )
-    deps = Deps(settings, access, sessions, jobs, JobViews(db), registry, pool, restarts)
+    deps = Deps(settings, access, sessions, jobs, JobViews(db), registry, pool, restarts, BooksKeeper(db, groups))
     starter = Starter(pool, settings)
     readiness = Readiness(db, settings.data_dir, free_mb=settings.free_space_mb, spawner=spawner, tasks=tasks)
     health = HealthRoutes(db, pool, readiness, events, spawner, access.authenticator)
@@ -168,7 +169,7 @@ def build(settings: Settings, db: Database) -> Cluster:
         registry=registry,
         pool=pool,
         groups=groups,
-        engines=Engines(settings, keeper.run),
+        managed=ManagedBackends(settings, db, keeper.run, registry, pool, tasks),
         queries=queries,
         dispatcher=dispatcher,
         housekeeping=Housekeeping(pool, settings, tasks, dispatcher.ring),
