@@ -1,11 +1,13 @@
 """The backends an operator has named, as rows: add, list, change, remove. Health is observed, not stored."""
 
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from backend_pool.backend_change import Change
+from backend_pool.labels import cleaned
 from backend_pool.model import Backend, BackendMode
 from proxy.base.backend_url import clean_url, shown_url
 from proxy.base.clock import now_ms
@@ -31,13 +33,15 @@ class Registry:
         """All backends, oldest first."""
         return self._db.read_now(_all)
 
-    async def add(self, url: str, name: str | None = None, source: str = "registered") -> Backend:
-        """Register a ComfyUI by URL. BadInput for an unusable URL, Conflict for a taken name or URL."""
-        return await self._db.write(lambda s: _add(s, url, name, source))
+    async def add(
+        self, url: str, name: str | None = None, source: str = "registered", labels: Sequence[str] = ()
+    ) -> Backend:
+        """Register a ComfyUI by URL. BadInput for an unusable URL or label, Conflict for a taken name or URL."""
+        return await self._db.write(lambda s: _add(s, url, name, source, labels))
 
-    def add_now(self, url: str, name: str | None = None, source: str = "registered") -> Backend:
+    def add_now(self, url: str, name: str | None = None, labels: Sequence[str] = ()) -> Backend:
         """Register a ComfyUI by URL."""
-        return self._db.write_now(lambda s: _add(s, url, name, source))
+        return self._db.write_now(lambda s: _add(s, url, name, "registered", labels))
 
     async def ensure(self, url: str, name: str | None, source: str) -> Backend:
         """The backend of a URL, registered if it is not yet."""
@@ -140,12 +144,12 @@ def _refreshed(row: Backend) -> Backend:
     return row
 
 
-def _add(s: Session, url: str, name: str | None, source: str) -> Backend:
+def _add(s: Session, url: str, name: str | None, source: str, labels: Sequence[str] = ()) -> Backend:
     address = clean_url(url)
     label = (name or urlsplit(address).netloc.rpartition("@")[2]).strip()
     if not label or len(label) > MAX_NAME or not label.isprintable():
         raise BadInput(f"A backend's name has 1 to {MAX_NAME} printable characters.")
-    row = Backend(name=label, url=address, source=source, created_ms=now_ms())
+    row = Backend(name=label, url=address, source=source, labels=cleaned(labels), created_ms=now_ms())
     s.add(row)
     try:
         s.flush()

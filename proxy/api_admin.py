@@ -1,24 +1,16 @@
-"""What administrators do: accounts, everybody's sessions, the pool's backends, the whole queue."""
+"""What administrators do: accounts, everybody's sessions, the whole queue."""
 
 import asyncio
 from dataclasses import asdict
 
 from pydantic import BaseModel
 
-from backend_pool.member import Level
-from backend_pool.model import Backend
-from backend_pool.pool import Member
 from proxy.accounts import User
 from proxy.api_me import job_infos, session_info, session_of
 from proxy.api_models import (
-    BackendChange,
-    BackendHealth,
-    BackendInfo,
-    BackendList,
     Done,
     FailedPackLog,
     JobList,
-    NewBackend,
     NewUser,
     PasswordMade,
     PasswordReset,
@@ -28,11 +20,9 @@ from proxy.api_models import (
     UserInfo,
     UserList,
     UserMade,
-    WorkerInfo,
 )
 from proxy.api_operations import Call
-from proxy.base.backend_url import shown_url
-from proxy.base.errors import Conflict, NotFound
+from proxy.base.errors import Conflict
 from proxy.base.log_file import tail
 from proxy.base.logs import events
 from proxy.passwords import generate
@@ -40,9 +30,6 @@ from proxy.views import Deps
 from user_sessions.directories import host_log
 
 log = events(__name__)
-
-REMOVABLE = ("registered", "worker")
-"""A worker that still lives comes back with its next heartbeat."""
 
 
 async def users(call: Call) -> BaseModel:
@@ -122,41 +109,6 @@ async def cancel_job(call: Call) -> BaseModel:
     return Done()
 
 
-async def backends(call: Call) -> BaseModel:
-    """All backends, oldest first."""
-    return BackendList(backends=await backend_infos(call.deps))
-
-
-async def add_backend(call: Call) -> BaseModel:
-    """Register a ComfyUI by URL."""
-    new = call.given(NewBackend)
-    row = await call.deps.registry.add(new.url, new.name or None)
-    call.deps.pool.wake()
-    log.info("backend added", backend=row.name, by=call.who.name)
-    return backend_info(call.deps, row)
-
-
-async def change_backend(call: Call) -> BaseModel:
-    """Active, draining or disabled."""
-    row = await call.deps.registry.set_mode(call.id("id"), call.given(BackendChange).mode)
-    call.deps.pool.wake()
-    return backend_info(call.deps, row)
-
-
-async def remove_backend(call: Call) -> BaseModel:
-    """Forget it. One that a setting or flag brings would be back at the next start, so that is refused."""
-    backend_id = call.id("id")
-    row = next((row for row in await call.deps.registry.listing() if row.id == backend_id), None)
-    if row is None:
-        raise NotFound("There is no such backend.")
-    if row.source not in REMOVABLE:
-        raise Conflict("This backend comes from the server's settings. Disable it here, or take it out of them.")
-    await call.deps.registry.remove(backend_id)
-    call.deps.pool.wake()
-    log.info("backend taken out", backend=row.name, by=call.who.name)
-    return Done()
-
-
 async def session_list(deps: Deps) -> SessionList:
     """All sessions with their memory, the latest refresh, and what could not be loaded."""
     return SessionList(
@@ -179,64 +131,6 @@ async def refresh_info(deps: Deps) -> RefreshInfo:
         log=said or None,
         by=refresh.by or None,
     )
-
-
-async def backend_infos(deps: Deps) -> list[BackendInfo]:
-    """All backends as the API shows them."""
-    return [backend_info(deps, row) for row in await deps.registry.listing()]
-
-
-def backend_info(deps: Deps, row: Backend) -> BackendInfo:
-    """The row, and what the pool observed of it."""
-    assert row.id is not None
-    member = deps.pool.member(row.id)
-    device = _device(member)
-    return BackendInfo(
-        id=row.id,
-        name=row.name,
-        url=shown_url(row.url),
-        source=row.source,
-        level=member.level if member else Level.ENGINE if row.source == "engine" else Level.STOCK,
-        mode=row.mode,
-        health=BackendHealth(member.health) if member else BackendHealth.UNKNOWN,
-        error=member.error if member else None,
-        job_id=member.job if member else None,
-        done=member.done if member else 0,
-        worker=_worker(deps, member),
-        comfyui_version=_version(member),
-        device=str(device["name"]) if "name" in device else None,
-        vram_total=_bytes(device.get("vram_total")),
-        vram_free=_bytes(device.get("vram_free")),
-        seen_ms=member.seen_ms if member else None,
-        left_files=member.client.remains.files if member else 0,
-        left_bytes=member.client.remains.size if member else 0,
-    )
-
-
-def _device(member: Member | None) -> dict[str, object]:
-    devices = member.stats.get("devices") if member else None
-    first = devices[0] if isinstance(devices, list) and devices else None
-    return first if isinstance(first, dict) else {}
-
-
-def _worker(deps: Deps, member: Member | None) -> WorkerInfo | None:
-    heard = deps.pool.workers.heard(member.key) if member is not None and deps.pool.workers is not None else None
-    if heard is None:
-        return None
-    beat = heard.beat
-    return WorkerInfo(
-        pack=beat.pack, comfyui=beat.comfyui, torch=beat.torch, gpu=beat.gpu, open=beat.open, shared=heard.shared
-    )
-
-
-def _version(member: Member | None) -> str | None:
-    system = member.stats.get("system") if member else None
-    found = system.get("comfyui_version") if isinstance(system, dict) else None
-    return str(found) if found is not None else None
-
-
-def _bytes(value: object) -> int | None:
-    return int(value) if isinstance(value, int | float) and 0 <= value < 2**63 else None
 
 
 def user_info(user: User) -> UserInfo:

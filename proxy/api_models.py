@@ -1,11 +1,8 @@
 """Bodies and answers of the JSON API. The OpenAPI document is made of these; times are milliseconds since the epoch."""
 
-from enum import StrEnum
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-
-from backend_pool.model import BackendMode
 
 
 class Answer(BaseModel):
@@ -224,71 +221,6 @@ class PasswordMade(Answer):
     """The password now in force; shown this once."""
 
     password: str
-
-
-class NewBackend(Body):
-    """A ComfyUI instance to add to the pool."""
-
-    url: str = Field(max_length=2048)
-    name: str | None = Field(None, max_length=256)
-
-
-class BackendChange(Body):
-    """The mode wanted."""
-
-    mode: BackendMode
-
-
-class BackendHealth(StrEnum):
-    """What probing found; `unknown` until the pool has seen a new row."""
-
-    JOINING = "joining"
-    UP = "up"
-    SUSPECT = "suspect"
-    DOWN = "down"
-    ASLEEP = "asleep"
-    QUARANTINED = "quarantined"
-    UNKNOWN = "unknown"
-
-
-class WorkerInfo(Answer):
-    """What a backend with the worker pack said in its last heartbeat."""
-
-    pack: str
-    comfyui: str
-    torch: str
-    gpu: str
-    open: bool = Field(description="Whether its own pages answer while no job runs.")
-    shared: bool = Field(description="Whether it works in the users' directories, on shared storage.")
-
-
-class BackendInfo(Answer):
-    """A backend."""
-
-    id: int
-    name: str
-    url: str
-    source: str
-    level: str = Field(description="stock, worker pack or engine.")
-    mode: BackendMode
-    health: BackendHealth
-    error: str | None
-    job_id: int | None = Field(description="The job it carries.")
-    done: int = Field(description="Jobs ended on it since this server started.")
-    worker: WorkerInfo | None
-    comfyui_version: str | None
-    device: str | None
-    vram_total: int | None
-    vram_free: int | None
-    seen_ms: int | None
-    left_files: int = Field(description="Files that jobs left there since this server started; an estimate.")
-    left_bytes: int = Field(description="What these take on its disk.")
-
-
-class BackendList(Answer):
-    """All backends."""
-
-    backends: list[BackendInfo]
 
 
 class Done(Answer):

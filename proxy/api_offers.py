@@ -5,9 +5,9 @@ import asyncio
 from pydantic import BaseModel, Field
 
 from backend_pool.drift import compare
-from proxy.api_admin import backend_info
 from proxy.api_models import Answer
 from proxy.api_operations import Call
+from proxy.backend_infos import backend_info
 from proxy.base.errors import NotFound
 from proxy.base.logs import events
 
@@ -77,7 +77,7 @@ async def refresh(call: Call) -> BaseModel:
     row = await call.deps.registry.ask_refresh(call.id("id"))
     call.deps.pool.wake()
     log.info("backend is read again", backend=row.name, by=call.who.name)
-    return backend_info(call.deps, row)
+    return await backend_info(call.deps, row)
 
 
 def _models(call: Call, folder: str | None) -> ModelFiles:

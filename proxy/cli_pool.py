@@ -23,12 +23,13 @@ def backend_add(
     context: typer.Context,
     url: str,
     name: Annotated[str | None, typer.Option(help="How it is called; default: its address.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="As fast or gpu=a100; repeatable.")] = None,
 ) -> None:
     """Register a ComfyUI; a running server takes it into its pool within seconds."""
     from backend_pool.registry import Registry
 
     with database(settings_of(context), create=True) as db:
-        row = Registry(db).add_now(url, name)
+        row = Registry(db).add_now(url, name, label or ())
     typer.echo(f"Backend {row.name} added: {shown_url(row.url)}")
 
 

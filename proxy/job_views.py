@@ -96,6 +96,13 @@ class JobViews:
             raise NotFound("There is no such job.")
         return job
 
+    async def some(self, seqs: Sequence[int]) -> dict[int, Job]:
+        """Those jobs by number, as far as they exist."""
+        if not seqs:
+            return {}
+        query = select(Job).where(col(Job.seq).in_(seqs))
+        return {job.key: job for job in await self._db.read(lambda session: session.exec(query).all())}
+
     async def pictures(self, user_id: int, jobs: int, before: int | None = None) -> tuple[list[Picture], int | None]:
         """Files of the user's finished jobs, newest first, of at most `jobs` jobs; and where the next page begins."""
 

@@ -17,6 +17,7 @@ from proxy.accounts import User
 from proxy.api_errors import MethodNotAllowed, error_headers, error_response, log_unexpected, request_id
 from proxy.api_models import JobList, SessionInfo
 from proxy.auth import identity
+from proxy.backend_infos import backend_infos
 from proxy.base.clock import now_ms
 from proxy.base.errors import ClusterError, Forbidden, NotAuthenticated, NotFound
 from proxy.pages_login import LOGIN, LoginPages, local_path, login_redirect, wants_page
@@ -165,7 +166,7 @@ class Pages:
         users = await deps.access.users.listing()
         listed = await api_admin.session_list(deps)
         sessions = {session.user_id: session for session in listed.sessions}
-        backends = await api_admin.backend_infos(deps)
+        backends = await backend_infos(deps)
         views, active = await deps.views.queue(QUEUE_ALL_SHOWN)
         jobs = api_me.job_infos(deps, views)
         query = request.query_params.get("q", "").strip()[:64]
