@@ -5,11 +5,14 @@ Rows alone are taken out: the job, its workflow and its result. Users' files sta
 
 from collections.abc import Sequence
 
-from sqlmodel import Session, col, delete, select
+from sqlmodel import Session, col, delete, func, or_, select
 
 from backend_pool.document_size import held_by
 from backend_pool.job_state import FINAL
 from backend_pool.model import Job, JobDocument
+
+BATCH = 200
+"""Jobs taken out in one transaction: others want to write, too."""
 
 
 def remove_jobs(session: Session, seqs: Sequence[int]) -> None:
@@ -31,3 +34,15 @@ def prune_user(session: Session, user_id: int, limit: int, most: int) -> None:
         if place >= limit or (place and size > most):
             out.append(seq)
     remove_jobs(session, [seq for seq in out if seq is not None])
+
+
+def over(session: Session, limit: int, most: int) -> list[int]:
+    """Users who have more than `limit` finished jobs, or documents of more than `most` characters."""
+    query = select(Job.user_id).where(col(Job.state).in_(FINAL)).group_by(col(Job.user_id))
+    return list(session.exec(query.having(or_(func.count() > limit, func.sum(Job.document_size) > most))).all())
+
+
+def ended_before(session: Session, moment_ms: int) -> list[int]:
+    """A batch of the finished jobs of anybody that ended before then, the oldest first."""
+    query = select(Job.seq).where(col(Job.state).in_(FINAL), col(Job.ended_ms) < moment_ms)
+    return [seq for seq in session.exec(query.order_by(col(Job.seq)).limit(BATCH)).all() if seq is not None]

@@ -67,8 +67,8 @@ def add(session: Session, wish: Wish) -> Reservation:
             continue
         taken = [backend.name for backend in meant if covers(other, backend.id or 0, backend.labels)]
         if taken or (row.labels and row.labels == other.labels):
-            what = ", ".join(taken) or "Backends with these labels"
-            raise Conflict(f"{what} reserved already within that time (reservation {other.id}). Remove that one first.")
+            what = ", ".join(taken) or "backends with these labels"
+            raise Conflict(f"Reserved already within that time, by reservation {other.id}: {what}. Remove it first.")
     session.add(row)
     session.flush()
     return row

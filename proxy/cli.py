@@ -12,8 +12,10 @@ import typer
 from proxy.base import logs
 from proxy.base.errors import ClusterError, ConfigError
 from proxy.cli_data import Common, ConfigOption, DataDirOption, database, settings_of
+from proxy.cli_groups import group_app, reservation_app, user_group
 from proxy.cli_pack import pack_app
 from proxy.cli_pool import backend_app, session_app
+from proxy.cli_usage import usage
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +27,10 @@ user_app = typer.Typer(no_args_is_help=True, help="Accounts.")
 token_app = typer.Typer(no_args_is_help=True, help="API tokens.")
 app.add_typer(user_app, name="user")
 app.add_typer(token_app, name="token")
+app.add_typer(group_app, name="group")
+app.add_typer(reservation_app, name="reservation")
+app.command("usage")(usage)
+user_app.command("group")(user_group)
 app.add_typer(backend_app, name="backend")
 app.add_typer(session_app, name="session")
 app.add_typer(pack_app, name="worker-pack")
