@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from itertools import count
 
-from backend_pool.outlook import Outlook, words
+from backend_pool.outlook import Outlook, far_back, words
 from backend_pool.placement.values import Spot, Waiting
 from backend_pool.scene import Case, Scene, Seat
 from backend_pool.standings import Standings
@@ -43,11 +43,12 @@ class Forecast:
             return None
         first, last = known[0], known[-1]
         steps, more = len(known) - 1, index - len(known) + 1
+        position = _further(first.position, last.position, steps, more)
         return Outlook(
-            position=_further(first.position, last.position, steps, more),
+            position=position,
             start_ms=_further(first.start_ms, last.start_ms, steps, more),
             end_ms=_further(first.end_ms, last.end_ms, steps, more),
-            reason=last.reason,
+            reason=last.reason if position is None else far_back(position - 1),
         )
 
 

@@ -72,5 +72,10 @@ def _gpus(at: Standing) -> str:
     return f"all {at.able} GPUs busy" if not at.others else f"all {at.able} GPUs that can run it busy"
 
 
+def far_back(ahead: int) -> str:
+    """Why a job far down its user's queue waits."""
+    return f"{_count(ahead, 'job')} ahead"
+
+
 def _count(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number:,} {word}s"

@@ -120,7 +120,11 @@ def test_jobs_beyond_the_window_go_on_at_their_user_s_pace(monkeypatch: pytest.M
     near, far = found.of_deep(1, 0), found.of_deep(1, 8000)
     assert near is not None and far is not None and near.start_ms is not None and far.start_ms is not None
     assert near.position == 6 and near.start_ms / 1000 == pytest.approx(NOW + 50)
-    assert far.position == 8006 and far.start_ms / 1000 == pytest.approx(NOW + 80_050, rel=1e-6)
+    assert (
+        far.position == 8006
+        and far.reason == "8,005 jobs ahead"
+        and far.start_ms / 1000 == pytest.approx(NOW + 80_050, rel=1e-6)
+    )
     assert found.of_deep(2, 0) is None and found.of_deep(3, 5) is None
 
 
