@@ -81,7 +81,7 @@ class Attempt:
             return Result(self._document.outputs, self._document.meta, self._document.messages)
         if resume:
             await self.upstream.take_up(begun=self._record.began)
-        elif self._document.files:
+        if self._document.files and not self.upstream.submitted:
             await asyncio.to_thread(self.files.discard, {})  # an earlier attempt could not tidy up
             await self._record.note_files([])
         if self._cancel.is_set() and not self.upstream.submitted:

@@ -119,8 +119,9 @@ class Dispatcher:
 
     async def recover(self) -> None:
         """Take up jobs that are on a backend and have no runner: after a restart, or when a runner died."""
+        carried = set(self._carried)  # what ends while the rows are read is in them still, and needs nobody
         for job in await self._store.on_backends() if self._pool.listed else ():
-            if job.key in self._carried:
+            if job.key in carried or job.key in self._carried:
                 continue
             member = self._pool.member(job.backend_id)
             if self._deaths.get(job.key, 0) >= self._settings.job_attempts:

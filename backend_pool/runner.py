@@ -57,6 +57,7 @@ class Runner:
         self._attempt = Attempt(self._kit, self._record, self._cancel)
         self.lost = False
         """The backend let the job down; it deserves a look before it gets another."""
+        self._settled = False
         if job.cancel_requested:
             self._cancel.set()
 
@@ -71,8 +72,12 @@ class Runner:
         return self._attempt.meter
 
     async def forget(self) -> None:
-        """Leave nothing of an ended attempt at the backend. Raises BackendError."""
-        await self._attempt.forget()
+        """Leave nothing of an ended attempt at the backend. Raises BackendError.
+
+        Not when `run` was cut short: whoever takes the job up again reads its end from the backend's history.
+        """
+        if self._settled:
+            await self._attempt.forget()
 
     def cancel(self) -> None:
         """The user wants it to end; takes effect wherever the job is."""
@@ -84,6 +89,7 @@ class Runner:
             await self._carry(resume)
         except Fenced:
             log.warning("job was taken from its runner", job=self._prompt_id)
+        self._settled = True
         return self._record.job.state
 
     async def _carry(self, resume: bool) -> None:
