@@ -5,7 +5,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test chaos lint bench clean
 
 VENV := .venv
 RUN := $(VENV)/.installed
@@ -21,6 +21,9 @@ demo: $(RUN) ## Install, start two embedded engines and the proxy, and print an 
 test: $(DEV) ## Install and run all tests
 	@$(VENV)/bin/python -m tests.chromium
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST)
+
+chaos: $(DEV) ## Kill, hang and restart engines and the proxy under load for 10 minutes, then count (CHAOS="--minutes 2 --seed 1")
+	@exec $(VENV)/bin/python -m tests.system.chaos $(CHAOS)
 
 lint: $(DEV) ## Check style and types
 	$(VENV)/bin/ruff check .
