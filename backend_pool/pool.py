@@ -127,6 +127,10 @@ class Pool:
             self._rests(member)
             member.doubted.set()
 
+    def managed(self, backend_id: int) -> ManagedState | None:
+        """What its keeper has told last."""
+        return self._resting.states.get(backend_id)
+
     def _rests(self, member: Member) -> bool:
         known, changed = rest(member)
         if changed:

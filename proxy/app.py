@@ -169,7 +169,7 @@ def build(settings: Settings, db: Database) -> Cluster:
         registry=registry,
         pool=pool,
         groups=groups,
-        managed=ManagedBackends(settings, db, keeper.run, registry, pool, tasks),
+        managed=ManagedBackends(settings, db, keeper.run, registry=registry, pool=pool, tasks=tasks),
         queries=queries,
         dispatcher=dispatcher,
         housekeeping=Housekeeping(pool, settings, tasks, dispatcher.ring),

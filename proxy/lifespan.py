@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 
-from backend_pool.engine_keeper import EngineKeeper
 from backend_pool.health import Health
+from backend_pool.member import Member
+from backend_pool.upkeep import Upkeep
 from proxy.app import Cluster
 from proxy.base.errors import ClusterError
 from proxy.base.logs import events
@@ -19,11 +20,10 @@ STEP_TIMEOUT_S = 60.0
 LOOK_EVERY_S = 0.02
 
 
-async def start(cluster: Cluster) -> None:
-    """Bring everything up; on return requests can be answered. Raises ConfigError or Unavailable."""
+async def start(cluster: Cluster, own_url: str) -> None:
+    """Bring everything up; on return requests can be answered at `own_url`. Raises ConfigError or Unavailable."""
     await asyncio.to_thread(prepare_public, cluster.settings.data_dir)
-    engines = EngineKeeper(cluster.settings, cluster.engines, cluster.registry, cluster.pool)
-    await asyncio.gather(cluster.keeper.ensure(), _register_backends(cluster, engines))
+    await asyncio.gather(cluster.keeper.ensure(), _register_backends(cluster, own_url))
     await cluster.sessions.adopt()
 
     async def close_connections(_user_id: int, address: Address) -> None:
@@ -34,8 +34,9 @@ async def start(cluster: Cluster) -> None:
     await cluster.pool.refresh()
     start_loop = cluster.tasks.start
     start_loop("groups", cluster.groups.watch(), vital=True)
+    start_loop("upkeep", Upkeep(cluster.db, cluster.settings).watch())
     start_loop("backends", cluster.pool.watch(), vital=True)
-    start_loop("engines", engines.watch(), vital=True)
+    cluster.managed.watch()
     await _first_answers(cluster)
     start_loop("dispatcher", cluster.dispatcher.watch(), vital=True)
     start_loop("housekeeping", cluster.housekeeping.watch(), vital=True)
@@ -53,7 +54,7 @@ async def stop(cluster: Cluster, *, keep: bool = False) -> None:
     """Take everything down in reverse; `keep` leaves sessions and engines to the next server."""
     await cluster.tasks.stop()
     if not keep:
-        for name, step in (("sessions", _end_sessions(cluster)), ("engines", cluster.engines.stop())):
+        for name, step in (("sessions", _end_sessions(cluster)), ("backends", cluster.managed.stop())):
             try:
                 await asyncio.wait_for(step, STEP_TIMEOUT_S)
             except (ClusterError, TimeoutError) as error:
@@ -75,15 +76,20 @@ async def _first_answers(cluster: Cluster) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(cluster.settings.probe_timeout_s):
             while not any(member.health is Health.UP for member in cluster.pool.members.values()):
-                if all(member.error is not None for member in cluster.pool.members.values()):
+                if all(_has_said(member) for member in cluster.pool.members.values()):
                     return
                 await asyncio.sleep(LOOK_EVERY_S)
 
 
-async def _register_backends(cluster: Cluster, engines: EngineKeeper) -> None:
-    """Backends of the settings, and engines."""
+def _has_said(member: Member) -> bool:
+    """Whether nothing more is to be waited for: it has failed, or it sleeps."""
+    return member.error is not None or member.health is Health.ASLEEP
+
+
+async def _register_backends(cluster: Cluster, own_url: str) -> None:
+    """Backends of the settings, and those that this server keeps."""
     settings, registry = cluster.settings, cluster.registry
     await registry.keep_only("settings", settings.backends)
     for url in settings.backends:
         await registry.ensure(url, None, "settings")
-    await engines.register()
+    await cluster.managed.register(own_url)

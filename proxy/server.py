@@ -77,12 +77,19 @@ async def serve(cluster: Cluster, bound: socket.socket, ready: Callable[[str], N
     for number in stop_signals():
         signal.signal(number, end)
     try:
-        await lifespan.start(cluster)
+        await lifespan.start(cluster, own_url(bound))
         starting = False
         await server.serve(sockets=[bound])
     finally:
         starting = False
         await lifespan.stop(cluster)
+
+
+def own_url(bound: socket.socket) -> str:
+    """Where programs of this machine reach the server that listens there."""
+    host, port = bound.getsockname()[:2]
+    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - what stands for every address
+    return f"http://{f'[{near}]' if ':' in near else near}:{port}"
 
 
 def stop_signals() -> list[signal.Signals]:

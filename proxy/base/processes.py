@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -62,24 +62,31 @@ def spawn(command: Sequence[str], log: Path, env: Mapping[str, str], stdin: int 
     return Daemon(pid, start_time(pid) or 0)
 
 
-def launch(command: Sequence[str], record: Path, log: Path) -> Daemon:
-    """`spawn`, and record what was started. Raises Unavailable, and OSError when the record cannot be written."""
+def launch(command: Sequence[str], record: Path, log: Path, env: Mapping[str, str] | None = None) -> Daemon:
+    """`spawn`, and record what was started. Raises Unavailable, and OSError when the record cannot be written: then
+    nothing is left running."""
     record.unlink(missing_ok=True)
-    daemon = spawn(command, log, os.environ)
+    daemon = spawn(command, log, os.environ if env is None else env)
+    try:
+        note(daemon, record)
+    except OSError:
+        os.kill(daemon.pid, signal.SIGKILL)
+        os.waitpid(daemon.pid, 0)
+        raise
+    return daemon
+
+
+def note(daemon: Daemon, record: Path) -> None:
+    """Write a record, whole or not at all. Raises OSError."""
     partial = record.with_suffix(".part")
     partial.write_text(json.dumps(asdict(daemon)))
     partial.replace(record)
-    return daemon
 
 
 def recorded(record: Path) -> Daemon | None:
     """The daemon of a record, if it still runs."""
-    try:
-        data = json.loads(record.read_text())
-        daemon = Daemon(int(data["pid"]), int(data["started"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    if daemon.alive():
+    daemon = last_recorded(record)
+    if daemon is None or daemon.alive():
         return daemon
     _reap(daemon.pid)
     return None
@@ -92,6 +99,55 @@ def start_time(pid: int) -> int | None:
     except OSError:
         return None
     return None if fields[0] in {"Z", "X"} else int(fields[19])
+
+
+def leader_with(*arguments: str) -> Daemon | None:
+    """A process that leads its session and has all these arguments: one whose record was not written in time."""
+    wanted = {os.fsencode(argument) for argument in arguments}
+    for pid, session in _sessions():
+        if pid == session and wanted <= _command(pid):
+            return Daemon(pid, start_time(pid) or 0)
+    return None
+
+
+def followers(daemon: Daemon) -> set[int]:
+    """Pids of the daemon's session besides itself: what it has started. None once its pid is somebody else's."""
+    if start_time(daemon.pid) not in (None, daemon.started):
+        return set()
+    return {pid for pid, session in _sessions() if session == daemon.pid != pid}
+
+
+def end_followers(daemon: Daemon) -> None:
+    """Kill what a daemon that is gone has left behind in its session."""
+    for pid in followers(daemon):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def last_recorded(record: Path) -> Daemon | None:
+    """The daemon of a record, whether or not it runs."""
+    try:
+        data = json.loads(record.read_text())
+        return Daemon(int(data["pid"]), int(data["started"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _sessions() -> Iterator[tuple[int, int]]:
+    """(pid, session id) of every live process that is ours to see; zombies are not."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                if fields[0] not in {"Z", "X"} and folder.stat().st_uid == os.geteuid():
+                    yield int(folder.name), int(fields[3])
+
+
+def _command(pid: int) -> set[bytes]:
+    try:
+        return set(Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))
+    except OSError:
+        return set()
 
 
 def _reap(pid: int) -> None:

@@ -9,13 +9,14 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from proxy.base.settings_managed import ManagedSettings
 from proxy.base.settings_pool import PoolSettings
 from proxy.base.settings_sessions import SessionSettings
 
 ENV_PREFIX = "COMFY_CLUSTER_"
 
 
-class Settings(PoolSettings, SessionSettings):
+class Settings(PoolSettings, ManagedSettings, SessionSettings):
     """Settings of one proxy. Units are in the names: `_s` seconds, `_mb` mebibytes."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")

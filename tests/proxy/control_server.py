@@ -22,6 +22,7 @@ from proxy.accounts import User
 from proxy.app import Cluster, build
 from proxy.base.database import Database
 from proxy.base.settings import Settings
+from proxy.server import own_url
 from tests.prompt_server import PromptServer
 
 PASSWORD = "long enough"
@@ -80,11 +81,11 @@ async def serving(data_dir: Path, *, alive: bool = False, **settings: object) ->
     db = Database(chosen.database)
     SQLModel.metadata.create_all(db.writer)
     cluster = build(chosen, db)
-    if alive:
-        await lifespan.start(cluster)
     # The protocol is named so that asyncio sets TCP_NODELAY; without it each small answer waits 40 ms.
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.bind(("127.0.0.1", 0))
+    if alive:
+        await lifespan.start(cluster, own_url(bound))
     config = uvicorn.Config(cluster.asgi, lifespan="off", log_config=None, ws="websockets-sansio")
     server = PromptServer(config)
     async with asyncio.TaskGroup() as group:

@@ -1,0 +1,90 @@
+"""Rows of managed backends: one per instance name and source, kept at its address, with its worker pack's row."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlmodel import Session, col, select
+
+from backend_pool.model import Backend
+from backend_pool.worker_rows import Worker
+from proxy.base.backend_url import clean_url
+from proxy.base.clock import now_ms
+from proxy.base.database import Database
+from proxy.base.errors import Conflict
+
+
+@dataclass(frozen=True)
+class Pack:
+    """The worker pack of an instance: by which id it registers, with which token."""
+
+    worker_id: str
+    token_id: int
+
+
+class ManagedRows:
+    """Rows of one source."""
+
+    def __init__(self, db: Database, source: str) -> None:
+        self._db = db
+        self.source = source
+
+    async def listing(self) -> list[Backend]:
+        """All of this source, oldest first."""
+        query = select(Backend).where(Backend.source == self.source).order_by(col(Backend.id))
+        return await self._db.read(lambda s: list(s.exec(query).all()))
+
+    async def place(self, name: str, url: str, pack: Pack | None = None) -> Backend:
+        """The row of that name, at that address from now on. Raises Conflict when somebody else's has either."""
+        return await self._db.write(lambda s: place(s, self.source, name, url, pack))
+
+    async def keep_only(self, names: Collection[str]) -> None:
+        """Forget those that are not kept any more."""
+
+        def work(s: Session) -> None:
+            query = select(Backend).where(Backend.source == self.source, col(Backend.name).not_in(names))
+            for row in s.exec(query).all():
+                remove(s, row)
+
+        await self._db.write(work)
+
+
+def place(s: Session, source: str, name: str, url: str, pack: Pack | None) -> Backend:
+    """`ManagedRows.place` within a transaction."""
+    address = clean_url(url)
+    row = s.exec(select(Backend).where(Backend.name == name)).first()
+    if row is not None and row.source != source:
+        raise Conflict(f"There is a backend {name} that somebody has registered. Remove it: backend remove {name}")
+    other = s.exec(select(Backend).where(Backend.url == address, Backend.name != name)).first()
+    if other is not None:
+        raise Conflict(f"The backend {other.name} has the address of {name}. Remove it: backend remove {other.name}")
+    if row is None:
+        row = Backend(name=name, url=address, source=source, created_ms=now_ms())
+        s.add(row)
+    row.url = address
+    s.flush()
+    _place_worker(s, row, pack)
+    return row
+
+
+def remove(s: Session, row: Backend) -> None:
+    """A backend and its worker's row."""
+    _place_worker(s, row, None)
+    s.delete(row)
+    s.flush()
+
+
+def _place_worker(s: Session, row: Backend, pack: Pack | None) -> None:
+    assert row.id is not None
+    query = select(Worker).where(Worker.backend_id == row.id)
+    for worker in s.exec(query).all():
+        if pack is None or (worker.id, worker.token_id) != (pack.worker_id, pack.token_id):
+            s.delete(worker)
+            s.flush()
+    if pack is None:
+        return
+    known = s.get(Worker, pack.worker_id)
+    if known is None:
+        s.add(Worker(id=pack.worker_id, backend_id=row.id, token_id=pack.token_id))
+    elif known.backend_id != row.id:
+        raise Conflict(f"The worker of {row.name} is registered as another backend. Remove that one.")
+    s.flush()
