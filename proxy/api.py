@@ -4,10 +4,12 @@ from itertools import groupby
 
 from starlette.routing import Route
 
-from proxy import api_admin, api_me, api_offers, api_workers
+from proxy import api_admin, api_job_story, api_me, api_offers, api_workers
 from proxy.api_books import BOOKS
+from proxy.api_job_story import JobStory
 from proxy.api_models import (
     Done,
+    JobInfo,
     JobList,
     LoginList,
     Me,
@@ -43,6 +45,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("POST", "/session/restart", "Restart my session", api_me.restart_session, SessionInfo),
     Operation("POST", "/session/stop", "Stop my session", api_me.stop_session, SessionInfo),
     Operation("GET", "/jobs", "My active and latest jobs", api_me.jobs, JobList, query=("limit",)),
+    Operation("GET", "/jobs/{id}", "One of my jobs, by its prompt id too", api_me.job, JobInfo),
     Operation("POST", "/jobs/{id}/cancel", "Cancel my job", api_me.cancel_job, Done),
     Operation("GET", "/jobs/{id}/log", "The log of my job", api_workers.job_log, api_workers.JobLog),
     Operation("GET", "/pictures", "My finished files", api_me.pictures, PictureList, query=("limit", "before")),
@@ -94,6 +97,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     *POOL,
     Operation("GET", "/admin/jobs", "The whole queue", api_admin.jobs, JobList, admin=True, query=("limit",)),
+    Operation("GET", "/admin/jobs/{id}", "The whole story of a job", api_job_story.job, JobStory, admin=True),
     Operation("POST", "/admin/jobs/{id}/cancel", "Cancel any job", api_admin.cancel_job, Done, admin=True),
 )
 

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from backend_pool.member import Level
-from backend_pool.model import Backend, Job
+from backend_pool.model import Backend
 from backend_pool.pool import Member
 from backend_pool.restart_rows import BY_HAND
 from proxy.api_backend_models import BackendHealth, BackendInfo, ManagedInfo, RunningInfo, WorkerInfo
 from proxy.base.backend_url import shown_url
 from proxy.base.log_file import tail
+from proxy.job_views import JobView
 from proxy.views import Deps
 
 
@@ -30,7 +31,7 @@ async def backend_info(deps: Deps, row: Backend) -> BackendInfo:
 
 
 def _info(
-    deps: Deps, row: Backend, jobs: Mapping[int, Job], names: Mapping[int, str], logs: Mapping[int, str]
+    deps: Deps, row: Backend, jobs: Mapping[int, JobView], names: Mapping[int, str], logs: Mapping[int, str]
 ) -> BackendInfo:
     assert row.id is not None
     member = deps.pool.member(row.id)
@@ -55,7 +56,7 @@ def _info(
         restartable=row.source not in BY_HAND or (member is not None and member.worker is not None),
         managed=_managed(member, logs.get(row.id)),
         job_id=member.job if member else None,
-        running=_running(deps, jobs.get(member.job) if member and member.job is not None else None, names),
+        running=_running(jobs.get(member.job) if member and member.job is not None else None, names),
         collecting=len(member.collecting) if member else 0,
         done=member.done if member else 0,
         failed=member.failed if member else 0,
@@ -71,16 +72,17 @@ def _info(
     )
 
 
-def _running(deps: Deps, job: Job | None, names: Mapping[int, str]) -> RunningInfo | None:
-    if job is None:
+def _running(view: JobView | None, names: Mapping[int, str]) -> RunningInfo | None:
+    if view is None:
         return None
+    job = view.job
     return RunningInfo(
         id=job.key,
         prompt_id=job.prompt_id,
         user_id=job.user_id,
         user=names.get(job.user_id),
         since_ms=job.assigned_ms,
-        expected_end_ms=None,
+        expected_end_ms=view.outlook.end_ms,
     )
 
 

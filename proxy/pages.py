@@ -15,7 +15,9 @@ from proxy import api_admin, api_me
 from proxy.access_cache import Identity
 from proxy.accounts import User
 from proxy.api_errors import MethodNotAllowed, error_headers, error_response, log_unexpected, request_id
+from proxy.api_job_story import job_story
 from proxy.api_models import JobList, SessionInfo
+from proxy.api_operations import LARGEST_ID
 from proxy.auth import identity
 from proxy.backend_infos import backend_infos
 from proxy.base.clock import now_ms
@@ -53,6 +55,7 @@ def routes(deps: Deps, texts: Texts | None = None) -> list[Route]:
         page("/cluster/starting", pages.starting),
         page("/cluster/admin", pages.to_admin),
         page("/cluster/admin/", pages.admin, admin=True),
+        page("/cluster/admin/jobs/{id:int}", pages.job, admin=True),
         page("/cluster/{rest:path}", pages.unknown, "GET", "POST"),
     ]
 
@@ -197,6 +200,11 @@ class Pages:
             cut=len(people) > USERS_SHOWN,
             query=query,
         )
+
+    async def job(self, request: Request) -> Response:
+        """The whole story of anybody's job."""
+        seq = min(int(request.path_params["id"]), LARGEST_ID)
+        return self._page(request, "admin_job.html", job=await job_story(self._deps, seq))
 
     async def to_home(self, request: Request) -> Response:
         """/cluster -> /cluster/."""

@@ -50,6 +50,7 @@ class Renderer:
         self._environment.filters.update(
             ago=self.ago, until=self.until, gigabytes=gigabytes, megabytes=megabytes, stamp=stamp, browser=browser
         )
+        self._environment.filters.update(left=left, since=since)
 
     def page(self, request: Request, template: str, status: int = 200, **values: object) -> Response:
         """A page; 304 when the browser has exactly this one."""
@@ -89,6 +90,24 @@ def duration(seconds: float) -> str:
     if whole < HOUR_S:
         return f"{whole // MINUTE_S} min {whole % MINUTE_S} s"
     return f"{whole // HOUR_S} h {whole % HOUR_S // MINUTE_S} min"
+
+
+def left(time_ms: int) -> str:
+    """How long until then, coarse where it is long: `40 s`, `9 min`."""
+    return coarse(time_ms - now_ms())
+
+
+def since(time_ms: int) -> str:
+    """How long it has been, coarse where it is long."""
+    return coarse(now_ms() - time_ms)
+
+
+def coarse(span_ms: int) -> str:
+    """`0 s`, `40 s`, `9 min`, `2 h 10 min`: a page seldom changes by it alone."""
+    seconds = max(0, span_ms) // 1000
+    if seconds < MINUTE_S:
+        return f"{seconds // 5 * 5} s"
+    return f"{seconds // MINUTE_S} min" if seconds < HOUR_S else duration(seconds)
 
 
 def gigabytes(count: int | None) -> str:

@@ -36,6 +36,7 @@ function fields(form) {
   for (const input of form.elements) {
     if (!input.name) continue;
     if (input.type === "checkbox") body[input.name] = input.checked;
+    else if ("list" in input.dataset) body[input.name] = input.value.split(/[\s,]+/).filter(Boolean);
     else if (input.value || !("optional" in input.dataset)) body[input.name] = input.value;
   }
   return JSON.stringify(body);
