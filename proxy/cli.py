@@ -51,6 +51,9 @@ def up(  # noqa: PLR0917 - one parameter per flag
     config: ConfigOption = None,
     backend: Annotated[list[str] | None, typer.Option(help="URL of a ComfyUI to run jobs on; repeatable.")] = None,
     engines: Annotated[int | None, typer.Option(help="Embedded engines to start (no GPU needed).")] = None,
+    gpus: Annotated[
+        str | None, typer.Option(help="GPUs to run that ComfyUI on, one process each: auto, ids such as 0,1, or cpu.")
+    ] = None,
     runtime: Annotated[str | None, typer.Option(help="What sessions run: light or comfyui.")] = None,
     comfyui: Annotated[Path | None, typer.Option(help="Directory of the ComfyUI that sessions run.")] = None,
     comfyui_python: Annotated[Path | None, typer.Option(help="Python that runs it; found where it can be.")] = None,
@@ -65,6 +68,7 @@ def up(  # noqa: PLR0917 - one parameter per flag
         port=port,
         backends=backend or None,
         engines=engines,
+        gpus=gpus,
         runtime=runtime,
         comfyui=comfyui,
         comfyui_python=comfyui_python,
@@ -154,6 +158,9 @@ def doctor(  # noqa: PLR0917 - one parameter per flag
     context: typer.Context,
     data_dir: DataDirOption = None,
     config: ConfigOption = None,
+    gpus: Annotated[
+        str | None, typer.Option(help="GPUs to run that ComfyUI on, one process each: auto, ids such as 0,1, or cpu.")
+    ] = None,
     runtime: Annotated[str | None, typer.Option(help="What sessions run: light or comfyui.")] = None,
     comfyui: Annotated[Path | None, typer.Option(help="Directory of the ComfyUI that sessions run.")] = None,
     comfyui_python: Annotated[Path | None, typer.Option(help="Python that runs it; found where it can be.")] = None,

@@ -18,6 +18,8 @@ class Fate:
     since: float = 0.0
     deaths: int = 0
     """In a row."""
+    crashes: int = 0
+    """In all."""
     retry_at: float = 0.0
     error: str | None = None
     again: bool = False
@@ -44,6 +46,7 @@ class Fate:
 
     def sleeps(self, now: float) -> None:
         """It was stopped, as it should be."""
+        self.crashes += 1
         self.deaths, self.error = 0, None
         self.move(Phase.ASLEEP, now)
 
@@ -52,6 +55,7 @@ class Fate:
         if self.phase is Phase.RUNNING and now - self.since >= STEADY_S:
             self.deaths = 0
         pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (self.deaths - 1)) if self.deaths else 0.0
+        self.crashes += 1
         self.deaths, self.error, self.retry_at = self.deaths + 1, error, now + pause_s
         self.move(Phase.CRASHED, now)
         return pause_s

@@ -22,10 +22,11 @@ class Instances:
     """Processes of one kind, by name. Blocking work goes to threads, but for a start: one that is cancelled meanwhile
     could not know of the process it has to end."""
 
-    def __init__(self, recipe: Recipe, run: Path, logs: Path) -> None:
+    def __init__(self, recipe: Recipe, run: Path, logs: Path, stop_timeout_s: float = STOP_TIMEOUT_S) -> None:
         self.recipe = recipe
         self._run = run
         self._logs = logs
+        self._stop_timeout_s = stop_timeout_s
 
     def recorded(self) -> list[str]:
         """Names that have a record, of this server or of an earlier one."""
@@ -106,7 +107,7 @@ class Instances:
     def _stop(self, name: str) -> bool:
         daemon = last_recorded(self._record(name))
         if daemon is not None:
-            if not daemon.stop(STOP_TIMEOUT_S):
+            if not daemon.stop(self._stop_timeout_s):
                 return False
             end_followers(daemon)
         self._record(name).unlink(missing_ok=True)

@@ -105,12 +105,12 @@ class Keeper:
         """See, decide, tell, do."""
         alive = {name: self.instances.alive(name) for name in self.names}
         ready = {name: alive[name] and await self._ready(name) for name in self.names}
-        phases = {name: fate.phase for name, fate in self.supervisor.fates.items()}
+        crashes = {name: fate.crashes for name, fate in self.supervisor.fates.items()}
         now = monotonic_s()
         seen = {name: self._seen(name, alive[name], ready[name], now) for name in self.names}
         orders = self.supervisor.look(seen, now)
         self._tell()
-        await self._note_deaths(phases)
+        await self._note_deaths(crashes)
         for order in orders:
             await self._carry_out(order)
         self._tell()
@@ -195,10 +195,10 @@ class Keeper:
                 retry_ms = told.retry_ms
             self._pool.manage(backend_id, ManagedState(fate.phase, since_ms, fate.error, fate.deaths, retry_ms))
 
-    async def _note_deaths(self, before: dict[str, Phase]) -> None:
+    async def _note_deaths(self, before: dict[str, int]) -> None:
         """One line for each that has crashed, with its last words."""
         for name, fate in self.supervisor.fates.items():
-            if fate.phase is Phase.CRASHED and before.get(name) is not Phase.CRASHED:
+            if fate.crashes != before.get(name):
                 words = await asyncio.to_thread(self.instances.last_words, name)
                 fate.error = f"{fate.error}; its log ends with: {words}" if words else fate.error
                 pause_s = round(max(0.0, fate.retry_at - monotonic_s()), 1)

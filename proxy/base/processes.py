@@ -37,8 +37,8 @@ class Daemon:
                 return True
             deadline = time.monotonic() + wait_s
             while self.alive() and time.monotonic() < deadline:
-                _reap(self.pid)
                 time.sleep(0.02)
+            _reap(self.pid)
         return not self.alive()
 
 

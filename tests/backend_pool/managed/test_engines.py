@@ -13,6 +13,7 @@ import pytest
 
 from backend_pool.health import Health
 from backend_pool.job_state import JobState
+from backend_pool.job_store import JobStore
 from backend_pool.managed.engine_recipe import EngineRecipe
 from backend_pool.managed.instances import Instances
 from backend_pool.managed.keeper import Keeper
@@ -27,7 +28,7 @@ from proxy.base.log_file import LOG_BYTES
 from proxy.base.processes import recorded
 from proxy.base.settings import Settings
 from tests.backend_pool.graphs import sampled, saved
-from tests.backend_pool.rig import QUICK, Rig, rig
+from tests.backend_pool.rig import QUICK, Heard, Rig, assemble, open_database, running
 
 ALL = Limits(start_timeout_s=30.0)
 SLEEPY = Limits(idle_s=1.0, cooldown_s=0.2, start_timeout_s=30.0)
@@ -69,9 +70,12 @@ async def kept(root: Path, engines: int, limits: Limits = ALL, *, leave: bool = 
     args = ["--step-ms", "5", "--model-load-ms", "0", "--faults"]
     settings = Settings.model_validate({"data_dir": root, **QUICK, "engine_args": args})
     recipe = EngineRecipe(settings, root / "run")
-    instances = Instances(recipe, root / "run", root / "logs")
+    instances = Instances(recipe, root / "run", root / "logs", stop_timeout_s=0.5)
     try:
-        async with rig(root) as r:
+        db = open_database(root)
+        store = JobStore(db, settings.queue_limit, settings.history_limit)
+        r = assemble(root, listener=Heard(), store=store, db=db, settings=settings)
+        async with running(r):
             offers = OfferStore(root)
             rows = ManagedRows(r.db, "engine")
             keeper = Keeper(instances, rows, r.pool, offers, r.tasks, poll_s=0.1)
@@ -80,6 +84,7 @@ async def kept(root: Path, engines: int, limits: Limits = ALL, *, leave: bool = 
             await r.pool.refresh()
             r.tasks.start("engines", keeper.watch(), vital=True)
             yield Kept(root, r, keeper, recipe)
+            assert r.tasks.dead == {}
     finally:
         if not leave:
             await instances.forget_all()
