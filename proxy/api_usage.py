@@ -5,7 +5,6 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 from pydantic import BaseModel
-from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from backend_pool.usage import By, Span, Sums, total
@@ -22,27 +21,28 @@ WORDS = ("from", "to", "by")
 
 async def usage(call: Call) -> BaseModel:
     """Everybody's, by user, group, day or backend."""
-    return await report(call.deps, wanted(call.request, By.USER), span_of(call.request))
+    return await report(call.deps, wanted(call.request.query_params, By.USER), span_of(call.request.query_params))
 
 
 async def own_usage(call: Call) -> BaseModel:
     """The caller's, by day or backend."""
-    return await report(call.deps, wanted(call.request, By.DAY), span_of(call.request, call.who.user_id))
+    return await report(
+        call.deps, wanted(call.request.query_params, By.DAY), span_of(call.request.query_params, call.who.user_id)
+    )
 
 
 async def usage_csv(call: Call) -> Response:
     """Everybody's as CSV: one row per job, or sums with `by`."""
-    return await _csv(call, span_of(call.request))
+    return await _csv(call, span_of(call.request.query_params))
 
 
 async def own_usage_csv(call: Call) -> Response:
     """The caller's as CSV: one row per job, or sums with `by`."""
-    return await _csv(call, span_of(call.request, call.who.user_id))
+    return await _csv(call, span_of(call.request.query_params, call.who.user_id))
 
 
-def span_of(request: Request, user_id: int | None = None) -> Span:
+def span_of(query: Mapping[str, str], user_id: int | None = None) -> Span:
     """`?from=2026-01-01&to=2026-01-31`, or the last `?days=`. Raises BadInput."""
-    query = request.query_params
     last = _day(query["to"]) if "to" in query else datetime.now(UTC).date()
     if "from" in query:
         first = _day(query["from"])
@@ -56,9 +56,9 @@ def span_of(request: Request, user_id: int | None = None) -> Span:
     return Span(_number(first), _number(last), user_id)
 
 
-def wanted(request: Request, default: By) -> By:
+def wanted(query: Mapping[str, str], default: By) -> By:
     """`?by=`. Raises BadInput."""
-    text = request.query_params.get("by", default.value)
+    text = query.get("by", default.value)
     for by in By:
         if text == by.value:
             return by
@@ -97,7 +97,7 @@ async def _csv(call: Call, span: Span) -> Response:
     name = f"usage-{shown_day(span.first)}-{shown_day(span.last)}.csv"
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "private, no-store"}
     if "by" in call.request.query_params:
-        rows = await named_sums(call.deps, wanted(call.request, By.USER), span)
+        rows = await named_sums(call.deps, wanted(call.request.query_params, By.USER), span)
         return Response(sums_csv(rows), media_type="text/csv", headers=headers)
     names = await _names(call.deps)
     books = call.deps.books

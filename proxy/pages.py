@@ -22,6 +22,7 @@ from proxy.auth import identity
 from proxy.backend_infos import backend_infos
 from proxy.base.clock import now_ms
 from proxy.base.errors import ClusterError, Forbidden, NotAuthenticated, NotFound
+from proxy.pages_books import BooksPages
 from proxy.pages_login import LOGIN, LoginPages, local_path, login_redirect, wants_page
 from proxy.pages_render import Renderer
 from proxy.pages_static import PREFIX
@@ -38,7 +39,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 def routes(deps: Deps, texts: Texts | None = None) -> list[Route]:
     """Routes of the pages; the last one answers every other address below /cluster/."""
     renderer = Renderer(texts or Texts())
-    pages, login = Pages(deps, renderer), LoginPages(deps, renderer)
+    pages, login, books = Pages(deps, renderer), LoginPages(deps, renderer), BooksPages(deps, renderer)
 
     def page(path: str, run: Handler, *methods: str, open_: bool = False, admin: bool = False) -> Route:
         return Route(path, Page(deps, renderer, run, methods or ("GET",), open_=open_, admin=admin))
@@ -56,6 +57,8 @@ def routes(deps: Deps, texts: Texts | None = None) -> list[Route]:
         page("/cluster/admin", pages.to_admin),
         page("/cluster/admin/", pages.admin, admin=True),
         page("/cluster/admin/jobs/{id:int}", pages.job, admin=True),
+        page("/cluster/admin/groups", books.groups, admin=True),
+        page("/cluster/admin/usage", books.usage, admin=True),
         page("/cluster/{rest:path}", pages.unknown, "GET", "POST"),
     ]
 
@@ -121,6 +124,7 @@ class Pages:
         self._deps = deps
         self._page = renderer.page
         self._texts = renderer.texts
+        self._books = BooksPages(deps, renderer)
 
     async def home(self, request: Request) -> Response:
         """Workspace, own queue, recent pictures."""
@@ -133,9 +137,11 @@ class Pages:
         return self._page(
             request,
             "home.html",
+            200,
             session=await api_me.session_of(self._deps, who.user_id),
             jobs=JobList(jobs=api_me.job_infos(self._deps, found), active=active),
             recent=[api_me.picture_info(picture) for picture in recent[:RECENT_JOBS]],
+            **self._books.notes(who.user_id),
         )
 
     async def account(self, request: Request) -> Response:
@@ -144,8 +150,10 @@ class Pages:
         return self._page(
             request,
             "account.html",
+            200,
             tokens=await access.tokens.of_user(who.user_id),
             logins=[api_me.login_info(row, who.login_id) for row in await access.logins.of_user(who.user_id)],
+            **await self._books.own(who.user_id),
         )
 
     async def gallery(self, request: Request) -> Response:

@@ -6,9 +6,11 @@ A counted text has the forms `.one` and `.other`. A language that lacks a key sh
 from collections.abc import Mapping
 
 from proxy.texts_admin import ADMIN
+from proxy.texts_books import BOOKS
 
 ENGLISH: dict[str, str] = {
     **ADMIN,
+    **BOOKS,
     "app.name": "ComfyUI Cluster",
     "nav.label": "Main",
     "nav.home": "Home",
@@ -74,7 +76,13 @@ ENGLISH: dict[str, str] = {
     "queue.cancel": "Cancel",
     "queue.cancel_name": "Cancel the job “{title}”",
     "queue.cancel_ask": "Cancel this job?",
-    "queue.place": "No. {place} in line",
+    "queue.position": "No. {position} in line",
+    "queue.starts": "starts in about {time}",
+    "queue.starts_now": "starts in a moment",
+    "queue.left": "about {time} left",
+    "queue.left_now": "almost done",
+    "queue.batch": "batch",
+    "queue.priority": "priority {n}",
     "queue.cancelling": "Cancelling…",
     "queue.attempt": "try {n}",
     "queue.progress": "Progress",

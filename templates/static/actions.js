@@ -37,6 +37,7 @@ function fields(form) {
     if (!input.name) continue;
     if (input.type === "checkbox") body[input.name] = input.checked;
     else if ("list" in input.dataset) body[input.name] = input.value.split(/[\s,]+/).filter(Boolean);
+    else if (input.type === "datetime-local") body[input.name] = new Date(input.value).toISOString();
     else if (input.value || !("optional" in input.dataset)) body[input.name] = input.value;
   }
   return JSON.stringify(body);
