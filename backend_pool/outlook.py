@@ -46,7 +46,7 @@ def words(at: Standing) -> str:
     if at.reserved_until_ms is not None:
         until = datetime.fromtimestamp(at.reserved_until_ms / 1000, UTC)
         return f"held back by a reservation until {until:%H:%M} UTC"
-    if at.own_running >= at.limit:
+    if at.own_running >= at.limit and not at.own_ahead:
         jobs = "job runs" if at.limit == 1 else "jobs run"
         return f"your other {jobs} first ({at.limit} at a time)"
     parts = []

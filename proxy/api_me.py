@@ -6,6 +6,7 @@ from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel
 
+from backend_pool.model import Job
 from proxy.api_models import (
     Done,
     FailedPack,
@@ -83,6 +84,12 @@ async def jobs(call: Call) -> BaseModel:
     return JobList(jobs=job_infos(call.deps, found), active=await views.active_count(call.who.user_id))
 
 
+async def job(call: Call) -> BaseModel:
+    """One job, by its prompt id or its number here."""
+    view = await call.deps.views.of_name(call.text("id"), call.who.user_id)
+    return job_infos(call.deps, [view])[0]
+
+
 async def cancel_job(call: Call) -> BaseModel:
     """Take a waiting job out, or interrupt a running one."""
     job = await call.deps.views.one(call.id("id"), call.who.user_id)
@@ -158,9 +165,11 @@ def job_infos(deps: Deps, views: Sequence[JobView]) -> list[JobInfo]:
         JobInfo(
             id=view.job.key,
             title=view.title,
-            place=view.place,
+            position=view.outlook.position,
+            expected_start_ms=view.outlook.start_ms,
+            expected_end_ms=view.outlook.end_ms,
             error=view.error,
-            reason=deps.jobs.reason(view.job.key) if view.job.state == "queued" else None,
+            reason=view.outlook.reason or (deps.jobs.reason(view.job.key) if view.job.state == "queued" else None),
             progress=deps.jobs.progress(view.job.user_id, view.job.prompt_id) if view.job.state == "running" else None,
             **view.job.model_dump(include=_JOB_COLUMNS),
         )
@@ -168,7 +177,7 @@ def job_infos(deps: Deps, views: Sequence[JobView]) -> list[JobInfo]:
     ]
 
 
-_JOB_COLUMNS = set(JobInfo.model_fields) - {"id", "title", "place", "progress", "error", "reason"}
+_JOB_COLUMNS = set(JobInfo.model_fields) & set(Job.model_fields)
 
 
 def picture_info(picture: Picture) -> PictureInfo:

@@ -90,10 +90,20 @@ class JobInfo(Answer):
     user_id: int
     state: str = Field(description="queued, assigned, running, collecting, succeeded, failed or cancelled.")
     title: str = Field(description="A line of the prompt's text; empty in the administrators' list.")
-    place: int | None = Field(None, description="Expected place among all waiting jobs, from 1.")
+    position: int | None = Field(
+        None,
+        description="Among everybody's waiting jobs in the order in which they are expected to start, from 1; none for "
+        "a job that cannot run as things are.",
+    )
+    expected_start_ms: int | None = Field(
+        None, description="When a waiting job is expected to start; none while nothing like it was ever measured."
+    )
+    expected_end_ms: int | None = Field(None, description="When a waiting or running job is expected to end.")
     progress: float | None = Field(None, description="Done part of a running job, 0 to 1.")
     error: str | None = Field(None, description="Why it failed.")
-    reason: str | None = Field(None, description="Why it waits; only for the first waiting job of its user.")
+    reason: str | None = Field(None, description="Why it waits, in words.")
+    lane: str = Field(description="interactive or batch.")
+    priority: int = Field(description="Higher ones of a user go first.")
     cancel_requested: bool
     attempt: int
     backend_id: int | None

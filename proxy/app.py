@@ -13,6 +13,7 @@ from backend_pool.groups import Groups
 from backend_pool.housekeeping import Housekeeping
 from backend_pool.job_queries import JobQueries
 from backend_pool.job_store import JobStore
+from backend_pool.outlooks import Outlooks
 from backend_pool.pool import Pool
 from backend_pool.registry import Registry
 from backend_pool.restart_rows import RestartRows
@@ -37,6 +38,7 @@ from proxy.job_control import Jobs
 from proxy.job_views import JobViews
 from proxy.managed_backends import ManagedBackends
 from proxy.open_sockets import OpenSockets
+from proxy.queue_news import QueueNews
 from proxy.readiness import Readiness
 from proxy.reboot import Reboot
 from proxy.secret_key import load_or_create
@@ -94,6 +96,7 @@ class Cluster:
     managed: ManagedBackends
     queries: JobQueries
     dispatcher: Dispatcher
+    outlooks: Outlooks
     housekeeping: Housekeeping
     restarts: Restarts
     upstreams: Upstreams
@@ -127,6 +130,8 @@ def build(settings: Settings, db: Database) -> Cluster:
     pool.on_change.append(dispatcher.ring)
     groups.on_change.append(dispatcher.ring)
     restarts = Restarts(RestartRows(db), pool, settings, dispatcher.ring)
+    outlooks = Outlooks()
+    outlooks.on_change.append(QueueNews(outlooks, events).changed)
     jobs = Jobs(store, dispatcher, events)
     session_nodes = SessionNodes(partial(upstream_of, sessions), upstreams)
     comfy = ComfyRoutes(
@@ -138,7 +143,9 @@ def build(settings: Settings, db: Database) -> Cluster:
         info=InfoRoutes(pool, folders, settings.max_upload_mb),
         models=ModelRoutes(pool),
     )
-    deps = Deps(settings, access, sessions, jobs, JobViews(db), registry, pool, restarts, BooksKeeper(db, groups))
+    deps = Deps(
+        settings, access, sessions, jobs, JobViews(db, outlooks), registry, pool, restarts, BooksKeeper(db, groups)
+    )
     starter = Starter(pool, settings)
     readiness = Readiness(db, settings.data_dir, free_mb=settings.free_space_mb, spawner=spawner, tasks=tasks)
     health = HealthRoutes(db, pool, readiness, events, spawner, access.authenticator)
@@ -172,6 +179,7 @@ def build(settings: Settings, db: Database) -> Cluster:
         managed=ManagedBackends(settings, db, keeper.run, registry=registry, pool=pool, tasks=tasks),
         queries=queries,
         dispatcher=dispatcher,
+        outlooks=outlooks,
         housekeeping=Housekeeping(pool, settings, tasks, dispatcher.ring),
         restarts=restarts,
         upstreams=upstreams,

@@ -37,7 +37,7 @@ class Jobs:
         return self.events.progress(user_id, prompt_id)
 
     def reason(self, seq: int) -> str | None:
-        """Why a waiting job waits, in plain words; None unless it is the next of its user."""
+        """Why the next waiting job of a user waits, in plain words, before it was foreseen when it starts."""
         return self.dispatcher.reason(seq)
 
     async def _end(self, user_id: int, prompt_ids: Collection[str] | None, states: frozenset[JobState]) -> list[Job]:

@@ -1,7 +1,6 @@
 """Jobs as pages and API show them: read-only queries. Reads no prompt twice and never more than a page of rows.
 
-Place in the queue: each user's first waiting job by age, then each user's second, and so on, which is the order in
-which a fair pool serves them.
+What a job may expect comes from the latest forecast (docs/scheduling.md), and is not known in the first moments.
 """
 
 from collections import OrderedDict
@@ -9,27 +8,34 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func
+from sqlalchemy import ColumnElement, and_, func, or_
 from sqlmodel import Session, col, select
 
 from backend_pool.job_state import ACTIVE, FINAL, ON_BACKEND, JobState
 from backend_pool.model import Job, JobDocument
+from backend_pool.outlook import Outlook
+from backend_pool.outlooks import Outlooks
 from proxy.base.database import Database
 from proxy.base.errors import NotFound
 
 TITLE_LENGTH = 90
 ERROR_LENGTH = 240
 TITLES_KEPT = 2000
+NOTHING_KNOWN = Outlook()
+TURN: list[Any] = [col(Job.priority).desc(), col(Job.number), col(Job.seq)]
+"""A user's own jobs in the order of their turns."""
+BY_USER: list[Any] = [col(Job.user_id), col(Job.number), col(Job.seq)]
+"""As an index has them."""
 TEXT_INPUTS = ("text", "prompt", "positive", "value", "string", "t5xxl", "clip_l")
 
 
 @dataclass(frozen=True)
 class JobView:
-    """One job. `place` counts from 1 over the whole pool and is None unless it waits."""
+    """One job."""
 
     job: Job
     title: str
-    place: int | None
+    outlook: Outlook = NOTHING_KNOWN
     error: str | None = None
 
 
@@ -48,26 +54,32 @@ class Picture:
 class JobViews:
     """Queries over jobs. Titles are kept in memory (bounded, the oldest goes) since a prompt never changes."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, outlooks: Outlooks) -> None:
         self._db = db
+        self._outlooks = outlooks
         self._titles: OrderedDict[int, str] = OrderedDict()
 
     async def of_user(self, user_id: int, active: int, finished: int) -> list[JobView]:
         """The user's active jobs, the next to run first, then the latest finished ones."""
 
-        def work(session: Session) -> tuple[list[Job], dict[int, int]]:
+        def work(session: Session) -> tuple[list[Job], list[Job], list[Job]]:
             mine = select(Job).where(Job.user_id == user_id)
             running = mine.where(col(Job.state).in_(ON_BACKEND)).order_by(col(Job.seq)).limit(active)
-            waiting = mine.where(Job.state == JobState.QUEUED).order_by(col(Job.number), col(Job.seq)).limit(active)
+            # Priorities go downwards and numbers upwards, which no index does: sorted without their rows, in an index.
+            queued = select(Job.seq).where(Job.user_id == user_id, Job.state == JobState.QUEUED)
+            waiting = select(Job).where(col(Job.seq).in_(queued.order_by(*TURN).limit(active))).order_by(*TURN)
             ended = mine.where(col(Job.state).in_(FINAL)).order_by(col(Job.ended_ms).desc(), col(Job.seq).desc())
-            jobs = [*session.exec(running), *session.exec(waiting)][:active]
-            places = _places(session, [job.key for job in jobs if job.state == JobState.QUEUED])
-            return [*jobs, *session.exec(ended.limit(finished))], places
+            return list(session.exec(running)), list(session.exec(waiting)), list(session.exec(ended.limit(finished)))
 
-        jobs, places = await self._db.read(work)
+        running, waiting, ended = await self._db.read(work)
+        waiting = waiting[: max(0, active - len(running))]
+        jobs = [*running, *waiting, *ended]
         titles = await self._titles_of(jobs)
-        errors = await self._errors_of([job.key for job in jobs if job.state == JobState.FAILED])
-        return [JobView(job, titles[job.key], places.get(job.key), errors.get(job.key)) for job in jobs]
+        errors = await self._errors_of([job.key for job in ended if job.state == JobState.FAILED])
+        ranks = {job.key: rank for rank, job in enumerate(waiting)}
+        return [
+            JobView(job, titles[job.key], self._outlook(job, ranks.get(job.key)), errors.get(job.key)) for job in jobs
+        ]
 
     async def active_count(self, user_id: int) -> int:
         """How many jobs of the user wait or run."""
@@ -75,19 +87,22 @@ class JobViews:
         return await self._db.read(lambda session: session.exec(query).one())
 
     async def queue(self, limit: int) -> tuple[list[JobView], int]:
-        """Everybody's running jobs, then the waiting ones by place; and how many there are in all. Without titles:
-        what people write is theirs."""
+        """Everybody's running jobs, then the waiting ones as they are expected to start; and how many there are in all.
+        Without titles: what people write is theirs."""
+        first = list(self._outlooks.order[:limit])
 
-        def work(session: Session) -> tuple[list[JobView], int]:
+        def work(session: Session) -> tuple[list[Job], int]:
             running = select(Job).where(col(Job.state).in_(ON_BACKEND)).order_by(col(Job.seq)).limit(limit)
-            views = [JobView(job, "", None) for job in session.exec(running)]
-            places = _places(session, None, limit)
-            waiting = session.exec(select(Job).where(col(Job.seq).in_(places)))
-            views += sorted((JobView(job, "", places[job.key]) for job in waiting), key=lambda view: view.place or 0)
-            total = session.exec(select(func.count()).where(col(Job.state).in_(ACTIVE))).one()
-            return views[:limit], total
+            waiting = select(Job).where(Job.state == JobState.QUEUED)
+            foreseen = {job.key: job for job in session.exec(waiting.where(col(Job.seq).in_(first)))}
+            jobs = [*session.exec(running), *(foreseen[seq] for seq in first if seq in foreseen)]
+            if len(jobs) < limit:  # too far back to be foreseen one by one, or just come
+                rest = waiting.where(col(Job.seq).not_in(first)).order_by(*BY_USER)
+                jobs += session.exec(rest.limit(limit - len(jobs)))
+            return jobs[:limit], session.exec(select(func.count()).where(col(Job.state).in_(ACTIVE))).one()
 
-        return await self._db.read(work)
+        jobs, total = await self._db.read(work)
+        return [JobView(job, "", self._outlook(job)) for job in jobs], total
 
     async def one(self, seq: int, user_id: int | None) -> Job:
         """That job; with `user_id`, only if it is that user's. Raises NotFound."""
@@ -96,12 +111,33 @@ class JobViews:
             raise NotFound("There is no such job.")
         return job
 
-    async def some(self, seqs: Sequence[int]) -> dict[int, Job]:
-        """Those jobs by number, as far as they exist."""
+    async def some(self, seqs: Sequence[int]) -> dict[int, JobView]:
+        """Those jobs by number, as far as they exist, without titles."""
         if not seqs:
             return {}
         query = select(Job).where(col(Job.seq).in_(seqs))
-        return {job.key: job for job in await self._db.read(lambda session: session.exec(query).all())}
+        jobs = await self._db.read(lambda session: session.exec(query).all())
+        return {job.key: JobView(job, "", self._outlook(job)) for job in jobs}
+
+    async def of_name(self, name: str, user_id: int) -> JobView:
+        """One of the user's jobs by its prompt id, or else by its number here. Raises NotFound."""
+
+        def work(session: Session) -> tuple[Job | None, int]:
+            mine = select(Job).where(Job.user_id == user_id)
+            job = session.exec(mine.where(Job.prompt_id == name)).first()
+            if job is None and name.isascii() and name.isdigit() and len(name) < 19:
+                job = session.exec(mine.where(Job.seq == int(name))).first()
+            if job is None or job.state != JobState.QUEUED:
+                return job, 0
+            before = select(func.count()).where(Job.user_id == user_id, Job.state == JobState.QUEUED, _earlier(job))
+            return job, session.exec(before).one()
+
+        job, rank = await self._db.read(work)
+        if job is None:
+            raise NotFound("There is no such job.")
+        titles = await self._titles_of([job])
+        errors = await self._errors_of([job.key] if job.state == JobState.FAILED else [])
+        return JobView(job, titles[job.key], self._outlook(job, rank), errors.get(job.key))
 
     async def pictures(self, user_id: int, jobs: int, before: int | None = None) -> tuple[list[Picture], int | None]:
         """Files of the user's finished jobs, newest first, of at most `jobs` jobs; and where the next page begins."""
@@ -119,6 +155,14 @@ class JobViews:
         rows = await self._db.read(work)
         found = [picture for job, outputs in rows[:jobs] for picture in pictures_of(job, outputs)]
         return found, rows[jobs - 1][0].key if len(rows) > jobs else None
+
+    def _outlook(self, job: Job, rank: int | None = None) -> Outlook:
+        """Nothing of an older forecast that is not true any more."""
+        outlook = self._outlooks.of(job.key, job.user_id, rank)
+        waits = job.state == JobState.QUEUED
+        if outlook is None or job.state in FINAL or waits != bool(outlook.reason):
+            return NOTHING_KNOWN
+        return outlook
 
     async def _titles_of(self, jobs: Iterable[Job]) -> dict[int, str]:
         titles = {job.key: self._titles.get(job.key, "") for job in jobs}
@@ -182,17 +226,8 @@ def _cut(text: str, length: int = TITLE_LENGTH) -> str:
     return line if len(line) <= length else line[: length - 1].rstrip() + "…"
 
 
-def _places(session: Session, seqs: Sequence[int] | None, limit: int | None = None) -> dict[int, int]:
-    """Place of each waiting job, of `seqs` or of the first `limit`."""
-    if seqs is not None and not seqs:
-        return {}
-    turn = func.row_number().over(partition_by=col(Job.user_id), order_by=[col(Job.number), col(Job.seq)])
-    turns = select(col(Job.seq).label("seq"), turn.label("turn")).where(Job.state == JobState.QUEUED).subquery()
-    place = func.row_number().over(order_by=[turns.c.turn, turns.c.seq])
-    placed = select(turns.c.seq, place.label("place")).subquery()
-    query = select(placed.c.seq, placed.c.place).order_by(placed.c.place)
-    if seqs is not None:
-        query = query.where(placed.c.seq.in_(seqs))
-    if limit is not None:
-        query = query.limit(limit)
-    return {int(row[0]): int(row[1]) for row in session.exec(query).all()}
+def _earlier(job: Job) -> ColumnElement[bool]:
+    """Jobs of the same user whose turn comes before that one's."""
+    alike = and_(col(Job.priority) == job.priority, col(Job.number) == job.number, col(Job.seq) < job.key)
+    sooner = and_(col(Job.priority) == job.priority, col(Job.number) < job.number)
+    return or_(col(Job.priority) > job.priority, sooner, alike)

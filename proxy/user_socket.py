@@ -18,7 +18,7 @@ from proxy.base.logs import events
 
 log = events(__name__)
 
-DROPPABLE = ('{"type": "progress_state"', '{"type": "progress"')
+DROPPABLE = ('{"type": "progress_state"', '{"type": "progress"', '{"type": "cluster_queue"')
 BYTES_LIMIT = 32 * 1024 * 1024
 """What may wait for one browser in all; characters of text frames count as bytes."""
 MESSAGE_BYTES = 1024 * 1024

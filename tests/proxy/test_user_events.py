@@ -16,9 +16,15 @@ from backend_pool.job_queries import JobQueries
 from backend_pool.job_state import ACTIVE
 from backend_pool.job_store import JobStore, Submission
 from backend_pool.model import Job
+from backend_pool.outlooks import Outlooks
+from backend_pool.placement.line import Line
+from backend_pool.placement.values import Kind, Policy, Spot, Waiting
+from backend_pool.scene import Case, Scene, Seat
+from backend_pool.share import Share
 from proxy import user_events
 from proxy.base.database import Database, sqlite_url
 from proxy.base.tasks import Tasks
+from proxy.queue_news import QueueNews
 from proxy.user_events import UserEvents
 from proxy.user_socket import UserSocket
 
@@ -162,6 +168,28 @@ async def test_news_of_a_session_are_for_the_frontend_alone(house: House) -> Non
             house.events.frame(job, START)
         assert json.loads(await page.next()) == {"type": "cluster_session", "data": {}}
         assert [await page.next(), await program.next(), await bens.next()] == [START] * 3
+
+
+async def test_what_jobs_may_expect_is_pushed_to_the_frontend_of_their_user(house: House) -> None:
+    line, cases = Line(Policy()), {}
+    for seq, user in ((7, ANN), (8, BEN)):
+        waiting = Waiting(seq, user, float(seq), Kind(frozenset({1})))
+        line.know(user, Share())
+        line.add(waiting)
+        cases[seq] = Case(waiting, {1: 10.0})
+    outlooks = Outlooks()
+    outlooks.on_change.append(QueueNews(outlooks, house.events).changed)
+    async with house.tab(ANN, "one") as page, house.tab(ANN, "two") as program, house.tab(BEN, "one") as bens:
+        await page.announce()
+        await outlooks.renew(Scene(line, 1000.0, [Seat(Spot(1), "busy", 1005.0, 5, 99)], cases))
+        house.events.announce(ANN, START)
+        house.events.frame(await house.job("q", BEN), START)
+        house.events.frame(await house.job("p", ANN, client_id="two"), START)
+        frame = json.loads(await page.next())
+        assert frame["type"] == "cluster_queue" and frame["data"]["now_ms"] > 0
+        job = {"id": 7, "position": 1, "expected_start_ms": 1_005_000, "expected_end_ms": 1_015_000}
+        assert frame["data"]["jobs"] == [job | {"reason": "the GPU is busy"}]
+        assert [await tab.next() for tab in (page, program, bens)] == [START] * 3
 
 
 async def test_one_of_two_tabs_with_one_id_leaves_the_other_its_frames(house: House) -> None:
