@@ -16,6 +16,7 @@ from proxy.base.clock import now_ms
 from proxy.base.errors import TooManyRequests
 
 DAY_MS = 86_400_000
+NOW = {QuotaPeriod.DAY: "today", QuotaPeriod.MONTH: "this month"}
 
 
 class QuotaUsed(TooManyRequests):
@@ -83,7 +84,7 @@ class Quota:
     @property
     def used_up(self) -> str:
         """A sentence for those who wait."""
-        return f"Your group {self.group} has used its GPU time for this {self.period}."
+        return f"Your group {self.group} has used its GPU time for {NOW[self.period]}."
 
     @property
     def resets(self) -> str:

@@ -176,7 +176,7 @@ async def test_a_quota_stops_a_group_until_it_is_raised(store: JobStore, keeper:
     assert keeper.groups.blocked(1) is None and not rung
     await ended(store, Spent(4000), 2)
     await keeper.groups.reload()
-    assert "class has used its GPU time for this day" in (keeper.groups.blocked(1) or "")
+    assert "class has used its GPU time for today" in (keeper.groups.blocked(1) or "")
     assert keeper.groups.blocked(3) is None and keeper.groups.quota(3) is None
     assert len(rung) == 1
     await keeper.change(group.id or 0, {"quota_s": 100, "quota_period": "month"})
