@@ -69,7 +69,7 @@ class Attempt:
         self._document = kit.document
         self.upstream = Upstream(kit.member, job.upstream_id, job.upstream_client, kit.settings)
         self.meter = Meter(kit.document.prompt)
-        self.files = _files(kit, job, record.note_files)
+        self.files = files_for(kit, job, record.note_files)
         self.relay = Relay(record, self.files, self.meter, kit.member.row.name)
         self.endings = Endings(record, self.files, self.relay, self.meter, kit.member)
 
@@ -170,7 +170,8 @@ class Attempt:
             raise FileGone(f"A file could not be fetched from the backend: {error}") from error
 
 
-def _files(kit: Kit, job: Job, note: Callable[[list[JsonDict]], Awaitable[None]]) -> JobFiles:
+def files_for(kit: Kit, job: Job, note: Callable[[list[JsonDict]], Awaitable[None]]) -> JobFiles:
+    """The way that a job's files travel to and from this backend."""
     settings = kit.settings
     if kit.member.worker is not None:
         users = settings.data_dir / "users"

@@ -1,48 +1,48 @@
-"""Gives waiting jobs to idle backends and keeps one runner per job alive.
+"""Gives waiting jobs to idle backends.
 
-A bell wakes it, a poll decides: nothing depends on the bell being heard. Each round first takes up every job that is on
-a backend without a runner, before anything new is placed.
+A bell wakes it, a poll decides: nothing depends on the bell being heard. Each poll first takes up every job that is on
+a backend without a runner. `turns` knows who is next, `carrier` carries what was placed.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from backend_pool.errors import BackendError
+from backend_pool.carrier import Carrier, OwnerOf
+from backend_pool.gap import Gaps
 from backend_pool.health import Health
 from backend_pool.job_record import JobRecord
-from backend_pool.job_state import FINAL, JobState
-from backend_pool.job_store import Fenced, JobStore, Result
-from backend_pool.known_files import KnownFiles
+from backend_pool.job_state import JobState
+from backend_pool.job_store import Fenced, JobStore
 from backend_pool.listener import JobListener
 from backend_pool.matching import Matching
-from backend_pool.model import Job, JobDocument
-from backend_pool.owner import Owner
-from backend_pool.placement.heads import Waiting, order
+from backend_pool.model import Job
+from backend_pool.placement.values import Policy
 from backend_pool.pool import Member, Pool
-from backend_pool.runner import Runner
-from backend_pool.verdicts import as_history, failed, interrupted
+from backend_pool.queue_mirror import QueueMirror
+from backend_pool.shares import DefaultShares, Shares
+from backend_pool.sleepers import note_wanted
+from backend_pool.timings import Timings
+from backend_pool.turns import Turns
+from backend_pool.verdicts import interrupted
 from proxy.base.bell import rung
-from proxy.base.clock import monotonic_s
-from proxy.base.errors import ClusterError, NotFound, Unavailable
+from proxy.base.clock import monotonic_s, now_ms
+from proxy.base.errors import ClusterError
 from proxy.base.logs import events
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
 
+__all__ = ["Dispatcher", "OwnerOf"]
+
 log = events(__name__)
 
-OwnerOf = Callable[[int, Mapping[str, Any]], Awaitable[Owner]]
-"""(user_id, secrets of the job) -> the user's directories and tag."""
-
-TIDY_TIMEOUT_S = 10.0
 PRUNE_FROM = 100
 """Users whose history is pruned at once; fewer wait until nothing else is to do."""
 
 
 class Dispatcher:
-    """The one writer of `Member.job`."""
+    """The loop over queue, turns and backends."""
 
     def __init__(
         self,
@@ -53,30 +53,51 @@ class Dispatcher:
         listener: JobListener,
         owner_of: OwnerOf,
         settings: Settings,
+        shares: Shares | None = None,
+        timings: Timings | None = None,
     ) -> None:
         self._store = store
         self._pool = pool
         self._tasks = tasks
         self._listener = listener
-        self._owner_of = owner_of
         self._settings = settings
-        self._known = KnownFiles()
+        self._shares = shares or DefaultShares(settings)
         self._bell = asyncio.Event()
-        self._carried: set[int] = set()
-        self._cancelled: set[int] = set()
-        self._runners: dict[int, Runner] = {}
         self._held: set[tuple[int, str]] = set()
-        self._secrets: dict[int, Mapping[str, Any]] = {}
         self._matching = Matching(store, pool)
-        self._served: dict[int, int] = {}
+        self._mirror = QueueMirror(store.queue, self._passed_by)
+        self._new_shares = False
         self._busy: set[int] = set()
-        self._to_prune: set[int] = set()
-        self._deaths: dict[int, int] = {}
-        self._placements = 0
+        self.gaps = Gaps()
+        timings = timings or Timings(store.queue.db)
+        policy = Policy(settings.placement, settings.affinity_s, settings.priority_step_s, settings.batch_wait_s)
+        self._turns = Turns(
+            store, mirror=self._mirror, matching=self._matching, shares=self._shares, timings=timings, policy=policy
+        )
+        self._carrier = Carrier(
+            store=store,
+            pool=pool,
+            tasks=tasks,
+            listener=listener,
+            owner_of=owner_of,
+            settings=settings,
+            matching=self._matching,
+            turns=self._turns,
+            timings=timings,
+            gaps=self.gaps,
+            ring=self.ring,
+        )
+        store.virtual_s = self._turns.virtual_s
 
     def ring(self) -> None:
         """A job or a backend has become free."""
+        self.gaps.rang()
         self._bell.set()
+
+    def shares_changed(self) -> None:
+        """Somebody may use more or less than before."""
+        self._new_shares = True
+        self.ring()
 
     @contextlib.contextmanager
     def hold(self, user_id: int, prompt_id: str) -> Iterator[None]:
@@ -86,23 +107,22 @@ class Dispatcher:
             yield
         finally:
             self._held.discard((user_id, prompt_id))
+            self._mirror.touch(user_id)
             self.ring()
 
     def keep_secrets(self, seq: int, secrets: Mapping[str, Any]) -> None:
         """API tokens of a job, in memory only: they are never stored, so a restart forgets them."""
         if secrets:
-            self._secrets[seq] = secrets
+            self._carrier.keep_secrets(seq, secrets)
 
     def cancel(self, jobs: list[Job]) -> None:
         """Pass the flag on to the runners of these jobs; tell tabs that saw an earlier attempt begin."""
         for job in jobs:
-            runner = self._runners.get(job.key)
-            if runner is not None:
-                runner.cancel()
-            elif job.key in self._carried:  # its runner is being made
-                self._cancelled.add(job.key)
+            self._carrier.cancel(job.key)
+            self._mirror.touch(job.user_id)
             if job.state is JobState.CANCELLED:
-                self._forget(job)
+                self._turns.gone(job.key)
+                self._carrier.forget(job.key)
                 if job.attempt:
                     record = JobRecord(job, self._store, self._listener)
                     record.tell(interrupted(job.prompt_id))
@@ -119,19 +139,26 @@ class Dispatcher:
 
     async def recover(self) -> None:
         """Take up jobs that are on a backend and have no runner: after a restart, or when a runner died."""
-        carried = set(self._carried)  # what ends while the rows are read is in them still, and needs nobody
+        carried = set(self._carrier.carried)  # what ends while the rows are read is in them still, and needs nobody
         for job in await self._store.on_backends() if self._pool.listed else ():
-            if job.key in carried or job.key in self._carried:
-                continue
-            member = self._pool.member(job.backend_id)
-            if self._deaths.get(job.key, 0) >= self._settings.job_attempts:
-                await self._fail(job, "The job could not be carried out: an internal error, which the log describes.")
-            elif member is None or job.upstream_id is None:
-                with contextlib.suppress(Fenced):
-                    await self._store.requeue(job, "its backend is not registered any more")
-            elif member.job is None and (member.health is not Health.JOINING or member.gone.is_set()):  # not probed yet
-                log.info("job taken up again", job=job.prompt_id, backend=member.row.name, state=job.state)
-                self._start(job, member, None, resume=True)
+            if job.key not in carried and job.key not in self._carrier.carried:
+                await self._take_up(job)
+
+    async def _take_up(self, job: Job) -> None:
+        member = self._pool.member(job.backend_id)
+        if self._carrier.died_too_often(job):
+            why = "The job could not be carried out: an internal error, which the log describes."
+            await self._carrier.fail(job, why)
+        elif member is None or job.upstream_id is None:
+            with contextlib.suppress(Fenced):
+                await self._store.requeue(job, "its backend is not registered any more")
+            self._turns.returned(job.key)
+            self._mirror.touch(job.user_id)
+        elif member.health is Health.JOINING and not member.gone.is_set():  # not probed yet
+            self._turns.resumed(job, member.key)
+        elif member.job is None or job.state is JobState.COLLECTING:
+            self._turns.resumed(job, member.key)
+            self._carrier.resume(job, member)
 
     async def watch(self) -> None:
         """Place jobs, for ever."""
@@ -140,12 +167,16 @@ class Dispatcher:
             try:
                 look = monotonic_s() >= look_again
                 if look:
-                    await self.recover()
-                    self._clear_backends()
-                    self._busy = await self._store.users_with_jobs()
+                    await self._look()
                     look_again = monotonic_s() + self._settings.job_poll_s
-                await self._place(explain=look)
-                if quiet or len(self._to_prune) > PRUNE_FROM:
+                self.gaps.look()
+                await self._turns.sync()
+                self._place()
+                if look:
+                    self._explain()
+                if self._turns.behind or self._mirror.stale:
+                    self._bell.set()
+                elif quiet or len(self._carrier.to_prune) > PRUNE_FROM:
                     await self._prune()
             except ClusterError as error:
                 log.error("jobs could not be placed", error=error.message)
@@ -153,32 +184,46 @@ class Dispatcher:
                 log.error("jobs could not be placed", exc_info=error)
             quiet = not await rung(self._bell, self._settings.job_poll_s)
 
-    async def _place(self, *, explain: bool) -> None:
-        idle = [member for member in self._pool.members.values() if member.idle]
-        if not idle and not explain:
-            return
-        heads = {job.key: job for job in await self._store.heads() if (job.user_id, job.prompt_id) not in self._held}
-        for head in order((Waiting(job.key, job.user_id, job.number) for job in heads.values()), self._served):
-            if not idle:
-                break
-            try:
-                member, document = await self._matching.choose(heads[head.seq], idle)
-                job = await self._store.assign(head.seq, member.key) if member is not None else None
-            except Fenced:  # removed meanwhile
+    async def _look(self) -> None:
+        """What the bell may have missed."""
+        self._busy = await self._store.users_with_jobs()
+        await self._turns.begin(self._busy)
+        await self.recover()
+        self._clear_backends()
+        await self._mirror.count()
+        await self._turns.store()
+
+    def _place(self) -> None:
+        if self._new_shares:
+            self._new_shares = False
+            self._turns.know(list(self._mirror.users))
+        idle = {member.key: member for member in self._pool.members.values() if member.idle}
+        spots = {key: self._turns.spot(member) for key, member in idle.items()}
+        while spots and (choice := self._turns.next(spots.values())) is not None:
+            job = self._turns.started(choice)
+            if job is None:
                 continue
-            if member is None or job is None:
-                continue
-            idle.remove(member)
-            self._placements += 1
-            self._served[job.user_id] = self._placements
-            log.info("job placed", job=job.prompt_id, user=job.user_id, backend=member.row.name, attempt=job.attempt)
-            self._start(job, member, document)
-        if explain:
-            await self._matching.explain(job for job in heads.values() if job.key not in self._carried)
+            self.gaps.placed(choice, job.lane, now_ms() / 1000 - job.created_ms / 1000)
+            del spots[choice.spot]
+            self._carrier.place(job, idle.pop(choice.spot))
+        self.gaps.rightly_idle(idle)
+        if idle:
+            self._turns.look_deeper()
+        members = self._pool.members.values()
+        note_wanted(members, self._turns)
+        self._carrier.prestaging.look_ahead(members, self._turns)
+
+    def _explain(self) -> None:
+        heads = self._turns.heads()
+        self._matching.explain([(job, self._shares.share(job.user_id)) for job in heads])
+        for job in heads:
+            blocked = self._shares.blocked(job.user_id)
+            if blocked is not None:
+                self._matching.note(job.key, blocked)
 
     async def _prune(self) -> None:
-        while self._to_prune:
-            await self._store.prune(self._to_prune.pop())
+        while self._carrier.to_prune:
+            await self._store.prune(self._carrier.to_prune.pop())
 
     def _clear_backends(self) -> None:
         for member in self._pool.members.values():
@@ -193,80 +238,5 @@ class Dispatcher:
             member.leftovers.clearing = False
             self.ring()
 
-    def _start(self, job: Job, member: Member, document: JobDocument | None, *, resume: bool = False) -> None:
-        member.job = job.key
-        self._carried.add(job.key)
-        self._matching.forget(job.key)
-        self._tasks.start(f"job {job.key}", self._run(job, member, document, resume=resume))
-
-    async def _run(self, job: Job, member: Member, document: JobDocument | None, *, resume: bool) -> None:
-        try:
-            await self._carry(job, member, document or await self._store.document(job.key), resume=resume)
-            self._deaths.pop(job.key, None)
-            self.ring()  # only here: what failed is tried again at the next poll, not at once
-        except Fenced:
-            log.info("job removed before it ran", job=job.prompt_id)
-        except NotFound as error:  # its user's account is gone
-            await self._fail(job, error.message)
-        except Unavailable as error:  # the database or the user's directories
-            log.error("job not carried", job=job.prompt_id, error=error.message)
-        except Exception as error:
-            self._deaths[job.key] = self._deaths.get(job.key, 0) + 1
-            log.error("runner died", job=job.prompt_id, deaths=self._deaths[job.key], exc_info=error)
-        finally:
-            runner = self._runners.pop(job.key, None)
-            self._carried.discard(job.key)
-            self._cancelled.discard(job.key)
-            member.job = None
-            member.done += 1
-            self._tasks.start(f"tidy {job.key}", self._tidy(member, runner))
-
-    async def _carry(self, job: Job, member: Member, document: JobDocument, *, resume: bool) -> None:
-        owner = await self._owner_of(job.user_id, self._secrets.get(job.key, {}))
-        runner = Runner(
-            job,
-            document,
-            member=member,
-            owner=owner,
-            store=self._store,
-            listener=self._listener,
-            known=self._known,
-            elsewhere=partial(self._matching.elsewhere, member),
-            settings=self._settings,
-        )
-        self._runners[job.key] = runner
-        if job.key in self._cancelled:
-            runner.cancel()
-        state = await runner.run(resume=resume)
-        member.failed = member.failed + 1 if runner.lost else 0
-        if runner.lost:
-            self._pool.doubt(member, "it lost a job")
-        if runner.upstream.may_run:
-            member.leftovers.add(runner.upstream.prompt_id)
-        if state in FINAL:
-            self._forget(job)
-            self._to_prune.add(job.user_id)
-
-    async def _tidy(self, member: Member, runner: Runner | None) -> None:
-        """Leave nothing of an ended attempt at the backend; nobody waits for this."""
-        removed = self._pool.member(member.key) is not member
-        with contextlib.suppress(BackendError, TimeoutError):
-            async with asyncio.timeout(TIDY_TIMEOUT_S):
-                if runner is not None and runner.upstream.ended:
-                    await runner.forget()
-                elif runner is not None and removed:
-                    await member.leftovers.end(runner.upstream.prompt_id)
-        if removed:
-            await member.client.close()
-
-    async def _fail(self, job: Job, why: str) -> None:
-        message = failed(job.prompt_id, "JobFailed", why)
-        with contextlib.suppress(Fenced):
-            record = JobRecord(job, self._store, self._listener)
-            await record.finish(JobState.FAILED, Result(messages=[as_history(message)]), why, message)
-        self._forget(job)
-
-    def _forget(self, job: Job) -> None:
-        self._secrets.pop(job.key, None)
-        self._deaths.pop(job.key, None)
-        self._matching.forget(job.key)
+    def _passed_by(self, job: Job) -> bool:
+        return job.key in self._carrier.carried or (job.user_id, job.prompt_id) in self._held

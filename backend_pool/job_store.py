@@ -5,9 +5,7 @@ A change names the epoch its owner holds: an owner that lost the job meanwhile g
 
 from collections.abc import Callable, Sequence
 
-from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
-from sqlmodel.sql.expression import SelectOfScalar
 
 from backend_pool.document_size import held_by, measure
 from backend_pool.history import prune_user, remove_jobs
@@ -118,10 +116,6 @@ class JobStore:
         return await self._db.write(work)
 
     # -- the dispatcher and the runners ---------------------------------------------------------------------------
-
-    async def heads(self) -> list[Job]:
-        """Each user's next job, for users who have none on a backend; the cost grows with users, not with jobs."""
-        return await self._db.read(lambda s: list(s.exec(HEADS).all()))
 
     async def users_with_jobs(self) -> set[int]:
         """Users who wait for something or have it running."""
@@ -262,26 +256,6 @@ class JobStore:
             return row
 
         return await self._db.write(work)
-
-
-def _heads() -> SelectOfScalar[Job]:
-    users = select(Job.user_id).where(Job.state == JobState.QUEUED).distinct().subquery()
-    own = aliased(Job)
-    first = (
-        select(own.seq)
-        .where(own.state == JobState.QUEUED, own.user_id == users.c.user_id)
-        .order_by(col(own.number), col(own.seq))
-        .limit(1)
-        .correlate(users)
-        .scalar_subquery()
-    )
-    busy = select(Job.user_id).where(col(Job.state).in_(ON_BACKEND))
-    heads = col(Job.seq).in_(select(first).select_from(users))
-    return select(Job).where(heads, col(Job.user_id).not_in(busy)).order_by(col(Job.seq))
-
-
-HEADS = _heads()
-"""Made once: building it takes as long as running it."""
 
 
 def _check_held(row: Job | None, job: Job) -> Job:

@@ -5,24 +5,42 @@ Reads the pool and the jobs' prompts, keeps what it learns in memory only, and l
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from backend_pool.errors import BackendRefused
 from backend_pool.fitness import Demands, demands, lacking
 from backend_pool.health import Health
-from backend_pool.job_store import Fenced, JobStore
+from backend_pool.job_store import JobStore
 from backend_pool.model import BackendMode, Job, JobDocument
-from backend_pool.needs import lacks, refused_needs
+from backend_pool.needs import Needs, lacks, refused_needs
+from backend_pool.placement.values import Kind
 from backend_pool.pool import Member, Pool
+from backend_pool.pool_info import PoolInfo
+from backend_pool.prompt_files import names_files
+from backend_pool.share import Share
+from backend_pool.signature import Traits, traits
 from proxy.base.logs import events
 
 log = events(__name__)
 
-NEEDS_KEPT = 10_000
+NEEDS_KEPT = 20_000
+KINDS_KEPT = 10_000
 NAMED = 3
 """Backends that a reason names; of more it gives the number."""
 BUSY = "all backends that can run it are busy"
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a prompt asks for, as read in one state of the pool, and what is learned by."""
+
+    state: tuple[int, bool]
+    asked: Demands
+    traits: Traits
+    sends: bool
+    """Whether it may name files of its user, which its backend has to get."""
 
 
 class Matching:
@@ -31,15 +49,64 @@ class Matching:
     def __init__(self, store: JobStore, pool: Pool) -> None:
         self._store = store
         self._pool = pool
-        self._demands: OrderedDict[int, tuple[tuple[int, bool], Demands]] = OrderedDict()
+        self._known: OrderedDict[int, Known] = OrderedDict()
+        self._places: dict[Any, frozenset[int]] = {}
+        self._state = (0, False)
+        self._facts: tuple[Any, ...] = ()
         self._reasons: dict[int, str] = {}
         self._told: set[int] = set()
 
-    async def choose(self, job: Job, idle: Collection[Member]) -> tuple[Member | None, JobDocument | None]:
-        """The idle backend that can run the job and has run the fewest, so that work spreads. Raises Fenced."""
-        asked, document = await self._asked(job)
-        able = [member for member in idle if lacking(asked, member.provider) is None]
-        return min(able, key=lambda member: (member.failed, member.done, member.key), default=None), document
+    def look(self) -> bool:
+        """Look at the pool: whether some job may run elsewhere now, or need other things."""
+        members = self._pool.members.values()
+        facts = tuple((m.key, m.row.mode, tuple(m.row.labels), m.vram_mb, m.reads_user_models) for m in members)
+        # Until each backend has had its chance to answer, a model that none lists may be the next one's.
+        settled = all(member.health is not Health.JOINING or member.info for member in members)
+        state = (self._pool.generation, settled)
+        changed = (state, facts) != (self._state, self._facts)
+        if changed or len(self._places) > KINDS_KEPT:
+            self._places = {}
+        self._state, self._facts = state, facts
+        return changed
+
+    def read(self, seq: int) -> bool:
+        """Whether it is known what the job needs of the pool as it is now."""
+        known = self._known.get(seq)
+        return known is not None and known.state == self._state
+
+    async def learn(self, seqs: Sequence[int]) -> set[int]:
+        """Read what these jobs need; returns those that are gone. Raises Unavailable."""
+        state, info = self._state, self._pool.info
+        documents = await self._store.queue.documents(seqs)
+        found = await asyncio.to_thread(_read_all, list(documents.values()), info, state)
+        for seq, known in found.items():
+            self._known[seq] = known
+        while len(self._known) > NEEDS_KEPT:
+            self._known.popitem(last=False)
+        return set(seqs) - documents.keys()
+
+    def traits(self, seq: int) -> Traits:
+        """What the job's run time is learned by; empty when its prompt has not been read."""
+        known = self._known.get(seq)
+        return Traits() if known is None else known.traits
+
+    def sends(self, seq: int) -> bool:
+        """Whether the job may have files to send to its backend."""
+        known = self._known.get(seq)
+        return known is not None and known.sends
+
+    def kind(self, job: Job, share: Share) -> Kind:
+        """Where a job that has been read can run, and what it has to load. Backends that it is to avoid are places only
+        where no other is one."""
+        known = self._known[job.key]
+        labels, avoid = frozenset(job.labels) | share.labels, frozenset(job.avoid)
+        asked = known.asked
+        key = (asked.needs, frozenset(asked.unfit.items()), asked.own_models, labels, job.vram_mb, avoid)
+        places = self._places.get(key)
+        if places is None:
+            able = frozenset(m.key for m in self._pool.members.values() if fits(asked, m, labels, job.vram_mb))
+            places = self._places[key] = able - avoid or able
+        return Kind(places, known.traits.models)
 
     def elsewhere(self, member: Member, refused: BackendRefused, prompt: Mapping[str, Any]) -> bool:
         """Whether a backend refused a prompt only for what another one offers: its node list was out of date."""
@@ -47,15 +114,15 @@ class Matching:
         others = [other for other in self._pool.members.values() if other is not member and other.info]
         return wanted is not None and any(lacks(wanted, other.info) is None for other in others)
 
-    async def explain(self, waiting: Iterable[Job]) -> None:
+    def explain(self, waiting: Iterable[tuple[Job, Share]]) -> None:
         """Note why each of these jobs, their users' first ones, waits; logged once if for more than its turn."""
         reasons: dict[int, str] = {}
-        for job in waiting:
-            try:
-                asked, _ = await self._asked(job)
-            except Fenced:  # removed meanwhile
+        for job, share in waiting:
+            if job.key not in self._known:
                 continue
-            reasons[job.key] = why(asked, self._pool.members.values())
+            labels = frozenset(job.labels) | share.labels
+            members = self._pool.members.values()
+            reasons[job.key] = why(self._known[job.key].asked, members, labels, job.vram_mb)
             if reasons[job.key] != BUSY and job.key not in self._told:
                 self._told.add(job.key)
                 log.warning("job waits", job=job.prompt_id, user=job.user_id, why=reasons[job.key])
@@ -67,29 +134,51 @@ class Matching:
         """Why the job waits, in plain words; None for one that is not the next of its user."""
         return self._reasons.get(seq)
 
-    def forget(self, seq: int) -> None:
-        """The job is placed or over."""
-        self._demands.pop(seq, None)
+    def note(self, seq: int, reason: str) -> None:
+        """A reason of somebody else's."""
+        self._reasons[seq] = reason
+
+    def placed(self, seq: int) -> None:
+        """The job waits no more."""
         self._reasons.pop(seq, None)
 
-    async def _asked(self, job: Job) -> tuple[Demands, JobDocument | None]:
-        # Until each backend has had its chance to answer, a model that none lists may be the next one's.
-        settled = all(member.health is not Health.JOINING or member.info for member in self._pool.members.values())
-        state = (self._pool.generation, settled)
-        known, asked = self._demands.get(job.key, (None, None))
-        if asked is not None and known == state:
-            return asked, None
-        info = self._pool.info
-        document = await self._store.document(job.key)
-        asked = await asyncio.to_thread(demands, document.prompt, document.targets, info, settled=settled)
-        self._demands[job.key] = (state, asked)
-        while len(self._demands) > NEEDS_KEPT:
-            self._demands.popitem(last=False)
-        return asked, document
+    def forget(self, seq: int) -> None:
+        """The job is over."""
+        self._known.pop(seq, None)
+        self._reasons.pop(seq, None)
 
 
-def why(asked: Demands, members: Collection[Member]) -> str:
+def fits(asked: Demands, member: Member, labels: frozenset[str], vram_mb: int) -> bool:
+    """Whether a backend may be given such a job, be it busy, asleep or down at the moment."""
+    if member.row.mode is not BackendMode.ACTIVE or not member.info:
+        return False
+    small = bool(vram_mb and member.vram_mb) and member.vram_mb <= vram_mb
+    return labels <= set(member.row.labels) and not small and lacking(asked, member.provider) is None
+
+
+def _read_all(documents: list[JobDocument], info: PoolInfo, state: tuple[int, bool]) -> dict[int, Known]:
+    found: dict[int, Known] = {}
+    alike: dict[Needs, Needs] = {}
+    for document in documents:
+        try:
+            asked = demands(document.prompt, document.targets, info, settled=state[1])
+        except Exception as error:  # an odd prompt must not hold up everybody's; a backend will say what is wrong
+            log.error("what a job needs could not be read", seq=document.seq, exc_info=error)
+            asked = Demands(Needs(frozenset(), frozenset()))
+        shared = alike.setdefault(asked.needs, asked.needs)
+        asked = Demands(shared, asked.unfit, asked.own_models)
+        read = traits(document.prompt, document.targets)
+        found[document.seq] = Known(state, asked, read, names_files(document.prompt))
+    return found
+
+
+def why(asked: Demands, members: Collection[Member], labels: frozenset[str] = frozenset(), vram_mb: int = 0) -> str:
     """What has to change before a job with these demands can run. Pure."""
+    if members and (labels or vram_mb):
+        fit = [m for m in members if labels <= set(m.row.labels) and not 0 < m.vram_mb <= vram_mb]
+        if not fit:
+            return _unmarked(labels, vram_mb)
+        members = fit
     active = [member for member in members if member.row.mode is BackendMode.ACTIVE]
     ready = [member for member in active if member.health is Health.UP and member.info]
     if not ready:
@@ -104,6 +193,12 @@ def why(asked: Demands, members: Collection[Member]) -> str:
         return f"no single backend has all it needs: {'; '.join(each[:NAMED])}"
     text = f"waiting for a backend with {min(wanted)}"
     return f"{text}; {_having(away)}" if away else text
+
+
+def _unmarked(labels: frozenset[str], vram_mb: int) -> str:
+    wanted = [f"the label {label}" for label in sorted(labels)]
+    wanted += [f"more than {vram_mb / 1024:.1f} GB of GPU memory"] if vram_mb else []
+    return f"waiting for a backend with {' and '.join(wanted)}"
 
 
 def _nobody(members: Collection[Member], active: Collection[Member]) -> str:

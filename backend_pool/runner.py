@@ -20,6 +20,7 @@ from backend_pool.pool import Member
 from backend_pool.staging import Unstageable
 from backend_pool.upstream import Lost, Upstream
 from backend_pool.verdicts import failed, refusal
+from proxy.base.clock import now_ms
 from proxy.base.errors import CallerError, DiskFull
 from proxy.base.logs import events
 from proxy.base.settings import Settings
@@ -70,6 +71,20 @@ class Runner:
     def meter(self) -> Meter:
         """Where the latest attempt's time went."""
         return self._attempt.meter
+
+    @property
+    def began_ms(self) -> int | None:
+        """When its backend began it, as far as this process heard."""
+        return self._record.began_ms
+
+    @property
+    def used_s(self) -> float:
+        """What its user has had of the backend: from its beginning to its end there."""
+        row = self._record.job
+        since_ms, until_ms = self._record.began_ms or row.started_ms, self._record.rendered_ms or row.rendered_ms
+        if row.gpu_ms or since_ms is None:
+            return row.gpu_ms / 1000
+        return max(0, (until_ms or row.ended_ms or now_ms()) - since_ms) / 1000
 
     async def forget(self) -> None:
         """Leave nothing of an ended attempt at the backend. Raises BackendError.

@@ -138,27 +138,34 @@ async def test_a_requeue_keeps_the_place(store: JobStore) -> None:
     first, second = [await store.submit(submission(saved())) for _ in range(2)]
     held = await store.assign(first.key, 1)
     assert held is not None
-    assert await store.heads() == []  # one job of a user at a time
     back = await store.requeue(await store.running(held), "lost", counts=False)
     assert (back.number, back.attempt, back.started_ms, back.upstream_id) == (first.number, 0, None, None)
-    assert [job.key for job in await store.heads()] == [first.key] != [second.key]
+    assert [job.key for job in (await store.queue.firsts({1: 2}))[1]] == [first.key, second.key]
 
 
-async def test_heads_are_each_idle_user_s_next_job(store: JobStore) -> None:
-    """By number, then by arrival; in the order of arrival over users."""
-    order: list[tuple[int, JsonDict]] = [
-        (1, {}),
-        (2, {}),
-        (2, {"front": True}),
-        (3, {"number": 7.0}),
-        (3, {"number": 7.0}),
-    ]
-    jobs = [await store.submit(submission(saved(), user_id, **more)) for user_id, more in order]
-    assert [job.key for job in await store.heads()] == [jobs[0].key, jobs[2].key, jobs[3].key]
-    await store.assign(jobs[2].key, 1)
-    assert [job.key for job in await store.heads()] == [jobs[0].key, jobs[3].key]
-    assert await store.users_with_jobs() == {1, 2, 3}
-    assert [job.key for job in await store.on_backends()] == [jobs[2].key]
+async def test_a_user_s_first_jobs(store: JobStore) -> None:
+    """By number, then by arrival; in each lane by itself."""
+    order: list[JsonDict] = [{}, {"front": True}, {"number": 7.0}, {"number": 7.0}]
+    jobs = [await store.submit(submission(saved(), 2, **more)) for more in order]
+    found = await store.queue.firsts({1: 5, 2: 3})
+    assert [job.key for job in found[2]] == [jobs[1].key, jobs[0].key, jobs[2].key] and found[1] == []
+    await store.assign(jobs[1].key, 1)
+    assert [job.key for job in (await store.queue.firsts({2: 1}))[2]] == [jobs[0].key]
+    assert await store.users_with_jobs() == {2}
+    assert [job.key for job in await store.on_backends()] == [jobs[1].key]
+    assert {user: count.jobs for user, count in (await store.queue.census()).items()} == {2: 3}
+
+
+async def test_virtual_times_are_kept_with_the_end_of_a_job(store: JobStore) -> None:
+    """Nobody's turn is lost with the process."""
+    store.virtual_s = {1: 12.5}.get
+    job = await store.submit(submission(saved()))
+    held = await store.assign(job.key, 1)
+    assert held is not None and await store.queue.virtual_times() == {}
+    await store.finish(held, JobState.SUCCEEDED, PICTURE, "test")
+    assert await store.queue.virtual_times() == {1: 12.5}
+    await store.queue.store_virtual_times({1: 13.0, 2: 1.0})
+    assert await store.queue.virtual_times() == {1: 13.0, 2: 1.0}
 
 
 @pytest.mark.parametrize("state", [JobState.QUEUED, JobState.ASSIGNED, JobState.RUNNING, JobState.COLLECTING])
@@ -309,16 +316,3 @@ async def test_the_trail_is_bounded(store: JobStore) -> None:
         await store.requeue(held, "lost")
     held = await store.assign(job.key, 1)
     assert held is not None and len(held.trail) <= 25
-
-
-async def test_looking_for_work_does_not_read_every_job(db: Database) -> None:
-    """With ten thousand jobs the queries of each round use the indexes."""
-    if not db.is_sqlite:
-        pytest.skip("query plans are compared for SQLite")
-    from backend_pool.job_store import HEADS
-
-    with db.reader.connect() as connection:
-        sql = str(HEADS.compile(db.reader, compile_kwargs={"literal_binds": True}))
-        plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}")]
-    scans = [step for step in plan if step.startswith("SCAN") and "jobs" in step and "INDEX" not in step]
-    assert scans == [], plan

@@ -1,0 +1,296 @@
+"""Who is next: keeps placement's line in step with the front of the queue, the groups and what is known of jobs.
+
+Asks the line, and tells it what was placed and what became of it. Virtual times are kept in the database, so that
+nobody's turn is lost with this process. Places nothing itself.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from backend_pool.job_store import JobStore
+from backend_pool.matching import Matching
+from backend_pool.model import Job
+from backend_pool.placement.line import Line
+from backend_pool.placement.values import Choice, Kind, Policy, Spot, Waiting
+from backend_pool.pool import Member
+from backend_pool.queue_mirror import QueueMirror
+from backend_pool.shares import Shares
+from backend_pool.timings import Timings
+from proxy.base.clock import now_ms
+
+LEARN_AT_ONCE = 64
+"""Jobs whose prompts are read between two placements."""
+NOWHERE = Kind(frozenset())
+STORED_BY_S = 0.001
+"""Smaller changes of a virtual time are not worth a write."""
+
+
+class Turns:
+    """The line, fed from the mirror."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        *,
+        mirror: QueueMirror,
+        matching: Matching,
+        shares: Shares,
+        timings: Timings,
+        policy: Policy,
+    ) -> None:
+        self._store = store
+        self._mirror = mirror
+        self._matching = matching
+        self._shares = shares
+        self._timings = timings
+        self.line = Line(policy)
+        self._unread: dict[int, Job] = {}
+        self._placed: dict[int, Waiting] = {}
+        self._stored: dict[int, float] | None = None
+        self._seats: set[int] = set()
+        self._changed: set[int] = set()
+
+    @property
+    def behind(self) -> bool:
+        """Whether jobs at the front wait to be read."""
+        return bool(self._unread)
+
+    async def begin(self, users: Iterable[int]) -> None:
+        """Begin where the last process stopped; once. `users` have jobs that wait or run. Raises Unavailable."""
+        if self._stored is not None:
+            return
+        stored = await self._store.queue.virtual_times()
+        # The least goes first: whoever comes later is put at the least of those who are there.
+        for user_id in sorted(users, key=lambda user: stored.get(user, 0.0)):
+            self.line.know(user_id, self._shares.share(user_id), stored.get(user_id))
+            self.line.add(Waiting(-user_id, user_id, 0.0, NOWHERE))
+            self._seats.add(-user_id)
+        self._stored = stored
+
+    async def sync(self) -> None:
+        """Take in what has changed at the front of the queue; reads some prompts. Raises Unavailable."""
+        changes = await self._mirror.refresh()
+        for seq in changes.went:
+            self._unread.pop(seq, None)
+            self.line.remove(seq)
+        self._unread |= {job.key: job for job in _side_by_side(changes.came)}
+        if self._matching.look():
+            self._reconsider()
+        await self._read()
+        if not self._unread and not self._mirror.stale:
+            self._give_up_seats()
+
+    def know(self, users: Iterable[int]) -> None:
+        """Their shares, or what blocks them, may have changed."""
+        for user_id in users:
+            self.line.know(user_id, self._shares.share(user_id))
+        for user_id in users:
+            for job in self._mirror.of(user_id):
+                self._enter(job)
+
+    def next(self, spots: Iterable[Spot]) -> Choice | None:
+        """The next job, and where."""
+        return self.line.next(spots, now_ms() / 1000)
+
+    def started(self, choice: Choice) -> Job | None:
+        """The choice is carried out: its row as it was read; None when it has gone meanwhile."""
+        job = self._mirror.take(choice.seq)
+        if job is None:
+            self.line.remove(choice.seq)
+            return None
+        self._placed[job.key] = self._waiting(job)
+        self.line.started(choice.seq, choice.spot, now_ms() / 1000)
+        return job
+
+    def resumed(self, job: Job, backend_id: int) -> None:
+        """A job that an earlier process placed runs, which counts for its user's limit and turn."""
+        if job.key in self._placed:
+            return
+        self._mirror.take(job.key)
+        waiting = self._placed[job.key] = Waiting(job.key, job.user_id, job.number, NOWHERE, priority=job.priority)
+        self.line.know(job.user_id, self._shares.share(job.user_id))
+        self.line.add(waiting)
+        self.line.started(job.key, backend_id, now_ms() / 1000)
+
+    def ended(self, seq: int, used_s: float) -> None:
+        """It uses its backend no more; saying so again does nothing."""
+        waiting = self._placed.pop(seq, None)
+        if waiting is not None:
+            self.line.ended(seq, used_s)
+            self._changed.add(waiting.user_id)
+
+    def returned(self, seq: int) -> None:
+        """It goes back into the queue: what it took is not charged."""
+        waiting = self._placed.pop(seq, None)
+        if waiting is not None:
+            self.line.returned(waiting)
+            self.line.remove(seq)  # until its row has been read again: it may need other backends now
+            self._mirror.touch(waiting.user_id)
+
+    def gone(self, seq: int) -> None:
+        """A waiting job was cancelled."""
+        self._unread.pop(seq, None)
+        self._mirror.take(seq)
+        self.line.remove(seq)
+
+    def look_deeper(self) -> None:
+        """Backends are idle: look further into the queues of those who may run more."""
+        running = Counter(waiting.user_id for waiting in self._placed.values())
+        for user_id in list(self._mirror.users):
+            limit = self._shares.share(user_id).running_limit
+            if running[user_id] < limit and self._shares.blocked(user_id) is None:
+                self._mirror.deepen(user_id)
+
+    def after(self, members: Iterable[Member]) -> Iterator[tuple[Member, Job]]:
+        """For each of these busy backends the job that it gets next, if all of them ended theirs now, in that order."""
+        line, now_s = self.line.copy(), now_ms() / 1000
+        busy = list(members)
+        for member in busy:
+            if member.job in self._placed:
+                line.ended(member.job, 0.0)
+        for member in busy:
+            running = self._placed.get(member.job or 0)
+            spot = self.spot(member)
+            if running is not None:
+                warm = spot.warm | running.kind.models
+                spot = replace(spot, warm=warm, user_id=running.user_id, graph=running.graph)
+            choice = line.next([spot], now_s)
+            job = None if choice is None else self._mirror.get(choice.seq)
+            if choice is not None and job is not None:
+                line.started(choice.seq, choice.spot, now_s)
+                yield member, job
+
+    @property
+    def sending(self) -> bool:
+        """Whether some job at the front may have files to send."""
+        return any(self._matching.sends(job.key) for user_id in self._mirror.users for job in self._mirror.of(user_id))
+
+    def virtual_s(self, user_id: int) -> float | None:
+        """What is to be stored of the user with the end of a job."""
+        if self._stored is None:
+            return None
+        self._stored[user_id] = self.line.virtual_s(user_id)
+        return self._stored[user_id]
+
+    async def store(self) -> None:
+        """Put down virtual times that changed without the end of a job. Raises Unavailable."""
+        if self._stored is None:
+            return
+        users = self._changed | set(self._mirror.users)
+        now = {user: self.line.virtual_s(user) for user in users}
+        changed = {user: time for user, time in now.items() if abs(time - self._stored.get(user, 0.0)) > STORED_BY_S}
+        if changed:
+            await self._store.queue.store_virtual_times(changed)
+            self._stored |= changed
+        self._changed.clear()
+
+    def spot(self, member: Member) -> Spot:
+        """A backend as placement sees it."""
+        warm = member.warmth
+        return Spot(
+            member.key,
+            warm=warm.models,
+            user_id=warm.user_id,
+            graph=warm.graph,
+            load_s=_Loads(self._timings, member.device),
+            reserved=self._shares.reserved(member.key, member.row.labels, now_ms()),
+            failed=member.failed,
+            done=member.done,
+        )
+
+    def heads(self) -> list[Job]:
+        """The next job of each user who has none on a backend."""
+        running = self._running_users()
+        return [job for job in self._mirror.heads() if job.user_id not in running]
+
+    def _running_users(self) -> set[int]:
+        return {waiting.user_id for waiting in self._placed.values()}
+
+    def _reconsider(self) -> None:
+        """The pool is another: jobs may run elsewhere now, or need other things."""
+        for user_id in list(self._mirror.users):
+            for job in self._mirror.of(user_id):
+                if self._matching.read(job.key):
+                    self._enter(job)
+                else:
+                    self._unread[job.key] = job
+
+    async def _read(self) -> None:
+        batch = [seq for seq, _ in zip(self._unread, range(LEARN_AT_ONCE), strict=False)]
+        if not batch:
+            return
+        unread = [seq for seq in batch if not self._matching.read(seq)]
+        gone = await self._matching.learn(unread) if unread else set()
+        for seq in batch:
+            job = self._unread.pop(seq, None)
+            if seq in gone:
+                self._mirror.take(seq)
+                self.line.remove(seq)
+            elif job is not None and self._mirror.get(seq) is job:
+                self._enter(job)
+
+    def _enter(self, job: Job) -> None:
+        """Put a job that has been read into the line, or take it out while its user is blocked."""
+        if not self._matching.read(job.key):
+            self._unread.setdefault(job.key, job)
+            return
+        if self._shares.blocked(job.user_id) is not None:
+            self.line.remove(job.key)
+            return
+        waiting = self._waiting(job)
+        if job.key in self.line:
+            self.line.change(job.key, waiting.kind)
+            return
+        self.line.know(job.user_id, self._shares.share(job.user_id))
+        self.line.add(waiting)
+
+    def _waiting(self, job: Job) -> Waiting:
+        traits = self._matching.traits(job.key)
+        expected = self._timings.expect(traits)
+        return Waiting(
+            seq=job.key,
+            user_id=job.user_id,
+            number=job.number,
+            kind=self._matching.kind(job, self._shares.share(job.user_id)),
+            lane=job.lane,
+            priority=job.priority,
+            since_s=job.created_ms / 1000,
+            expected_s=0.0 if expected is None else expected.mean_s,
+            graph=traits.graph,
+        )
+
+    def _give_up_seats(self) -> None:
+        for seq in self._seats:
+            self.line.remove(seq)
+        self._seats.clear()
+
+
+class _Loads(Mapping[str, float]):
+    """Learned seconds of loading by model, looked up when somebody asks."""
+
+    def __init__(self, timings: Timings, device: str) -> None:
+        self._timings = timings
+        self._device = device
+
+    def __getitem__(self, model: str) -> float:
+        seconds = self._timings.load_s(model, self._device)
+        if seconds is None:
+            raise KeyError(model)
+        return seconds
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def _side_by_side(jobs: Iterable[Job]) -> list[Job]:
+    """Everybody's first job, then everybody's second."""
+    count: Counter[int] = Counter()
+    ranked = []
+    for job in jobs:
+        ranked.append((count[job.user_id], job.key, job))
+        count[job.user_id] += 1
+    return [job for _, _, job in sorted(ranked, key=lambda entry: entry[:2])]
