@@ -38,6 +38,9 @@ class Line:
         self._passed_s: dict[int, float] = {}
         self._choice: Choice | None = None
         self._reached_s = 0.0
+        """How far turns have come, in virtual time."""
+        self._open = False
+        """Whether anything was asked yet: until then, who comes was here before, in an earlier life of the proxy."""
         self._placements = 0
         self._mean_s: float | None = None
 
@@ -57,7 +60,9 @@ class Line:
             user.share = share
             for job in moving:
                 self._index.put(job, aged=job.seq in self._aged)
-        user.settled_s = max(user.settled_s, virtual_s or 0.0)
+        if virtual_s is not None:
+            user.settled_s = max(user.settled_s, virtual_s)
+            self._reached_s = max(self._reached_s, virtual_s)
         self._show(user)
 
     def add(self, job: Waiting) -> None:
@@ -66,7 +71,8 @@ class Line:
             return
         user = self._user(job.user_id)
         if not user.active:
-            user.settled_s = max(user.settled_s, self._entry_s())
+            if self._open:
+                user.settled_s = max(user.settled_s, self._entry_s())
             user.came, user.placed = job.seq, 0
         if job.seq in self:
             self._take(job.seq)
@@ -88,6 +94,8 @@ class Line:
 
     def next(self, spots: Iterable[Spot], now_s: float) -> Choice | None:
         """What to place next on one of these idle backends; None when nothing that waits may run there."""
+        if not self._open:
+            self._begin()
         self._age(now_s)
         decision = Decision(self._index, spots, now_s, passed_s=self._passed_s, guess_s=self._guess_s)
         self._choice = decision.choice()
@@ -150,6 +158,7 @@ class Line:
         twin._aged = self._aged.copy()
         twin._passed_s = self._passed_s.copy()
         twin._choice = self._choice
+        twin._open = self._open
         twin._reached_s, twin._placements, twin._mean_s = self._reached_s, self._placements, self._mean_s
         return twin
 
@@ -162,12 +171,23 @@ class Line:
         self._passed_s.pop(seq, None)
         return self._index.take(seq)
 
+    def _begin(self) -> None:
+        """Users of whom nothing is stored come in where the others stand."""
+        self._open = True
+        active = [user for user in self._index.users.values() if user.active]
+        least_s = min((user.settled_s for user in active if user.settled_s), default=0.0)
+        for user in active:
+            user.settled_s = max(user.settled_s, least_s)
+            self._show(user)
+
     def _age(self, now_s: float) -> None:
         while (due := self._aging.first()) is not None and due[0][0] <= now_s:
             seq = due[1]
             self._aging.drop(seq)
             self._aged.add(seq)
-            self._index.put(self._index.take(seq), aged=True)
+            job = self._index.take(seq)
+            self._index.put(job, aged=True)
+            self._show(self._index.users[job.user_id])
 
     def _guess_s(self, job: Waiting) -> float:
         user = self._index.users[job.user_id]
@@ -190,7 +210,7 @@ class Line:
         if first is None:
             self._actives.drop(user.id)
             return
-        if user.free:  # who was held back by more than the others' turns has not saved up for ever
+        if user.free and self._open:  # who was held back by more than the others' turns has not saved up for ever
             behind_s = max(user.virtual_s, user.virtual_s - self._head_start_s(first))
             user.settled_s += max(0.0, self._reached_s - LAG_S - behind_s)
         batch = self._index.batch(first.seq)
