@@ -121,10 +121,11 @@ class _Play:
         spot = seat.spot
         if seat.state == "idle":
             self._free[spot.key] = spot
-        elif seat.state != "away":
+        elif seat.state != "away" or seat.seq is not None:  # a draining one takes no other job
             if seat.free_s is None:
                 self._vague.add(spot.key)
-            self._push(self._now_s + UNKNOWN_S if seat.free_s is None else seat.free_s, spot, seat.seq, seat.used_s)
+            free_s = self._now_s + UNKNOWN_S if seat.free_s is None else seat.free_s
+            self._push(free_s, None if seat.state == "away" else spot, seat.seq, seat.used_s)
         if spot.reserved is not None:  # moments at which somebody may start, or must not any more
             self._push(spot.reserved.begin_ms / 1000, None, None, 0.0)
             self._push(spot.reserved.end_ms / 1000, None, None, 0.0)

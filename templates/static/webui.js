@@ -3,19 +3,14 @@
 
 import { app } from "/scripts/app.js";
 import { api } from "/scripts/api.js";
+import { STYLE, badge, describe, markNativeQueue, setClock } from "./webui_outlook.js";
 import { look, part as sessionPart } from "./webui_session.js";
 
 const TEXT = {
   name: "Cluster",
   tooltip: "Your jobs in the cluster",
   idle: "No jobs waiting or running.",
-  waiting: (place, reason) => (place ? `Waiting, place ${place} in line` : "Waiting") + (reason ? `: ${reason}` : ""),
-  running: (progress) => (progress == null ? "Running" : `Running, ${Math.round(progress * 100)} %`),
-  collecting: "Fetching pictures",
-  badge: (place) => `#${place} in line`,
-  badgeRunning: "running",
   cancel: "Cancel",
-  cancelled: "Cancelling",
   home: "Home",
   gallery: "Gallery",
   account: "Account",
@@ -97,7 +92,20 @@ async function call(method, path) {
     const body = await response.json().catch(() => null);
     throw new Error(body?.error?.message || TEXT.failed);
   }
+  setClock(Date.parse(response.headers.get("Date") ?? ""));
   return response.json();
+}
+
+// A forecast that changed, pushed by the server: of the jobs we show, or of others, at which we look again.
+function foreseen({ detail }) {
+  if (!Array.isArray(detail?.jobs)) return;
+  setClock(detail.now_ms);
+  const told = new Map(detail.jobs.map((job) => [job.id, job]));
+  const fits = (job) => (told.get(job.id)?.reason != null) === (job.state === "queued");
+  const known = jobs.filter((job) => told.has(job.id) && fits(job));
+  jobs = jobs.map((job) => (known.includes(job) ? { ...job, ...told.get(job.id) } : job));
+  if (known.length < told.size) soon();
+  show();
 }
 
 // One look at the queue at a time; while something is active another one follows.
@@ -138,13 +146,6 @@ function element(tag, className, text) {
   return made;
 }
 
-function describe(job) {
-  if (job.cancel_requested) return TEXT.cancelled;
-  if (job.state === "queued") return TEXT.waiting(job.place, job.reason);
-  if (job.state === "collecting") return TEXT.collecting;
-  return TEXT.running(job.progress);
-}
-
 function row(job) {
   const line = element("li", "cluster-job");
   const words = element("div", "cluster-words");
@@ -158,6 +159,7 @@ function row(job) {
 
 function show() {
   showBadge();
+  markNativeQueue(jobs);
   if (!panel) return;
   const list = element("ul", "cluster-jobs");
   list.append(...jobs.map(row));
@@ -182,9 +184,7 @@ function links() {
 function showBadge() {
   const label = document.querySelector(".cluster-place span:last-child");
   if (!label) return;
-  const first = jobs.find((job) => job.state === "queued" && job.place);
-  const running = jobs.some((job) => job.state !== "queued");
-  const text = running ? TEXT.badgeRunning : first ? TEXT.badge(first.place) : TEXT.name;
+  const text = badge(jobs) || TEXT.name;
   if (label.textContent !== text) label.textContent = text;
 }
 
@@ -219,13 +219,14 @@ function style() {
     .cluster-news a { color: #6cb6ff; }
     .cluster-packs { padding-left: 1.1rem; }
     .cluster-links { display: flex; flex-wrap: wrap; gap: 0.75rem; }
-    .cluster-links a { color: #6cb6ff; }`);
+    .cluster-links a { color: #6cb6ff; }${STYLE}`);
   document.head.append(sheet);
 }
 
 await replaceDefaultGraph();
 api.addEventListener("status", soon);
 api.addEventListener("execution_start", soon);
+api.addEventListener("cluster_queue", foreseen);
 api.addEventListener("reconnecting", askWhetherSignedOut);
 document.addEventListener("visibilitychange", () => !document.hidden && soon());
 

@@ -106,6 +106,17 @@ def test_a_reservation_holds_others_back_until_it_ends() -> None:
     assert found.outlooks[2].reason == "next"
 
 
+def test_a_draining_backend_frees_its_user_and_takes_nobody() -> None:
+    """The user's limit is one, and their running job is on the draining backend."""
+    seats = [replace(busy(1, 5), state="away", user_id=1), Seat(Spot(2), "idle")]
+    built = scene([job(1, places=(1, 2)), job(2, 2, (1,))], seats, shares={1: Share()})
+    built.line.add(job(901))
+    built.line.started(901, 1, NOW)
+    found = foresee(built)
+    assert starts(found) == {1: 5, 2: None} and found.outlooks[2].position is None
+    assert found.outlooks[901].end_ms == (NOW + 5) * 1000
+
+
 def test_a_later_reservation_lets_short_jobs_run_before() -> None:
     seats = [Seat(Spot(1, reserved=Hold(7, NOW + 60, NOW + 120)), "idle")]
     found = foresee(scene([job(1, expected_s=300.0), job(2, 2, expected_s=10.0)], seats))

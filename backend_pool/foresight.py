@@ -1,0 +1,148 @@
+"""Makes forecasts out of the live queue and pool, now and then, beside the placing of jobs.
+
+Puts the scene together at one moment of the event loop, so that it fits together; playing it forward is a thread's.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from backend_pool.estimates import Estimates
+from backend_pool.health import Health
+from backend_pool.managed.state import Phase
+from backend_pool.matching import Matching
+from backend_pool.model import BackendMode, Job
+from backend_pool.outlooks import Outlooks
+from backend_pool.placement.values import Kind, Waiting
+from backend_pool.pool import Member, Pool
+from backend_pool.queue_mirror import QueueMirror
+from backend_pool.scene import Case, Scene, Seat
+from backend_pool.share import Share
+from backend_pool.shares import Shares
+from backend_pool.turns import Turns
+from proxy.base.clock import now_ms
+from proxy.base.tasks import Tasks
+
+NOWHERE = Kind(frozenset())
+
+
+class Foresight:
+    """One forecast at a time."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        tasks: Tasks,
+        *,
+        turns: Turns,
+        mirror: QueueMirror,
+        matching: Matching,
+        shares: Shares,
+        estimates: Estimates,
+        outlooks: Outlooks,
+    ) -> None:
+        self._pool = pool
+        self._tasks = tasks
+        self._turns = turns
+        self._mirror = mirror
+        self._matching = matching
+        self._shares = shares
+        self._estimates = estimates
+        self._outlooks = outlooks
+        self._making = False
+        self._quiet = True
+
+    def look(self) -> None:
+        """Begin a forecast if one is due and anything waits or runs; called after each round of placing."""
+        members = self._pool.members.values()
+        quiet = not len(self._mirror) and not any(member.job is not None for member in members)
+        if self._making or not self._outlooks.due or (quiet and self._quiet):
+            return
+        self._quiet = quiet
+        self._making = True
+        self._tasks.start("forecast", self._make())
+
+    async def _make(self) -> None:
+        try:
+            await self._outlooks.renew(self.scene())
+        finally:
+            self._making = False
+
+    def scene(self) -> Scene:
+        """Everything as it is now."""
+        self._estimates.forget()
+        line, now_s = self._turns.line.copy(), now_ms() / 1000
+        members = list(self._pool.members.values())
+        cases = {case.job.seq: case for case in self._cases(members)}
+        models = frozenset[str]().union(*(case.job.kind.models for case in cases.values()))
+        seats = [self._seat(member, models, now_s) for member in members]
+        for seq in self._turns.placed.keys() - {seat.seq for seat in seats}:
+            line.ended(seq, 0.0)  # taken up again as soon as its backend has answered
+        users = {case.job.user_id for case in cases.values()}
+        return Scene(
+            line=line,
+            now_s=now_s,
+            seats=seats,
+            cases=cases,
+            shares={user: self._shares.share(user) for user in users},
+            tails={user: tail for user in users if (tail := self._tail(user)) > 0},
+        )
+
+    def _tail(self, user_id: int) -> int:
+        return self._mirror.waiting(user_id) - len(self._mirror.of(user_id))
+
+    def _cases(self, members: list[Member]) -> Iterator[Case]:
+        ready = {member.key: member for member in members if is_ready(member)}
+        waking = {member.key for member in members if is_waking(member)}
+        for user_id in list(self._mirror.users):
+            share, blocked = self._shares.share(user_id), self._shares.blocked(user_id)
+            in_line = {waiting.seq: waiting for waiting in self._turns.line.waiting(user_id)}
+            for job in self._mirror.of(user_id):
+                waiting = in_line.get(job.key)
+                if waiting is not None:
+                    yield self._case(job, waiting, share, ready, waking)
+                elif blocked is not None:
+                    yield Case(Waiting(job.key, user_id, job.number, NOWHERE), note=blocked)
+
+    def _case(self, job: Job, waiting: Waiting, share: Share, ready: Mapping[int, Member], waking: set[int]) -> Case:
+        places = waiting.kind.places
+        note = scarce = ""
+        if places.isdisjoint(ready) and places.isdisjoint(waking):
+            note = self._matching.why_not(job, share)
+        elif not ready.keys() <= places:
+            scarce = self._matching.scarce(job, share, [member for key, member in ready.items() if key not in places])
+        return Case(waiting, self._estimates.work_s(self._matching.traits(job.key)), note, scarce)
+
+    def _seat(self, member: Member, models: frozenset[str], now_s: float) -> Seat:
+        spot = replace(self._turns.spot(member), load_s=self._estimates.load_s(models, member.device))
+        if member.job is not None:
+            state = "busy" if is_ready(member) else "away"
+            return self._running(member, Seat(spot, state), now_s)  # type: ignore[arg-type]
+        if member.idle:
+            return Seat(spot, "idle")
+        return Seat(spot, "busy" if is_ready(member) else "waking" if is_waking(member) else "away")
+
+    def _running(self, member: Member, seat: Seat, now_s: float) -> Seat:
+        """With the job that runs there and when it is expected to end."""
+        assert member.job is not None
+        placed = self._turns.placed.get(member.job)
+        if placed is None:
+            return seat
+        traits = self._matching.traits(member.job)
+        warm = seat.spot.warm if traits.models <= seat.spot.warm else traits.models
+        spot = replace(seat.spot, warm=warm, user_id=placed.user_id, graph=traits.graph)
+        seat = replace(seat, spot=spot, seq=member.job, user_id=placed.user_id)
+        span = self._estimates.running(member, traits)
+        return seat if span is None else replace(seat, free_s=now_s + span.left_s, used_s=span.total_s)
+
+
+def is_ready(member: Member) -> bool:
+    """Whether it takes jobs, one after the other."""
+    return member.health is Health.UP and member.row.mode is BackendMode.ACTIVE and bool(member.info)
+
+
+def is_waking(member: Member) -> bool:
+    """Whether its process is being started for a job that waits."""
+    if member.row.mode is not BackendMode.ACTIVE:
+        return False
+    starting = member.managed is not None and member.managed.state is Phase.STARTING
+    return starting or (member.health is Health.ASLEEP and member.wanted_since_s is not None)
