@@ -68,6 +68,8 @@ class Carrier:
     _deaths: dict[int, int] = field(default_factory=dict)
     _began_s: dict[int, float] = field(default_factory=dict)
     _could_ms: dict[int, int] = field(default_factory=dict)
+    _cold: dict[int, frozenset[str]] = field(default_factory=dict)
+    """Models that a job's backend did not hold when it got it."""
 
     def __post_init__(self) -> None:
         self.prestaging = Prestaging(self.store, self.tasks, self.owner, self.known, self.settings)
@@ -124,6 +126,7 @@ class Carrier:
             member.collecting.add(job.key)
         else:
             member.begin(job.key)
+            self._cold[job.key] = self.matching.traits(job.key).models - member.warmth.models
         self.carried.add(job.key)
         self._began_s[job.key] = monotonic_s()
         self.matching.placed(job.key)
@@ -134,6 +137,7 @@ class Carrier:
         self._cancelled.discard(job.key)
         self._began_s.pop(job.key, None)
         self._could_ms.pop(job.key, None)
+        self._cold.pop(job.key, None)
 
     async def _assign(self, job: Job, member: Member) -> None:
         try:
@@ -222,7 +226,8 @@ class Carrier:
         if member.job == job.key:
             self.gaps.released(member.key)
         if state is JobState.SUCCEEDED:
-            self.timings.learn(self.matching.traits(job.key), member.device, runner.meter)
+            cold = self._cold.get(job.key, frozenset())
+            self.timings.learn(self.matching.traits(job.key), member.device, runner.meter, cold)
         if state in FINAL:
             self.forget(job.key)
             self.to_prune.add(job.user_id)

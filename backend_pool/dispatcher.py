@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from backend_pool.carrier import Carrier, OwnerOf
+from backend_pool.estimates import Estimates
+from backend_pool.foresight import Foresight
 from backend_pool.gap import Gaps
 from backend_pool.health import Health
 from backend_pool.job_record import JobRecord
@@ -18,6 +20,7 @@ from backend_pool.job_store import Fenced, JobStore
 from backend_pool.listener import JobListener
 from backend_pool.matching import Matching
 from backend_pool.model import Job
+from backend_pool.outlooks import Outlooks
 from backend_pool.placement.values import Policy
 from backend_pool.pool import Member, Pool
 from backend_pool.queue_mirror import QueueMirror
@@ -55,6 +58,7 @@ class Dispatcher:
         settings: Settings,
         shares: Shares | None = None,
         timings: Timings | None = None,
+        outlooks: Outlooks | None = None,
     ) -> None:
         self._store = store
         self._pool = pool
@@ -88,6 +92,16 @@ class Dispatcher:
             ring=self.ring,
         )
         store.virtual_s = self._turns.virtual_s
+        self._foresight = Foresight(
+            pool,
+            tasks,
+            turns=self._turns,
+            mirror=self._mirror,
+            matching=self._matching,
+            shares=self._shares,
+            estimates=Estimates(timings, pool.members.values),
+            outlooks=outlooks or Outlooks(),
+        )
 
     def ring(self) -> None:
         """A job or a backend has become free."""
@@ -172,6 +186,7 @@ class Dispatcher:
                 self.gaps.look()
                 await self._turns.sync()
                 self._place()
+                self._foresight.look()
                 if look:
                     self._explain()
                 if self._turns.behind or self._mirror.stale:
