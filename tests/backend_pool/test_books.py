@@ -163,7 +163,7 @@ async def test_names_of_groups(keeper: BooksKeeper) -> None:
 
 async def test_a_quota_stops_a_group_until_it_is_raised(store: JobStore, keeper: BooksKeeper) -> None:
     """Counted over the whole group; what others used does not count."""
-    group = await keeper.add("class", {"quota_s": 10, "quota_warn_percent": 50})
+    group = await keeper.add("class", {"quota_s": 10, "quota_warn_percent": 50, "quota_period": "month"})
     for user in (1, 2):
         await keeper.assign(user, group.id)
     rung: list[int] = []
@@ -176,10 +176,10 @@ async def test_a_quota_stops_a_group_until_it_is_raised(store: JobStore, keeper:
     assert keeper.groups.blocked(1) is None and not rung
     await ended(store, Spent(4000), 2)
     await keeper.groups.reload()
-    assert "class has used its GPU time for today" in (keeper.groups.blocked(1) or "")
+    assert "class has used its GPU time for this month" in (keeper.groups.blocked(1) or "")
     assert keeper.groups.blocked(3) is None and keeper.groups.quota(3) is None
     assert len(rung) == 1
-    await keeper.change(group.id or 0, {"quota_s": 100, "quota_period": "month"})
+    await keeper.change(group.id or 0, {"quota_s": 100, "quota_period": "day"})
     assert keeper.groups.blocked(1) is None and len(rung) == 2
 
 

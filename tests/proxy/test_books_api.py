@@ -93,7 +93,8 @@ async def test_a_used_up_quota_refuses_prompts_and_says_when_it_goes_on(
 ) -> None:
     """In ComfyUI's shape, so that the WebUI shows the message; the note on the page comes before."""
     ann = await server.user("Ann")
-    made = await said(await root.post(f"{API}/admin/groups", json={"name": "class", "quota_s": 100}), 201)
+    wanted = {"name": "class", "quota_s": 100, "quota_period": "month"}
+    made = await said(await root.post(f"{API}/admin/groups", json=wanted), 201)
     await said(await root.post(f"{API}/admin/groups/{made['id']}/members", json={"user": "Ann"}))
     async with server.signed_in("Ann") as hers:
         await used(server, ann, 85, "a1")
@@ -104,9 +105,10 @@ async def test_a_used_up_quota_refuses_prompts_and_says_when_it_goes_on(
             answer = await hers.post(path, json={"prompt": PROMPT})
             error = (await said(answer, 429))["error"]
             assert error["type"] == "quota_exceeded" and answer.json()["node_errors"] == {}
-            assert "It goes on at 00:00 UTC. For more, ask Grace, room 12." in error["message"]
+            assert "for this month. It goes on at 01 " in error["message"]
+            assert error["message"].endswith("00:00 UTC. For more, ask Grace, room 12.")
             assert error["extra_info"]["used_s"] == 105 and error["extra_info"]["limit_s"] == 100
-            assert 0 < int(answer.headers["retry-after"]) <= 86_401
+            assert 0 < int(answer.headers["retry-after"]) <= 31 * 86_400 + 1
         quota = (await said(await hers.get(f"{API}/share")))["quota"]
         assert quota["exhausted"] and quota["left_s"] == 0 and "Grace, room 12" in quota["notice"]
         assert "Grace, room 12" in (await hers.get("/cluster/account", headers=HTML)).text
@@ -161,9 +163,9 @@ async def test_usage_and_its_csv(server: Server, root: httpx.AsyncClient) -> Non
     report = await said(await root.get(f"{API}/admin/usage?days=2"))
     assert [(row["key"], row["jobs"], row["gpu_s"]) for row in report["rows"]] == [("Ben", 2, 9), ("@Ann", 1, 2.5)]
     assert report["total"]["gpu_s"] == 11.5 and report["by"] == "user"
-    today = datetime.now(UTC).date().isoformat()
-    by_day = await said(await root.get(f"{API}/admin/usage?by=day&from={today}&to={today}"))
-    assert sum(row["jobs"] for row in by_day["rows"]) == 3 or by_day["first"] != datetime.now(UTC).date().isoformat()
+    first, last = ((datetime.now(UTC) + timedelta(days=days)).date().isoformat() for days in (-1, 1))
+    by_day = await said(await root.get(f"{API}/admin/usage?by=day&from={first}&to={last}"))
+    assert sum(row["jobs"] for row in by_day["rows"]) == 3 and (by_day["first"], by_day["last"]) == (first, last)
     for bad in ("days=0", "days=x", "by=name", "from=yesterday", "from=2026-02-01&to=2026-01-01", "to=0001-01-01"):
         await said(await root.get(f"{API}/admin/usage?{bad}"), 400)
     answer = await root.get(f"{API}/admin/usage.csv?days=2")
