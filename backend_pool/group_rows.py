@@ -118,6 +118,8 @@ def _clean(key: str, value: Any) -> object:
     if key == "labels":
         return cleaned(value or [])
     if key == "quota_period":
+        if value not in {period.value for period in QuotaPeriod}:
+            raise BadInput(f"The period of a quota is {' or '.join(QuotaPeriod)}.")
         return QuotaPeriod(value)
     if value is None:
         if key in {"weight", "quota_warn_percent", "priority_limit"}:
