@@ -85,6 +85,8 @@ def levels_now(db: Database) -> dict[int, str]:
 def revoke_now(db: Database, which: str) -> tuple[WorkerToken, list[str]]:
     """Revoke by id, or by a name that one alone has; its backends leave the pool. Raises NotFound, BadInput."""
 
+    from backend_pool.managed.agent_rows import remove_of_token  # which knows this module
+
     def work(session: Session) -> tuple[WorkerToken, list[str]]:
         valid = select(WorkerToken).where(col(WorkerToken.revoked_ms).is_(None))
         found = [token for token in session.exec(valid).all() if which in (token.name, str(token.id))]
@@ -100,7 +102,8 @@ def revoke_now(db: Database, which: str) -> tuple[WorkerToken, list[str]]:
             if row is not None:
                 session.delete(row)
         found[0].revoked_ms = now_ms()
-        return found[0], names
+        assert found[0].id is not None
+        return found[0], sorted({*names, *remove_of_token(session, found[0].id)})
 
     return db.write_now(work)
 

@@ -13,14 +13,17 @@ from backend_pool.groups import Groups
 from backend_pool.housekeeping import Housekeeping
 from backend_pool.job_queries import JobQueries
 from backend_pool.job_store import JobStore
+from backend_pool.managed.agents import Agents
 from backend_pool.outlooks import Outlooks
 from backend_pool.pool import Pool
 from backend_pool.registry import Registry
 from backend_pool.restart_rows import RestartRows
 from backend_pool.restarts import Restarts
+from backend_pool.timings import Timings
 from backend_pool.workers import Workers
 from proxy import api, pages
 from proxy.access import Access, open_access
+from proxy.agent_route import agent_route
 from proxy.api_errors import error_response, unexpected
 from proxy.base.database import Database
 from proxy.base.errors import ClusterError
@@ -94,8 +97,10 @@ class Cluster:
     pool: Pool
     groups: Groups
     managed: ManagedBackends
+    agents: Agents
     queries: JobQueries
     dispatcher: Dispatcher
+    timings: Timings
     outlooks: Outlooks
     housekeeping: Housekeeping
     restarts: Restarts
@@ -119,19 +124,29 @@ def build(settings: Settings, db: Database) -> Cluster:
     key = load_or_create(settings.data_dir / "secret.key")
     workers = Workers(db, key, settings.data_dir / "users", settings.heartbeat_interval_s)
     pool = Pool(registry, settings, tasks, workers)
+    agents = Agents(db, pool, settings.heartbeat_interval_s)
     store = JobStore(db, settings.queue_limit, settings.history_limit, settings.history_mb)
     groups = Groups(db, settings)
     queries = JobQueries(db)
     events = UserEvents(queries, tasks)
     folders = UserFolders(settings.data_dir, db, key)
-    dispatcher = Dispatcher(
-        store=store, pool=pool, tasks=tasks, listener=events, owner_of=folders.owner, settings=settings
-    )
-    pool.on_change.append(dispatcher.ring)
-    groups.on_change.append(dispatcher.ring)
-    restarts = Restarts(RestartRows(db), pool, settings, dispatcher.ring)
+    timings = Timings(db)
     outlooks = Outlooks()
     outlooks.on_change.append(QueueNews(outlooks, events).changed)
+    dispatcher = Dispatcher(
+        store=store,
+        pool=pool,
+        tasks=tasks,
+        listener=events,
+        owner_of=folders.owner,
+        settings=settings,
+        shares=groups,
+        timings=timings,
+        outlooks=outlooks,
+    )
+    pool.on_change.append(dispatcher.ring)
+    groups.on_change.append(dispatcher.shares_changed)
+    restarts = Restarts(RestartRows(db), pool, settings, dispatcher.ring)
     jobs = Jobs(store, dispatcher, events)
     session_nodes = SessionNodes(partial(upstream_of, sessions), upstreams)
     comfy = ComfyRoutes(
@@ -152,7 +167,15 @@ def build(settings: Settings, db: Database) -> Cluster:
     sockets = OpenSockets(access.authenticator, access.cache, tasks)
     sessions.on_news(events.session_news)
     asgi = Edge(
-        control=Control([*health.routes(), worker_route(workers, settings), *api.routes(deps), *pages.routes(deps)]),
+        control=Control(
+            [
+                *health.routes(),
+                worker_route(workers, settings),
+                agent_route(agents, settings),
+                *api.routes(deps),
+                *pages.routes(deps),
+            ]
+        ),
         comfy=comfy.app(),
         authenticator=access.authenticator,
         sessions=sessions,
@@ -176,9 +199,11 @@ def build(settings: Settings, db: Database) -> Cluster:
         registry=registry,
         pool=pool,
         groups=groups,
+        agents=agents,
         managed=ManagedBackends(settings, db, keeper.run, registry=registry, pool=pool, tasks=tasks),
         queries=queries,
         dispatcher=dispatcher,
+        timings=timings,
         outlooks=outlooks,
         housekeeping=Housekeeping(pool, settings, tasks, dispatcher.ring),
         restarts=restarts,

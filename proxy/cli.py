@@ -11,6 +11,7 @@ import typer
 
 from proxy.base import logs
 from proxy.base.errors import ClusterError, ConfigError
+from proxy.cli_agent import agent
 from proxy.cli_data import Common, ConfigOption, DataDirOption, database, settings_of
 from proxy.cli_groups import group_app, reservation_app, user_group
 from proxy.cli_pack import pack_app
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 user_app = typer.Typer(no_args_is_help=True, help="Accounts.")
 token_app = typer.Typer(no_args_is_help=True, help="API tokens.")
+app.command()(agent)
 app.add_typer(user_app, name="user")
 app.add_typer(token_app, name="token")
 app.add_typer(group_app, name="group")
@@ -208,15 +210,28 @@ def session_host(context: typer.Context, data_dir: DataDirOption = None) -> None
 
 
 @app.command()
-def bench(
+def bench(  # noqa: PLR0917 - one parameter per flag
     jobs: Annotated[int, typer.Option(min=1, help="Jobs measured each way.")] = 100,
     backend: Annotated[str | None, typer.Option(help="URL of a ComfyUI to measure with; default: an engine.")] = None,
     forward_seconds: Annotated[float, typer.Option(min=0, help="Length of the forwarding part per proxy.")] = 12.0,
     pack: Annotated[bool, typer.Option("--pack", help="Also through an engine with the worker pack.")] = False,
+    load: Annotated[
+        bool, typer.Option("--load", help="Instead: many users on many engines, each way of placing.")
+    ] = False,
+    users: Annotated[int, typer.Option(min=8, help="Users of the load.")] = 30,
+    engines: Annotated[int, typer.Option(min=1, help="Engines of the load.")] = 8,
+    load_jobs: Annotated[int, typer.Option(min=50, help="Jobs of the load.")] = 600,
+    seed: Annotated[int, typer.Option(help="The same load again for the same number.")] = 1,
+    queued: Annotated[int, typer.Option(min=0, help="Jobs of the user behind whom another comes; 0: without.")] = 1000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures of the load as JSON alone.")] = False,
 ) -> None:
     """Measure what a job and a forwarded request cost here, as ratios within one run. Starts its own server."""
-    from proxy.bench import run_bench
+    from proxy.bench import run_bench, run_load
+    from proxy.bench_plan import Load
 
+    if load:
+        run_load(Load(users, users // 6, engines, load_jobs, seed), queued=queued, as_json=as_json)
+        return
     run_bench(jobs=jobs, backend=backend, forward_seconds=forward_seconds, pack=pack)
 
 

@@ -31,13 +31,16 @@ async def start(cluster: Cluster, own_url: str) -> None:
 
     cluster.sessions.live.on_end.append(close_connections)
     await cluster.groups.reload()
+    await cluster.timings.load()
     await cluster.pool.refresh()
     start_loop = cluster.tasks.start
     start_loop("groups", cluster.groups.watch(), vital=True)
     start_loop("upkeep", Upkeep(cluster.db, cluster.settings).watch())
     start_loop("backends", cluster.pool.watch(), vital=True)
     cluster.managed.watch()
+    start_loop("agents", cluster.agents.watch(), vital=True)
     await _first_answers(cluster)
+    start_loop("learned times", cluster.timings.watch())
     start_loop("dispatcher", cluster.dispatcher.watch(), vital=True)
     start_loop("housekeeping", cluster.housekeeping.watch(), vital=True)
     start_loop("restarts", cluster.restarts.watch(), vital=True)

@@ -18,13 +18,15 @@ OPENING = {
 """Calls that open a file by its name, of modules and paths."""
 OPENS_USERS_FILES = "proxy/base/user_file_open.py"
 OPENS_OTHER_FILES = {
+    "proxy/agent_process.py": "the agent's own id",
     "proxy/base/database.py": "the database",
     "proxy/base/log_file.py": "logs",
     "proxy/base/pictures.py": "reads pictures that are open, in sessions and engines",
     "proxy/base/listening.py": "/proc",
     "proxy/base/processes.py": "records of processes, /proc",
     "proxy/bench_forward.py": "/proc",
-    "proxy/bench_jobs.py": "its own log and engine",
+    "proxy/bench_jobs.py": "its own engine",
+    "proxy/bench_server.py": "its own log and engines",
     "proxy/data_dir.py": "the data directory itself",
     "proxy/demo.py": "the demonstration's passwords",
     "proxy/doctor.py": "/proc",

@@ -46,7 +46,6 @@ class Fate:
 
     def sleeps(self, now: float) -> None:
         """It was stopped, as it should be."""
-        self.crashes += 1
         self.deaths, self.error = 0, None
         self.move(Phase.ASLEEP, now)
 

@@ -39,7 +39,7 @@ class StandIn:
             self._retiring = True
             log.info("another backend is up, the embedded engine that nobody asked for retires")
         await self._set_modes(own, BackendMode.ACTIVE, BackendMode.DRAINING)
-        if any(member.job is not None or member.row.mode is BackendMode.ACTIVE for member in own):
+        if any(member.busy or member.row.mode is BackendMode.ACTIVE for member in own):
             return  # the pool reads the new mode before anything else is decided
         for name in self._keeper.names:
             await self._keeper.drop(name)

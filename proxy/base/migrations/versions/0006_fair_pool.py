@@ -13,6 +13,7 @@ def upgrade() -> None:
     _jobs()
     _groups()
     _books()
+    _agents()
 
 
 def _backends() -> None:
@@ -122,4 +123,17 @@ def _books() -> None:
         sa.Column("count", sa.Integer(), nullable=False),
         sa.Column("used_ms", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("key"),
+    )
+
+
+def _agents() -> None:
+    op.create_table(
+        "agent_instances",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("backend_id", sa.Integer(), nullable=False),
+        sa.Column("token_id", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["backend_id"], ["backends.id"], ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["token_id"], ["worker_tokens.id"]),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("backend_id"),
     )

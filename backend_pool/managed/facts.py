@@ -1,0 +1,49 @@
+"""What the pool knows of a managed instance that its supervisor decides by: busy, idle, wanted, to be restarted."""
+
+from dataclasses import dataclass
+
+from backend_pool.health import Health
+from backend_pool.managed.state import Phase
+from backend_pool.member import Member
+
+
+@dataclass(frozen=True)
+class Facts:
+    """As in `Seen`; these are what an agent is told too."""
+
+    busy: bool = True
+    idle_s: float | None = None
+    wanted: bool = False
+    known: bool = True
+    restart: bool = False
+
+
+class Doings:
+    """Remembers which members have ever told what they offer; the rest is read off them."""
+
+    def __init__(self) -> None:
+        self.known: set[int] = set()
+
+    def of(self, member: Member | None, backend_id: int | None, now: float) -> Facts:
+        """Of that member, which may not have joined yet."""
+        if member is None or backend_id is None:
+            return Facts(known=backend_id in self.known)
+        if member.info:
+            self.known.add(backend_id)
+        busy = member.busy or bool(member.leftovers)
+        since_s = member.idle_since_s
+        return Facts(
+            busy=busy,
+            idle_s=None if busy or since_s is None else max(0.0, now - since_s),
+            wanted=member.wanted_since_s is not None,
+            known=backend_id in self.known,
+            restart=member.restart_wanted.is_set() or _hangs(member),
+        )
+
+
+def _hangs(member: Member) -> bool:
+    """Whether it has answered since it was started, and does not any more; one out of reach is not restarted for it."""
+    managed = member.managed
+    if managed is None or managed.state is not Phase.RUNNING or member.health is not Health.DOWN:
+        return False
+    return member.seen_ms is not None and member.seen_ms >= managed.since_ms
