@@ -114,6 +114,31 @@ class Matching:
         others = [other for other in self._pool.members.values() if other is not member and other.info]
         return wanted is not None and any(lacks(wanted, other.info) is None for other in others)
 
+    def why_not(self, job: Job, share: Share) -> str:
+        """Why the job can run nowhere at the moment, in words; empty when it can, or has not been read."""
+        known = self._known.get(job.key)
+        if known is None:
+            return ""
+        reason = why(known.asked, self._pool.members.values(), frozenset(job.labels) | share.labels, job.vram_mb)
+        return "" if reason == BUSY else reason
+
+    def scarce(self, job: Job, share: Share, others: Iterable[Member]) -> str:
+        """What the job needs that these backends lack, in words; empty when nothing can be named."""
+        known = self._known.get(job.key)
+        if known is None:
+            return ""
+        labels = frozenset(job.labels) | share.labels
+        for member in others:
+            missing = sorted(labels - set(member.row.labels))
+            if missing:
+                return f"the label {missing[0]}"
+            if 0 < member.vram_mb <= job.vram_mb:
+                return f"more than {job.vram_mb / 1024:.1f} GB of GPU memory"
+            lack = lacking(known.asked, member.provider)
+            if lack is not None:
+                return lack
+        return ""
+
     def explain(self, waiting: Iterable[tuple[Job, Share]]) -> None:
         """Note why each of these jobs, their users' first ones, waits; logged once if for more than its turn."""
         reasons: dict[int, str] = {}

@@ -46,7 +46,8 @@ class Turns:
         self._timings = timings
         self.line = Line(policy)
         self._unread: dict[int, Job] = {}
-        self._placed: dict[int, Waiting] = {}
+        self.placed: dict[int, Waiting] = {}
+        """What is on its way to a backend or executes there."""
         self._stored: dict[int, float] | None = None
         self._seats: set[int] = set()
         self._changed: set[int] = set()
@@ -99,30 +100,30 @@ class Turns:
         if job is None:
             self.line.remove(choice.seq)
             return None
-        self._placed[job.key] = self._waiting(job)
+        self.placed[job.key] = self._waiting(job)
         self.line.started(choice.seq, choice.spot, now_ms() / 1000)
         return job
 
     def resumed(self, job: Job, backend_id: int) -> None:
         """A job that an earlier process placed runs, which counts for its user's limit and turn."""
-        if job.key in self._placed:
+        if job.key in self.placed:
             return
         self._mirror.take(job.key)
-        waiting = self._placed[job.key] = Waiting(job.key, job.user_id, job.number, NOWHERE, priority=job.priority)
+        waiting = self.placed[job.key] = Waiting(job.key, job.user_id, job.number, NOWHERE, priority=job.priority)
         self.line.know(job.user_id, self._shares.share(job.user_id))
         self.line.add(waiting)
         self.line.started(job.key, backend_id, now_ms() / 1000)
 
     def ended(self, seq: int, used_s: float) -> None:
         """It uses its backend no more; saying so again does nothing."""
-        waiting = self._placed.pop(seq, None)
+        waiting = self.placed.pop(seq, None)
         if waiting is not None:
             self.line.ended(seq, used_s)
             self._changed.add(waiting.user_id)
 
     def returned(self, seq: int) -> None:
         """It goes back into the queue: what it took is not charged."""
-        waiting = self._placed.pop(seq, None)
+        waiting = self.placed.pop(seq, None)
         if waiting is not None:
             self.line.returned(waiting)
             self.line.remove(seq)  # until its row has been read again: it may need other backends now
@@ -136,7 +137,7 @@ class Turns:
 
     def look_deeper(self) -> None:
         """Backends are idle: look further into the queues of those who may run more."""
-        running = Counter(waiting.user_id for waiting in self._placed.values())
+        running = Counter(waiting.user_id for waiting in self.placed.values())
         for user_id in list(self._mirror.users):
             limit = self._shares.share(user_id).running_limit
             if running[user_id] < limit and self._shares.blocked(user_id) is None:
@@ -147,10 +148,10 @@ class Turns:
         line, now_s = self.line.copy(), now_ms() / 1000
         busy = list(members)
         for member in busy:
-            if member.job in self._placed:
+            if member.job in self.placed:
                 line.ended(member.job, 0.0)
         for member in busy:
-            running = self._placed.get(member.job or 0)
+            running = self.placed.get(member.job or 0)
             spot = self.spot(member)
             if running is not None:
                 warm = spot.warm | running.kind.models
@@ -205,7 +206,7 @@ class Turns:
         return [job for job in self._mirror.heads() if job.user_id not in running]
 
     def _running_users(self) -> set[int]:
-        return {waiting.user_id for waiting in self._placed.values()}
+        return {waiting.user_id for waiting in self.placed.values()}
 
     def _reconsider(self) -> None:
         """The pool is another: jobs may run elsewhere now, or need other things."""

@@ -63,7 +63,7 @@ async def free_backend(call: Call) -> BaseModel:
     member = call.deps.pool.member(call.id("id"))
     if member is None:
         raise NotFound("There is no such backend.")
-    if member.job is not None:
+    if member.busy:
         raise Conflict("It carries a job. Try again when it has ended.")
     try:
         await free(member)

@@ -42,6 +42,7 @@ from proxy.job_views import JobViews
 from proxy.managed_backends import ManagedBackends
 from proxy.open_sockets import OpenSockets
 from proxy.queue_news import QueueNews
+from proxy.quota_news import QuotaNews
 from proxy.readiness import Readiness
 from proxy.reboot import Reboot
 from proxy.secret_key import load_or_create
@@ -145,6 +146,7 @@ def build(settings: Settings, db: Database) -> Cluster:
         outlooks=outlooks,
     )
     pool.on_change.append(dispatcher.ring)
+    groups.on_quota.append(QuotaNews(groups, events, settings.quota_contact).changed)
     groups.on_change.append(dispatcher.shares_changed)
     restarts = Restarts(RestartRows(db), pool, settings, dispatcher.ring)
     jobs = Jobs(store, dispatcher, events)
