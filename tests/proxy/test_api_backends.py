@@ -140,7 +140,7 @@ async def test_the_page_shows_what_a_backend_does(server: Server, root: httpx.As
     assert second["managed"]["state"] == "crashed" and second["managed"]["error"] == "exit status 3"
     page = (await root.get(PAGE)).text
     for words in (
-        "runs a job of Ann", f"/cluster/admin/jobs/{job.key}", "its job is taken away in 8 min", "gpu=a100", "driver",
+        "runs a job of Ann", f"/cluster/admin/jobs/{job.key}", "its job is taken away in 1 h", "gpu=a100", "driver",
         "1 model loaded", "2 jobs lost in a row", "exit status 3", "Crashed",
     ):  # fmt: skip
         assert words in page, words
