@@ -55,8 +55,10 @@ class Groups:
             run_limit_s=settings.run_limit_s,
         )
         self._shares: dict[int, Share] = {}
-        self._warned: dict[str, tuple[int, bool]] = {}
+        self._told: dict[int, str] = {}
         self.on_change: list[Callable[[], None]] = []
+        self.on_quota: list[Callable[[list[int]], None]] = []
+        """Hears of users whose group comes near its quota, has used it up, or may go on."""
 
     def wake(self) -> None:
         """Read the rows now: somebody changed them."""
@@ -181,11 +183,24 @@ class Groups:
         )
 
     def _warn(self) -> None:
-        """Once per group and period when it comes near its quota, and once when nothing is left."""
-        for group in self._rows.groups.values():
+        """Once per group and period when it comes near its quota, when nothing is left, and when it may go on."""
+        for key, group in self._rows.groups.items():
             quota = self._quota(group)
-            if quota is None or not quota.near or self._warned.get(group.name) == (quota.end_ms, quota.exhausted):
+            level = _level(quota)
+            known = self._told.get(key, "")
+            self._told[key] = level
+            if level == known:
                 continue
-            self._warned[group.name] = (quota.end_ms, quota.exhausted)
-            word = "quota is used up" if quota.exhausted else "quota is nearly used up"
-            log.warning(word, group=group.name, used_s=round(quota.used_s), limit_s=round(quota.limit_s))
+            users = [user for user, own in self._rows.members.items() if own == key]
+            if quota is not None and level:
+                log.warning(level, group=group.name, used_s=round(quota.used_s), limit_s=round(quota.limit_s))
+            for tell in self.on_quota:
+                tell(users)
+        for gone in self._told.keys() - self._rows.groups.keys():
+            del self._told[gone]
+
+
+def _level(quota: Quota | None) -> str:
+    if quota is None or not quota.near:
+        return ""
+    return "quota is used up" if quota.exhausted else "quota is nearly used up"

@@ -26,7 +26,7 @@ class QuotaUsed(TooManyRequests):
 
     def __init__(self, quota: "Quota", contact: str) -> None:
         super().__init__(
-            f"{quota.used_up} It goes on at {quota.resets}. For more, ask {contact}.",
+            notice(quota, contact) or "",
             f"{quota.used_s:.0f} of {quota.limit_s:.0f} GPU-seconds used",
         )
         self.quota = quota
@@ -44,6 +44,16 @@ class QuotaUsed(TooManyRequests):
         body["error"]["extra_info"] = {"group": quota.group, **figures}
         body["node_errors"] = {}
         return body
+
+
+def notice(quota: "Quota", contact: str) -> str | None:
+    """What its users should know of it now, if anything."""
+    if quota.exhausted:
+        return f"{quota.used_up} It goes on at {quota.resets}. For more, ask {contact}."
+    if quota.near:
+        part = 100 * quota.used_s / quota.limit_s
+        return f"Your group {quota.group} has used {part:.0f} % of its GPU time; it is renewed at {quota.resets}."
+    return None
 
 
 @dataclass(frozen=True)

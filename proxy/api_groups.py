@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel
 
 from backend_pool.books import Group, Reservation
-from backend_pool.quotas import Quota
+from backend_pool.quotas import Quota, notice
 from proxy.api_books_models import (
     GroupChange,
     GroupInfo,
@@ -134,12 +134,6 @@ def share_info(deps: Deps, user_id: int) -> ShareInfo:
 
 def quota_info(deps: Deps, quota: Quota) -> QuotaInfo:
     """As the API shows it."""
-    notice = None
-    if quota.exhausted:
-        notice = f"{quota.used_up} It goes on at {quota.resets}. For more, ask {deps.settings.quota_contact}."
-    elif quota.near:
-        part = 100 * quota.used_s / quota.limit_s
-        notice = f"Your group {quota.group} has used {part:.0f} % of its GPU time; it is renewed at {quota.resets}."
     return QuotaInfo(
         group=quota.group,
         used_s=round(quota.used_s, 1),
@@ -149,7 +143,7 @@ def quota_info(deps: Deps, quota: Quota) -> QuotaInfo:
         resets_ms=quota.end_ms,
         near=quota.near,
         exhausted=quota.exhausted,
-        notice=notice,
+        notice=notice(quota, deps.settings.quota_contact),
     )
 
 

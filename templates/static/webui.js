@@ -5,6 +5,7 @@ import { app } from "/scripts/app.js";
 import { api } from "/scripts/api.js";
 import { STYLE, badge, describe, markNativeQueue, setClock } from "./webui_outlook.js";
 import { look, part as sessionPart } from "./webui_session.js";
+import { lookAtShare, part as sharePart } from "./webui_share.js";
 
 const TEXT = {
   name: "Cluster",
@@ -164,7 +165,7 @@ function show() {
   const list = element("ul", "cluster-jobs");
   list.append(...jobs.map(row));
   const status = problem || (jobs.length ? "" : TEXT.idle);
-  panel.replaceChildren(element("h3", "", user?.name || TEXT.name), element("p", "cluster-note", status), list, sessionPart, links());
+  panel.replaceChildren(element("h3", "", user?.name || TEXT.name), element("p", "cluster-note", status), list, sharePart, sessionPart, links());
 }
 
 function links() {
@@ -257,6 +258,7 @@ app.registerExtension({
         show();
         refresh();
         look();
+        lookAtShare();
       },
       destroy() {
         panel = null;
