@@ -3,6 +3,7 @@
 Puts the scene together at one moment of the event loop, so that it fits together; playing it forward is a thread's.
 """
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -52,10 +53,10 @@ class Foresight:
         self._quiet = True
 
     def look(self) -> None:
-        """Begin a forecast if one is due and anything waits or runs; called after each round of placing."""
+        """Make a forecast as soon as one is due, if anything waits or runs; called after each round of placing."""
         members = self._pool.members.values()
         quiet = not len(self._mirror) and not any(member.job is not None for member in members)
-        if self._making or not self._outlooks.due or (quiet and self._quiet):
+        if self._making or (quiet and self._quiet):
             return
         self._quiet = quiet
         self._making = True
@@ -63,6 +64,7 @@ class Foresight:
 
     async def _make(self) -> None:
         try:
+            await asyncio.sleep(self._outlooks.due_in_s)
             await self._outlooks.renew(self.scene())
         finally:
             self._making = False

@@ -66,10 +66,14 @@ def _gpus(at: Standing) -> str:
     if at.others and at.scarce:
         if at.able == 1:
             return f"waiting for the only GPU with {at.scarce}"
-        return f"all {at.able} GPUs with {at.scarce} busy"
+        return f"{_all(at.able)} GPUs with {at.scarce} busy"
     if at.able == 1:
         return "the GPU is busy" if not at.others else "the only GPU that can run it is busy"
-    return f"all {at.able} GPUs busy" if not at.others else f"all {at.able} GPUs that can run it busy"
+    return f"{_all(at.able)} GPUs busy" if not at.others else f"{_all(at.able)} GPUs that can run it busy"
+
+
+def _all(number: int) -> str:
+    return "both" if number == 2 else f"all {number}"
 
 
 def far_back(ahead: int) -> str:

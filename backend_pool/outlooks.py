@@ -29,9 +29,9 @@ class Outlooks:
         self._due_s = 0.0
 
     @property
-    def due(self) -> bool:
-        """Whether the next forecast may be made."""
-        return monotonic_s() >= self._due_s
+    def due_in_s(self) -> float:
+        """When the next forecast may be made."""
+        return max(0.0, self._due_s - monotonic_s())
 
     @property
     def order(self) -> Sequence[int]:
@@ -50,7 +50,7 @@ class Outlooks:
         return self._told.get(user_id, ())
 
     async def renew(self, scene: Scene) -> None:
-        """Make a forecast and tell whom it concerns. One at a time; whoever calls looks at `due` before."""
+        """Make a forecast and tell whom it concerns. One at a time; whoever calls waits for `due_in_s` before."""
         began_s = monotonic_s()
         self._due_s = began_s + EVERY_S
         cases = list(scene.cases.values())

@@ -152,11 +152,11 @@ def test_others_are_not_promised_the_place_of_jobs_that_are_only_counted() -> No
     [
         (Standing(open=1), "next"),
         (Standing(ahead=2, able=4), "2 jobs ahead, all 4 GPUs busy"),
-        (Standing(ahead=1, own_ahead=1, able=2), "1 job ahead, all yours, all 2 GPUs busy"),
+        (Standing(ahead=1, own_ahead=1, able=2), "1 job ahead, all yours, both GPUs busy"),
         (Standing(ahead=9000, able=1), "9,000 jobs ahead, the GPU is busy"),
         (Standing(able=1, others=3, scarce="checkpoint x"), "waiting for the only GPU with checkpoint x"),
-        (Standing(able=2, others=3, scarce="node X"), "all 2 GPUs with node X busy"),
-        (Standing(able=2, others=3), "all 2 GPUs that can run it busy"),
+        (Standing(able=2, others=3, scarce="node X"), "both GPUs with node X busy"),
+        (Standing(able=2, others=3), "both GPUs that can run it busy"),
         (Standing(able=1, others=3), "the only GPU that can run it is busy"),
         (Standing(able=0, waking=True), "a GPU is waking up"),
         (Standing(able=0), "waiting for a backend that can run it"),
@@ -189,7 +189,7 @@ def test_words_of_a_scene() -> None:
     seats[0] = replace(seats[0], user_id=98)
     built = replace(built, cases={**built.cases, 3: replace(built.cases[3], scarce="checkpoint flux")})
     found = {seq: look.reason for seq, look in foresee(built).outlooks.items()}
-    assert found[1] == "all 2 GPUs busy"
+    assert found[1] == "both GPUs busy"
     assert found[2].endswith("a GPU is waking up")
     assert found[3].endswith("waiting for the only GPU with checkpoint flux")
     assert "batch work goes after interactive jobs" in found[4]

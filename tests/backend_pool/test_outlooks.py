@@ -72,6 +72,6 @@ async def test_what_is_told_of_one_user_is_bounded(
 
 
 async def test_the_next_forecast_is_not_due_at_once(made: tuple[Outlooks, list[set[int]]]) -> None:
-    assert made[0].due
+    assert made[0].due_in_s == 0
     await made[0].renew(scene((1, 1)))
-    assert not made[0].due
+    assert made[0].due_in_s > 0
