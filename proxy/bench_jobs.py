@@ -7,7 +7,6 @@ has a new seed, so that no cache answers it. A job's time runs from POST /prompt
 import asyncio
 import contextlib
 import json
-import re
 import statistics
 import subprocess
 import sys
@@ -22,14 +21,12 @@ import aiohttp
 
 from backend_pool.worker_pack.config import Config, save
 from backend_pool.worker_rows import create_now as create_worker_token
-from proxy.accounts import add_now
 from proxy.base.clock import monotonic_s
 from proxy.base.database import Database, sqlite_url
 from proxy.base.errors import Unavailable
 from proxy.base.names import new_id
-from proxy.tokens import create_now
+from proxy.bench_server import START_TIMEOUT_S, account, launch, ready
 
-START_TIMEOUT_S = 120.0
 JOB_TIMEOUT_S = 60.0
 WARM_UP = 5
 USER = "bench"
@@ -151,9 +148,9 @@ async def _server(backend: str | None) -> AsyncIterator[tuple[Target, Target]]:
         data_dir = Path(folder) / "data"
         pool = ["--backend", backend] if backend else ["--engines", "1"]
         command = [sys.executable, "-m", "proxy", "up", "--port", "0", "--data-dir", str(data_dir), *pool]
-        process = await asyncio.to_thread(_start, command, Path(folder) / "log")
+        process = await asyncio.to_thread(launch, command, Path(folder) / "log")
         try:
-            url = await asyncio.wait_for(asyncio.to_thread(_ready, process), START_TIMEOUT_S)
+            url = await asyncio.wait_for(asyncio.to_thread(ready, process), START_TIMEOUT_S)
             token = await asyncio.to_thread(_token, data_dir)
             through = Target(url, {"Authorization": f"Bearer {token}"})
             await _until_checked(through)
@@ -169,16 +166,16 @@ async def _worker_server(shared: bool) -> AsyncIterator[Target]:
     with tempfile.TemporaryDirectory(prefix="comfy-bench-") as folder:
         data_dir, settings = Path(folder) / "data", Path(folder) / "pack.json"
         command = [sys.executable, "-m", "proxy", "up", "--port", "0", "--data-dir", str(data_dir), "--engines", "0"]
-        process = await asyncio.to_thread(_start, command, Path(folder) / "log")
+        process = await asyncio.to_thread(launch, command, Path(folder) / "log")
         engine: subprocess.Popen[bytes] | None = None
         try:
-            url = await asyncio.wait_for(asyncio.to_thread(_ready, process), START_TIMEOUT_S)
+            url = await asyncio.wait_for(asyncio.to_thread(ready, process), START_TIMEOUT_S)
             token, worker_token = await asyncio.to_thread(_tokens, data_dir)
             users = str((data_dir / "users").resolve()) if shared else None
             save(settings, Config(url, worker_token, "bench-worker", "bench", shared_data=users))
             command = [sys.executable, "-m", "backend_pool.engine", "--base-dir", f"{folder}/engine"]
             engine = await asyncio.to_thread(
-                _start, [*command, "--worker-pack", str(settings)], Path(folder) / "engine.log"
+                launch, [*command, "--worker-pack", str(settings)], Path(folder) / "engine.log"
             )
             through = Target(url, {"Authorization": f"Bearer {token}"})
             await _until_checked(through)
@@ -200,21 +197,7 @@ def _tokens(data_dir: Path) -> tuple[str, str]:
 
 
 def _user_token(db: Database) -> str:
-    add_now(db, USER, new_id(), is_admin=True)  # who asks whether a worker is there
-    return create_now(db, USER, USER)
-
-
-def _start(command: list[str], log_path: Path) -> "subprocess.Popen[bytes]":
-    with log_path.open("wb") as log:
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL)
-
-
-def _ready(process: "subprocess.Popen[bytes]") -> str:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if found := re.match(rb"Ready: (\S+)", line):
-            return found[1].decode()
-    raise Unavailable("The bench's own server did not start. Try `comfy-cluster up` to see why.")
+    return account(db, USER, admin=True)[1]  # an admin asks whether a worker is there
 
 
 def _token(data_dir: Path) -> str:
