@@ -27,7 +27,7 @@ CALM_S = 150.0
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how hard. `seconds` 0 means one round; `brief` leaves out what takes long, and does the rest once."""
+    """How long and how hard. `seconds` 0 means one round; `brief` leaves out what takes long and does the rest once."""
 
     seed: int
     seconds: float = 0.0
