@@ -212,6 +212,8 @@ class Carrier:
         could_ms = self._could_ms.pop(job.key, None)
         if could_ms is not None and runner.began_ms is not None:
             self.gaps.began(could_ms, runner.began_ms)
+        if member.worker is not None:
+            return  # its next job takes the directories, and with them files that are not home yet
         self.turns.ended(job.key, runner.used_s)
         if member.job == job.key:
             member.release(job.key, collecting=True)
