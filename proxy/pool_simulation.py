@@ -5,7 +5,7 @@ What it leaves out is what the line does not decide: networks, files, backends t
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 
 from backend_pool.lane import Lane
@@ -30,6 +30,10 @@ class Task:
     priority: int = 0
     places: frozenset[int] | None = None
     """None for every spot."""
+
+    def numbered(self, seq: int) -> "Task":
+        """The same under another number."""
+        return replace(self, seq=seq)
 
 
 @dataclass(frozen=True)
@@ -141,84 +145,3 @@ class Simulation:
         self._idle.add(run.spot)
         self._last[run.spot] = run.task.user_id
         self._done[run.spot] += 1
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a run. Shares are of the time in which every user had jobs waiting."""
-
-    makespan_s: float
-    busy: float
-    """Part of the backends' time that went into jobs, loading included."""
-    loading: float
-    """Part that went into loading."""
-    loads: int
-    jain: float
-    """1 when everybody had the same of the pool by their weight."""
-    error: float
-    """Largest distance of a user's part from the one by weight, as a part of it."""
-    waits_p50_s: float
-    waits_p95_s: float
-    worst_user_p95_s: float
-    placements: int
-
-
-def outcome(load: Load, runs: Sequence[Run]) -> Outcome:
-    """Sum a simulation up."""
-    begin_s = min(run.task.arrives_s for run in runs)
-    until_s = contended_until(runs)
-    span_s = max(until_s - begin_s, 1e-9)
-    busy_s = sum(_overlap(run.begin_s, run.end_s, until_s) for run in runs)
-    loading_s = sum(_overlap(run.begin_s, run.begin_s + run.load_s, until_s) for run in runs)
-    parts = parts_by_weight(load, runs, until_s)
-    waits = sorted(run.wait_s for run in runs)
-    by_user: dict[int, list[float]] = {}
-    for run in runs:
-        by_user.setdefault(run.task.user_id, []).append(run.wait_s)
-    mean = sum(parts.values()) / len(parts)
-    return Outcome(
-        makespan_s=max(run.end_s for run in runs) - begin_s,
-        busy=busy_s / (span_s * load.spots),
-        loading=loading_s / (span_s * load.spots),
-        loads=sum(1 for run in runs if run.load_s),
-        jain=jain(parts.values()),
-        error=max(abs(part / mean - 1) for part in parts.values()) if mean else 0.0,
-        waits_p50_s=quantile(waits, 0.5),
-        waits_p95_s=quantile(waits, 0.95),
-        worst_user_p95_s=max(quantile(sorted(one), 0.95) for one in by_user.values()),
-        placements=len(runs),
-    )
-
-
-def contended_until(runs: Iterable[Run]) -> float:
-    """When the first of the users had nothing waiting any more."""
-    last: dict[int, float] = {}
-    for run in runs:
-        last[run.task.user_id] = max(last.get(run.task.user_id, 0.0), run.begin_s)
-    return min(last.values())
-
-
-def parts_by_weight(load: Load, runs: Iterable[Run], until_s: float) -> dict[int, float]:
-    """Backend seconds of each user up to a moment, by the weight."""
-    parts: dict[int, float] = {}
-    for run in runs:
-        share = load.shares.get(run.task.user_id, Share())
-        had_s = _overlap(run.begin_s, run.end_s, until_s) / share.weight
-        parts[run.task.user_id] = parts.get(run.task.user_id, 0.0) + had_s
-    return parts
-
-
-def jain(parts: Iterable[float]) -> float:
-    """Jain's index of fairness: 1 for equal parts, 1/n when one has it all."""
-    values = list(parts)
-    squares = sum(value * value for value in values)
-    return sum(values) ** 2 / (len(values) * squares) if squares else 1.0
-
-
-def quantile(ordered: Sequence[float], part: float) -> float:
-    """Of sorted values."""
-    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
-
-
-def _overlap(begin_s: float, end_s: float, until_s: float) -> float:
-    return max(0.0, min(end_s, until_s) - begin_s)

@@ -80,8 +80,10 @@ class Decision:
         return self._guess_s(job) / spot.speed <= room_s
 
     def _may_run(self, job: Waiting, spot: Spot) -> bool:
-        room_s = self._room_s(spot, self._index.users[job.user_id].share.group_id)
-        return spot.key in job.kind.places and (room_s == inf or self._fits(job, spot, room_s))
+        if spot.key not in job.kind.places:
+            return False
+        free, short = self._room(self._index.users[job.user_id].share.group_id)
+        return spot.key in free or any(place is spot and self._fits(job, spot, room_s) for place, room_s in short)
 
     def _best_spot(self, job: Waiting) -> Spot:
         """Least to load, then the user's own workflow cached, then what others need least, then the soundest."""
@@ -145,6 +147,9 @@ class Decision:
 
     def _is_first(self, user: User, bucket: Bucket, key: Key, spot: Spot) -> bool:
         """Whether no earlier job of the user in this lane may run on the spot."""
+        first = user.queues[bucket].first()
+        if bucket == user.front and first is not None and first[1] == key[-1]:
+            return True
         for other in user.queues:
             if other.batch is bucket.batch and other != bucket and spot.key in other.kind.places:
                 found = self._index.own_fitting(user, other, lambda job: self._may_run(job, spot))

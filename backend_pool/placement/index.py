@@ -12,7 +12,7 @@ from backend_pool.placement.ranking import Key, Ranking
 from backend_pool.placement.user import Bucket, User
 from backend_pool.placement.values import Policy, Waiting
 
-LOOKS = 64
+LOOKS = 32
 """How many users, and jobs of one, are looked at for one that fits before a reservation or may be pulled forward."""
 
 Found = tuple[Key, Waiting]
@@ -71,15 +71,22 @@ class Index:
         keys = [(bucket.batch, key, seq) for bucket, queue in user.queues.items() for key, seq in queue.in_order()]
         return [self.jobs[seq] for *_, seq in sorted(keys)]
 
-    def first_own(self, user: User) -> Waiting | None:
-        """The first of them."""
-        heads = [(bucket.batch, *first) for bucket, queue in user.queues.items() if (first := queue.first())]
-        return self.jobs[min(heads)[-1]] if heads else None
+    def first_own(self, user: User) -> tuple[Bucket, Waiting] | None:
+        """The first of them, and where it is."""
+        best: tuple[bool, Key, Bucket] | None = None
+        for bucket, queue in user.queues.items():
+            first = queue.first()
+            if first is not None and (best is None or (bucket.batch, first[0]) < best[:2]):
+                best = (bucket.batch, first[0], bucket)
+        return (best[2], self.jobs[int(best[1][-1])]) if best else None
 
     def show(self, user: User) -> None:
-        """Rank the user anew wherever jobs of theirs wait."""
-        for bucket in user.queues:
-            self._show(user, bucket)
+        """Rank the user anew wherever jobs of theirs wait, if their standing is another."""
+        standing = (user.virtual_s, user.served, user.came) if user.free else None
+        if standing != user.standing:
+            user.standing = standing
+            for bucket in user.queues:
+                self._show(user, bucket)
 
     def turns(self, *, batch: bool) -> Iterable[tuple[Bucket, Ranking]]:
         """The buckets of a lane with their users in turn, none of them at their limit."""

@@ -91,6 +91,7 @@ class Line:
         if seq in self:
             job = self._index.take(seq)
             self._index.put(replace(job, kind=kind), aged=seq in self._aged)
+            self._show(self._index.users[job.user_id])
 
     def next(self, spots: Iterable[Spot], now_s: float) -> Choice | None:
         """What to place next on one of these idle backends; None when nothing that waits may run there."""
@@ -208,13 +209,14 @@ class Line:
         """Rank a user whose virtual time, limit or jobs changed."""
         first = self._index.first_own(user)
         if first is None:
+            user.front = None
             self._actives.drop(user.id)
             return
+        user.front, job = first
         if user.free and self._open:  # who was held back by more than the others' turns has not saved up for ever
-            behind_s = max(user.virtual_s, user.virtual_s - self._head_start_s(first))
+            behind_s = max(user.virtual_s, user.virtual_s - self._head_start_s(job))
             user.settled_s += max(0.0, self._reached_s - LAG_S - behind_s)
-        batch = self._index.batch(first.seq)
-        self._actives.set(user.id, (not user.free, batch, user.settled_s))
+        self._actives.set(user.id, (not user.free, user.front.batch, user.settled_s))
         self._index.show(user)
 
 

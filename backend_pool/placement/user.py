@@ -34,6 +34,10 @@ class User:
     """Jobs placed since then."""
     mean_s: float | None = None
     """What the user's jobs took lately."""
+    standing: tuple[float, int, int] | None = None
+    """What the user's turns were ranked by; None while no job more may run."""
+    front: Bucket | None = None
+    """Where the first of the user's own jobs waits."""
 
     @property
     def virtual_s(self) -> float:
@@ -60,5 +64,5 @@ class User:
         queues = {bucket: queue.copy() for bucket, queue in self.queues.items()}
         return User(
             self.id, self.share, self.settled_s, self.charges.copy(), queues,
-            self.served, self.came, self.placed, self.mean_s,
+            self.served, self.came, self.placed, self.mean_s, self.standing, self.front,
         )  # fmt: skip

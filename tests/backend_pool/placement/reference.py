@@ -74,6 +74,7 @@ class Reference:
 
     def change(self, seq: int, kind: Kind) -> None:
         self.jobs[seq] = replace(self.jobs[seq], kind=kind)
+        self.catch_up(self.jobs[seq].user_id)
 
     def started(self, choice: Choice, now_s: float) -> None:
         if choice.passed is not None:
