@@ -165,7 +165,7 @@ def build(settings: Settings, db: Database) -> Cluster:
     )
     starter = Starter(pool, settings)
     readiness = Readiness(db, settings.data_dir, free_mb=settings.free_space_mb, spawner=spawner, tasks=tasks)
-    health = HealthRoutes(db, pool, readiness, events, spawner, access.authenticator)
+    health = HealthRoutes(db, pool, dispatcher, readiness, events, spawner, access.authenticator)
     sockets = OpenSockets(access.authenticator, access.cache, tasks)
     sessions.on_news(events.session_news)
     asgi = Edge(

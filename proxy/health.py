@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from backend_pool.dispatcher import Dispatcher
 from backend_pool.health import Health
 from backend_pool.job_state import JobState
 from backend_pool.model import Job
@@ -21,6 +22,8 @@ from backend_pool.pool import Pool
 from proxy.auth import Authenticator, identity
 from proxy.base.database import Database
 from proxy.base.errors import Forbidden, NotAuthenticated, Unavailable
+from proxy.health_pool import METRICS as DISPATCH
+from proxy.health_pool import pool_figures
 from proxy.readiness import Readiness
 from proxy.user_events import UserEvents
 from user_sessions.spawner import Spawner
@@ -32,6 +35,7 @@ class HealthRoutes:
 
     db: Database
     pool: Pool
+    dispatcher: Dispatcher
     readiness: Readiness
     events: UserEvents
     spawner: Spawner
@@ -66,7 +70,8 @@ class HealthRoutes:
         counted = await self.db.read(lambda s: s.exec(select(Job.state, func.count()).group_by(Job.state)).all())
         jobs = {JobState(state): count for state, count in counted}
         registry = CollectorRegistry()
-        registry.register(_Figures([*self._figures(jobs), *await self._sessions()]))
+        dispatch = pool_figures(self.pool, self.dispatcher)
+        registry.register(_Figures([*self._figures(jobs), *await self._sessions(), *dispatch]))
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     async def _sessions(self) -> list[Metric]:
@@ -109,5 +114,6 @@ METRICS = (
     "comfy_cluster_backends_busy",
     "comfy_cluster_sessions",
     "comfy_cluster_tabs",
+    *DISPATCH,
 )
 """Names, for the test that compares them with docs/metrics.md."""
