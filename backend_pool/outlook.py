@@ -51,7 +51,8 @@ def words(at: Standing) -> str:
         return f"your other {jobs} first ({at.limit} at a time)"
     parts = []
     if at.ahead:
-        parts.append(f"{_count(at.ahead, 'job')} ahead" + (", all yours" if at.own_ahead == at.ahead else ""))
+        yours = "" if at.own_ahead < at.ahead else ", yours" if at.ahead == 1 else ", all yours"
+        parts.append(f"{_count(at.ahead, 'job')} ahead{yours}")
     if at.batch_yields:
         parts.append("batch work goes after interactive jobs")
     parts.append(_gpus(at))

@@ -74,5 +74,6 @@ export function markNativeQueue(jobs) {
 
 export const STYLE = `
     [${MARK}] { position: relative; }
-    [${MARK}]::after { content: attr(${MARK}); position: absolute; right: 0.5rem; bottom: 0.125rem; font-size: 0.6875rem;
-      color: var(--descrip-text, #999); pointer-events: none; }`;
+    [${MARK}]::after { content: attr(${MARK}); position: absolute; right: 0.75rem; top: 50%; transform: translateY(-50%);
+      font-size: 0.75rem; color: var(--descrip-text, #999); pointer-events: none; }
+    [${MARK}]:hover::after { content: none; }`; // the frontend's buttons appear there

@@ -152,7 +152,7 @@ def test_others_are_not_promised_the_place_of_jobs_that_are_only_counted() -> No
     [
         (Standing(open=1), "next"),
         (Standing(ahead=2, able=4), "2 jobs ahead, all 4 GPUs busy"),
-        (Standing(ahead=1, own_ahead=1, able=2), "1 job ahead, all yours, both GPUs busy"),
+        (Standing(ahead=1, own_ahead=1, able=2), "1 job ahead, yours, both GPUs busy"),
         (Standing(ahead=9000, able=1), "9,000 jobs ahead, the GPU is busy"),
         (Standing(able=1, others=3, scarce="checkpoint x"), "waiting for the only GPU with checkpoint x"),
         (Standing(able=2, others=3, scarce="node X"), "both GPUs with node X busy"),
