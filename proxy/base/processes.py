@@ -36,9 +36,8 @@ class Daemon:
             except ProcessLookupError:
                 return True
             deadline = time.monotonic() + wait_s
-            while self.alive() and time.monotonic() < deadline:
+            while time.monotonic() < deadline and not (_reap(self.pid) and not self.alive()):
                 time.sleep(0.02)
-            _reap(self.pid)
         return not self.alive()
 
 
@@ -150,6 +149,10 @@ def _command(pid: int) -> set[bytes]:
         return set()
 
 
-def _reap(pid: int) -> None:
-    with contextlib.suppress(ChildProcessError):  # adopted: not our child
-        os.waitpid(pid, os.WNOHANG)
+def _reap(pid: int) -> bool:
+    """Take its exit status. False while there is none to take: the first thread of a process may be gone long before
+    the last one is."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:  # adopted, not our child; or taken already
+        return True
