@@ -218,6 +218,9 @@ def bench(  # noqa: PLR0917 - one parameter per flag
     load: Annotated[
         bool, typer.Option("--load", help="Instead: many users on many engines, each way of placing.")
     ] = False,
+    placement: Annotated[
+        bool, typer.Option("--placement", help="Instead: the rules of the queue on a virtual clock, and their cost.")
+    ] = False,
     users: Annotated[int, typer.Option(min=8, help="Users of the load.")] = 30,
     engines: Annotated[int, typer.Option(min=1, help="Engines of the load.")] = 8,
     load_jobs: Annotated[int, typer.Option(min=50, help="Jobs of the load.")] = 600,
@@ -227,8 +230,12 @@ def bench(  # noqa: PLR0917 - one parameter per flag
 ) -> None:
     """Measure what a job and a forwarded request cost here, as ratios within one run. Starts its own server."""
     from proxy.bench import run_bench, run_load
+    from proxy.bench_placement import report
     from proxy.bench_plan import Load
 
+    if placement:
+        typer.echo(report())
+        return
     if load:
         run_load(Load(users, users // 6, engines, load_jobs, seed), queued=queued, as_json=as_json)
         return
