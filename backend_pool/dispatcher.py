@@ -93,6 +93,7 @@ class Dispatcher:
         )
         store.virtual_s = self._turns.virtual_s
         self._foresight = Foresight(
+        self.outlooks = outlooks or Outlooks()
             pool,
             tasks,
             turns=self._turns,
@@ -100,7 +101,7 @@ class Dispatcher:
             matching=self._matching,
             shares=self._shares,
             estimates=Estimates(timings, pool.members.values),
-            outlooks=outlooks or Outlooks(),
+            outlooks=self.outlooks,
         )
 
     def ring(self) -> None:
