@@ -93,7 +93,6 @@ class Dispatcher:
         )
         store.virtual_s = self._turns.virtual_s
         self._foresight = Foresight(
-        self.outlooks = outlooks or Outlooks()
             pool,
             tasks,
             turns=self._turns,
@@ -101,7 +100,7 @@ class Dispatcher:
             matching=self._matching,
             shares=self._shares,
             estimates=Estimates(timings, pool.members.values),
-            outlooks=self.outlooks,
+            outlooks=outlooks or Outlooks(),
         )
 
     def ring(self) -> None:
@@ -219,8 +218,8 @@ class Dispatcher:
             job = self._turns.started(choice)
             if job is None:
                 continue
-            self.gaps.placed(choice, job.lane, now_ms() / 1000 - job.created_ms / 1000)
-            del spots[choice.spot]
+            warm = self._turns.placed[job.key].kind.models & spots.pop(choice.spot).warm
+            self.gaps.placed(choice, job.lane, (now_ms() - job.created_ms) / 1000, len(warm))
             self._carrier.place(job, idle.pop(choice.spot))
         self.gaps.rightly_idle(idle)
         if idle:

@@ -43,11 +43,13 @@ class Gaps:
             registry=None,
         )
         self.loads_saved = Counter(
-            "comfy_cluster_model_loads_saved", "Jobs placed where models they need were loaded", registry=None
+            "comfy_cluster_model_loads_saved",
+            "Models that were loaded already where a job that needs them was placed",
+            registry=None,
         )
         self.saved_s = Counter(
             "comfy_cluster_model_load_seconds_saved",
-            "Loading that those jobs would have needed elsewhere, as far as it was measured",
+            "Loading that those models would have needed, as measured or taken for",
             registry=None,
         )
 
@@ -80,13 +82,12 @@ class Gaps:
         news_ms = self._news_ms if self._news_ms is not None else now_ms()
         return max(self._free_ms.pop(backend_id, 0), news_ms)
 
-    def placed(self, choice: Choice, lane: str, waited_s: float) -> None:
-        """Note a placement."""
+    def placed(self, choice: Choice, lane: str, waited_s: float, warm: int) -> None:
+        """Note a placement; so many models that it needs are loaded there."""
         self.placements.labels(choice.why).inc()
         self.wait.labels(lane).observe(max(0.0, waited_s))
-        if choice.saved_s > 0:
-            self.loads_saved.inc()
-            self.saved_s.inc(choice.saved_s)
+        self.loads_saved.inc(warm)
+        self.saved_s.inc(choice.saved_s)
 
     def began(self, since_ms: int, began_ms: int) -> None:
         """The backend has begun what it could have begun at `since_ms`."""
