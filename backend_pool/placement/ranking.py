@@ -14,9 +14,13 @@ SLACK = 16
 class Ranking:
     """Setting and dropping cost the logarithm of its length, the first is at hand."""
 
+    __slots__ = ("_heap", "_keys", "_shared")
+
     def __init__(self) -> None:
         self._keys: dict[int, Key] = {}
         self._heap: list[tuple[Key, int]] = []
+        self._shared = False
+        """Whether a copy reads the same; then nobody writes there any more."""
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -28,23 +32,26 @@ class Ranking:
         """Rank `name` by `key` from now on."""
         if self._keys.get(name) == key:
             return
+        self._part()
         self._keys[name] = key
         heappush(self._heap, (key, name))
         self._compact()
 
     def drop(self, name: int) -> None:
         """Rank it no more; nothing happens to an unknown one."""
-        if self._keys.pop(name, None) is not None:
+        if name in self._keys:
+            self._part()
+            del self._keys[name]
             self._compact()
 
     def first(self) -> tuple[Key, int] | None:
         """The least key and its name."""
-        heap = self._heap
-        while heap:
-            key, name = heap[0]
+        while self._heap:
+            key, name = self._heap[0]
             if self._keys.get(name) == key:
-                return heap[0]
-            heappop(heap)
+                return self._heap[0]
+            self._part()
+            heappop(self._heap)
         return None
 
     def in_order(self) -> Iterator[tuple[Key, int]]:
@@ -62,11 +69,15 @@ class Ranking:
                 yield entry
 
     def copy(self) -> "Ranking":
-        """One that goes its own way."""
-        twin = Ranking()
-        twin._keys = self._keys.copy()
-        twin._heap = self._heap.copy()
+        """One that goes its own way, from the first change on; may be read and changed in another thread."""
+        twin = Ranking.__new__(Ranking)
+        twin._keys, twin._heap = self._keys, self._heap
+        twin._shared = self._shared = True
         return twin
+
+    def _part(self) -> None:
+        if self._shared:
+            self._keys, self._heap, self._shared = self._keys.copy(), self._heap.copy(), False
 
     def _compact(self) -> None:
         if len(self._heap) > 2 * len(self._keys) + SLACK:

@@ -1,6 +1,5 @@
-"""Tables for the pool's pure parts: job states, health, placement, frames, verdicts, JSON, file references."""
+"""Tables for the pool's pure parts: job states, health, frames, verdicts, JSON, file references."""
 
-import itertools
 import json
 import struct
 from dataclasses import asdict
@@ -19,7 +18,6 @@ from backend_pool.health import Health, judge
 from backend_pool.job_state import ACTIVE, ALLOWED, FINAL, ON_BACKEND, IllegalTransition, JobState, check, sources_of
 from backend_pool.json_text import parse, parse_aside
 from backend_pool.known_files import KNOWN_LIMIT, Home, KnownFiles
-from backend_pool.placement.heads import Waiting, order
 from backend_pool.submission import count_outputs, workflow_id
 from backend_pool.verdicts import as_history, failed, interrupted, refusal, result_of, state_of
 
@@ -68,35 +66,6 @@ def test_only_known_changes_pass(current: JobState, target: JobState) -> None:
 def test_health(current: Health, answered: bool, silent_s: float, after: Health) -> None:
     """One missed probe makes suspect, a long silence down; one answer is enough to be up."""
     assert judge(current, answered=answered, silent_s=silent_s, down_after_s=20.0) is after
-
-
-# -- placement -----------------------------------------------------------------------------------------------------
-
-heads_of_users = st.lists(
-    st.builds(Waiting, seq=st.integers(1, 10_000), user_id=st.integers(1, 30), number=st.floats(-9, 9)),
-    unique_by=(lambda job: job.seq, lambda job: job.user_id),
-)
-
-
-@given(heads_of_users, st.dictionaries(st.integers(1, 30), st.integers(1, 1000)))
-def test_order_is_fair(heads: list[Waiting], served: dict[int, int]) -> None:
-    """All are there once; nobody stands before a user who was served longer ago; equals by age."""
-    placed = order(heads, served)
-    assert sorted(placed, key=lambda job: job.seq) == sorted(heads, key=lambda job: job.seq)
-    for ahead, behind in itertools.pairwise(placed):
-        assert (served.get(ahead.user_id, 0), ahead.seq) < (served.get(behind.user_id, 0), behind.seq)
-
-
-@given(st.integers(2, 6), st.integers(1, 40))
-def test_everybody_gets_a_turn(users: int, rounds: int) -> None:
-    """With one backend and endless work, turns differ by one at most."""
-    served: dict[int, int] = {}
-    turns = dict.fromkeys(range(users), 0)
-    for placement in range(1, rounds + 1):
-        first = order([Waiting(100 + placement * users + user, user, 0.0) for user in range(users)], served)[0]
-        served[first.user_id] = placement
-        turns[first.user_id] += 1
-    assert max(turns.values()) - min(turns.values()) <= 1
 
 
 # -- frames --------------------------------------------------------------------------------------------------------

@@ -46,3 +46,5 @@ def test_a_copy_is_another() -> None:
     twin.drop(1)
     twin.set(2, (0,))
     assert ranking.first() == ((1,), 1) and len(ranking) == 1
+    ranking.drop(1)
+    assert ranking.first() is None and list(twin.in_order()) == [((0,), 2)]
