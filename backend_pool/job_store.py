@@ -47,7 +47,7 @@ class JobStore:
     def _insert(self, s: Session, new: Submission) -> Job:
         waiting, size = s.exec(held_by(new.user_id)).one()
         if waiting >= (self._queue_limit if new.queue_limit is None else new.queue_limit):
-            raise TooManyRequests(f"You have {waiting} jobs waiting, the most allowed. Cancel some or wait.")
+            raise TooManyRequests(f"Your queue is full: {waiting} jobs, the most allowed. Cancel some or wait.")
         if size >= self._history_size:
             raise TooManyRequests(
                 f"Your waiting jobs hold {size >> 20} MB of workflows, the most allowed. Cancel some or wait."

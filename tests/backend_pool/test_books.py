@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlmodel import Session, SQLModel, col, select
 
-from backend_pool import group_rows, ledger, reservations, usage
+from backend_pool import group_rows, groups, ledger, reservations, usage
 from backend_pool.books import Group, LedgerEntry, QuotaPeriod, Reservation
 from backend_pool.books_keeper import BooksKeeper
 from backend_pool.groups import Groups
@@ -125,6 +125,26 @@ async def test_a_share_is_the_groups_or_the_settings(keeper: BooksKeeper) -> Non
     assert keeper.groups.share(7).group == "" and (await keeper.listing())[1] == {}
 
 
+async def test_what_another_process_changes_is_heard_of(
+    db: Database, keeper: BooksKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command line writes rows; nobody tells the server."""
+    monkeypatch.setattr(groups, "LOOK_EVERY_S", 0.01)
+    heard = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(keeper.groups.watch())
+        await keeper.groups.reload()
+        keeper.groups.on_change.append(heard.set)
+
+        def work(s: Session) -> None:
+            group_rows.assign(s, 7, group_rows.add(s, "class", {"weight": 3}).id)
+
+        await db.write(work)
+        await asyncio.wait_for(heard.wait(), 30)
+        watching.cancel()
+    assert keeper.groups.share(7).weight == 3
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -167,13 +187,17 @@ async def test_a_quota_stops_a_group_until_it_is_raised(store: JobStore, keeper:
     for user in (1, 2):
         await keeper.assign(user, group.id)
     rung: list[int] = []
+    told: list[list[int]] = []
     keeper.groups.on_change.append(lambda: rung.append(1))
+    keeper.groups.on_quota.append(told.append)
     await ended(store, Spent(6000), 1)
     await ended(store, Spent(60_000), 3)
     await keeper.groups.reload()
     quota = keeper.groups.quota(2)
     assert quota is not None and (quota.used_s, quota.left_s, quota.near, quota.exhausted) == (6, 4, True, False)
     assert keeper.groups.blocked(1) is None and not rung
+    await keeper.groups.reload()
+    assert told == [[1, 2]], "once for each of its users"
     await ended(store, Spent(4000), 2)
     await keeper.groups.reload()
     assert "class has used its GPU time for this month" in (keeper.groups.blocked(1) or "")
@@ -181,6 +205,7 @@ async def test_a_quota_stops_a_group_until_it_is_raised(store: JobStore, keeper:
     assert len(rung) == 1
     await keeper.change(group.id or 0, {"quota_s": 100, "quota_period": "day"})
     assert keeper.groups.blocked(1) is None and len(rung) == 2
+    assert len(told) == 3, "near, used up, and renewed"
 
 
 async def test_a_months_days_count_together(db: Database, store: JobStore) -> None:
