@@ -67,7 +67,7 @@ async def test_numbers_count_per_user(store: JobStore) -> None:
 async def test_the_queue_has_a_limit_per_user(store: JobStore) -> None:
     """What is cancelled or finished makes room; others are not concerned."""
     jobs = [await store.submit(submission(saved())) for _ in range(5)]
-    with pytest.raises(TooManyRequests, match="5 jobs waiting"):
+    with pytest.raises(TooManyRequests, match="full: 5 jobs"):
         await store.submit(submission(saved()))
     await store.submit(submission(saved(), 2))
     await store.cancel(1, [jobs[2].prompt_id], ACTIVE)
