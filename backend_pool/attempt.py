@@ -4,8 +4,9 @@
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,10 +22,12 @@ from backend_pool.model import Job, JobDocument, JsonDict
 from backend_pool.owner import Owner
 from backend_pool.pack_files import PackFiles
 from backend_pool.relay import Relay
+from backend_pool.run_limit import RunLimit
 from backend_pool.stock_files import StockFiles
 from backend_pool.submission import Result
 from backend_pool.upstream import Upstream
-from backend_pool.verdicts import began, result_of
+from backend_pool.verdicts import began, result_of, state_of
+from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.errors import CallerError
 from proxy.base.logs import events
 from proxy.base.settings import Settings
@@ -40,8 +43,21 @@ class TokensGone(CallerError):
     """API tokens of paid nodes that nobody has any more."""
 
 
-class Unheeded(Exception):
-    """The user cancelled, and the backend goes on all the same."""
+class Stop(StrEnum):
+    """Who wants a running job to end."""
+
+    USER = "cancelled"
+    SILENCE = "stood still"
+    LIMIT = "ran too long"
+
+
+class Stopped(Exception):
+    """A running job was told to end. Unless `heeded` the backend goes on all the same."""
+
+    def __init__(self, stop: Stop, *, heeded: bool) -> None:
+        super().__init__(stop.value)
+        self.stop = stop
+        self.heeded = heeded
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,7 @@ class Kit:
     settings: Settings
     rendered: Callable[[], None]
     """Called when the backend has ended the prompt for good: it may have its next job."""
+    run_limit: RunLimit | None = None
 
 
 class Attempt:
@@ -66,11 +83,13 @@ class Attempt:
         self._kit = kit
         self._record = record
         self._cancel = cancel
+        self._stop: Stop | None = None
+        self._interrupted = False
         self._document = kit.document
         self.upstream = Upstream(kit.member, job.upstream_id, job.upstream_client, kit.settings)
         self.meter = Meter(kit.document.prompt)
         self.files = files_for(kit, job, record.note_files)
-        self.relay = Relay(record, self.files, self.meter, kit.member.row.name)
+        self.relay = Relay(record, self.files, self.meter, kit.member.row.name, kit.rendered)
         self.endings = Endings(record, self.files, self.relay, self.meter, kit.member)
 
     async def carry(self, *, resume: bool) -> Result | None:
@@ -87,13 +106,20 @@ class Attempt:
         if self._cancel.is_set() and not self.upstream.submitted:
             await self.endings.cancelled("cancelled before a backend had it")
             return None
-        await self._beside(self.upstream.follow(self.files, self._order(), self.relay))
+        watches = (self._heed_silence, self._heed_limit, self.upstream.raise_when_evicted)
+        await self._beside(self.upstream.follow(self.files, self._order(), self.relay), *watches)
         entry = await self.upstream.history()
-        return result_of(await asyncio.to_thread(self.files.document, entry), self._record.job.prompt_id)
+        result = result_of(await asyncio.to_thread(self.files.document, entry), self._record.job.prompt_id)
+        self._interrupted = state_of(result.messages) is JobState.CANCELLED
+        if self._stop is not None and self._interrupted and not self._cancel.is_set():
+            self._record.rendered()
+            raise Stopped(self._stop, heeded=True)
+        return result
 
     async def conclude(self, result: Result) -> None:
         """Bring home what is missing, store the end, tell what has not been told."""
         self._record.rendered()
+        self.endings.charge(result.messages)
         self._kit.rendered()
         self.files.began(began(result.messages))
         if await self.upstream.patiently(lambda: self.files.missing(result.outputs.values())):
@@ -128,16 +154,13 @@ class Attempt:
             "partial_execution_targets": self._document.targets,
         }
 
-    async def _beside(self, way: Awaitable[T]) -> T:
+    async def _beside(self, way: Awaitable[T], *watches: Callable[[], Coroutine[Any, Any, None]]) -> T:
         """Go the way while watching for the user's cancel and the backend's death, and noting that the job began."""
-        name = self._record.job.prompt_id
+        watches = (self._heed_cancel, self.upstream.raise_when_gone, self._record.write_running, *watches)
         try:
             async with asyncio.TaskGroup() as group:
-                beside = [
-                    group.create_task(self._heed_cancel(), name=f"cancel {name}"),
-                    group.create_task(self.upstream.raise_when_gone(), name=f"loss {name}"),
-                    group.create_task(self._record.write_running(), name=f"running {name}"),
-                ]
+                name = f"job {self._record.job.key}"
+                beside = [group.create_task(watch(), name=f"{name} {watch.__name__}") for watch in watches]
                 result = await way
                 for task in beside:
                     task.cancel()
@@ -147,11 +170,35 @@ class Attempt:
 
     async def _heed_cancel(self) -> None:
         await self._cancel.wait()
+        if self.upstream.ended:  # nothing is left to interrupt; what a job made before it heeded is still fetched
+            await asyncio.sleep(self._kit.settings.cancel_grace_s if self._interrupted else 0)
+            raise Stopped(Stop.USER, heeded=True)
+        await self._end(Stop.USER)
+
+    async def _heed_silence(self) -> None:
+        """A running job whose backend says nothing of it any more hangs, or its backend has lost its voice."""
+        limit_s = self._kit.settings.job_silence_s
+        await self.relay.began.wait()
+        while (left_s := self.relay.heard_s + limit_s - monotonic_s()) > 0:  # noqa: ASYNC110 - only time passes
+            await asyncio.sleep(left_s)
+        await self._end(Stop.SILENCE)
+
+    async def _heed_limit(self) -> None:
+        if self._kit.run_limit is None:
+            return
+        await self.relay.began.wait()
+        since_ms = self._record.began_ms or self._record.job.started_ms or now_ms()
+        await asyncio.sleep(max(0.0, self._kit.run_limit.seconds - (now_ms() - since_ms) / 1000))
+        await self._end(Stop.LIMIT)
+
+    async def _end(self, stop: Stop) -> None:
+        """Interrupt it at the backend, until it is heeded; `follow` sees the end."""
+        self._stop = stop
         try:
             async with asyncio.timeout(self._kit.settings.cancel_grace_s):
                 await self.upstream.interrupt()
         except TimeoutError:
-            raise Unheeded from None
+            raise Stopped(stop, heeded=False) from None
 
     async def _fetch(self, bring: Callable[[], Awaitable[Any]]) -> None:
         """Files from the backend. A broken transfer is repeated; what the backend cannot give fails the job."""

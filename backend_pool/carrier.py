@@ -22,7 +22,9 @@ from backend_pool.model import Job
 from backend_pool.owner import Owner
 from backend_pool.pool import Member, Pool
 from backend_pool.prestaging import Prestaging
+from backend_pool.run_limit import limit_of
 from backend_pool.runner import Runner
+from backend_pool.shares import Shares
 from backend_pool.timings import Timings
 from backend_pool.turns import Turns
 from backend_pool.verdicts import as_history, failed
@@ -53,6 +55,7 @@ class Carrier:
     settings: Settings
     matching: Matching
     turns: Turns
+    shares: Shares
     timings: Timings
     gaps: Gaps
     ring: Callable[[], None]
@@ -189,6 +192,8 @@ class Carrier:
             store=self.store,
             listener=self.listener,
             known=self.known,
+            pool=self.pool,
+            run_limit=limit_of(self.shares.share(job.user_id)),
             elsewhere=partial(self.matching.elsewhere, member),
             settings=self.settings,
             rendered=lambda: self._rendered(job, member, runner),

@@ -13,7 +13,7 @@ from backend_pool.carrier import Carrier, OwnerOf
 from backend_pool.estimates import Estimates
 from backend_pool.foresight import Foresight
 from backend_pool.gap import Gaps
-from backend_pool.health import Health
+from backend_pool.health import ANSWERING, Health
 from backend_pool.job_record import JobRecord
 from backend_pool.job_state import JobState
 from backend_pool.job_store import Fenced, JobStore
@@ -87,6 +87,7 @@ class Dispatcher:
             settings=settings,
             matching=self._matching,
             turns=self._turns,
+            shares=self._shares,
             timings=timings,
             gaps=self.gaps,
             ring=self.ring,
@@ -242,7 +243,7 @@ class Dispatcher:
 
     def _clear_backends(self) -> None:
         for member in self._pool.members.values():
-            if member.leftovers and member.health is Health.UP and not member.leftovers.clearing:
+            if member.leftovers and member.health in ANSWERING and not member.leftovers.clearing:
                 self._tasks.start(f"clear {member.row.name}", self._clear(member))
 
     async def _clear(self, member: Member) -> None:

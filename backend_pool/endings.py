@@ -29,16 +29,23 @@ class Endings:
         self._relay = relay
         self._meter = meter
         self._member = member
+        self.spent: Spent | None = None
+        """What its user is charged, once that is known."""
+
+    def charge(self, messages: list[Any]) -> Spent:
+        """What it took of its backend, which has ended it with these messages."""
+        self.spent = self.spent or self._spent(messages)
+        return self.spent
 
     async def collecting(self, result: Result) -> None:
         """The backend has ended it, and files of it are not here yet."""
-        await self._record.collecting(result, self._files.files, self._spent(result.messages))
+        await self._record.collecting(result, self._files.files, self.charge(result.messages))
 
     async def done(self, result: Result) -> None:
         """It ended at the backend, well or not, and its files are home."""
         ends = (Message(m[0], m[1]) for m in reversed(result.messages) if m[0] in TERMINAL)
         last = self._relay.last_words or next(ends, None)
-        spent = self._spent(result.messages)
+        spent = self.charge(result.messages)
         await self._record.finish(state_of(result.messages), result, "ended at the backend", last, spent)
 
     async def cancelled(self, why: str) -> None:
@@ -47,7 +54,7 @@ class Endings:
         await asyncio.to_thread(self._files.discard, self._relay.told)
         messages = [as_history(message)]
         await self._record.finish(
-            JobState.CANCELLED, Result(self._relay.told, messages=messages), why, message, self._spent([])
+            JobState.CANCELLED, Result(self._relay.told, messages=messages), why, message, self.charge([])
         )
 
     async def failed(self, message: Message, *, charged: bool = True) -> None:
@@ -56,16 +63,23 @@ class Endings:
         await asyncio.to_thread(self._files.discard, self._relay.told)
         result = Result(self._relay.told, messages=[as_history(message)])
         why = str(message.data["exception_message"])
-        await self._record.finish(JobState.FAILED, result, why, message, self._spent([]) if charged else self._free())
+        if not charged:
+            self.spent = Spent(backend=self._member.row.name, device=self._member.device)
+        await self._record.finish(JobState.FAILED, result, why, message, self.charge([]))
 
-    async def given_back(self, why: str, *, counts: bool) -> None:
+    async def given_back(self, why: str, *, counts: bool, avoid: int | None = None, vram_mb: int | None = None) -> None:
         """It waits again at its old place."""
-        await self._record.check_held()
-        await asyncio.to_thread(self._files.discard, {})  # before it may start elsewhere, under the same names
-        await self._record.requeue(why, counts=counts, files=self._files.files)
+        await self._clear()
+        await self._record.requeue(why, counts=counts, files=self._files.files, avoid=avoid, vram_mb=vram_mb)
 
-    def _free(self) -> Spent:
-        return Spent(backend=self._member.row.name, device=self._member.device)
+    async def again(self, why: str) -> None:
+        """It is tried once more where it is."""
+        await self._clear()
+        await self._record.again(why, self._files.files)
+
+    async def _clear(self) -> None:
+        await self._record.check_held()
+        await asyncio.to_thread(self._files.discard, {})  # before it may start anew, under the same names
 
     def _spent(self, messages: list[Any]) -> Spent:
         job, name, device = self._record.job, self._member.row.name, self._member.device

@@ -16,10 +16,27 @@ class Health(StrEnum):
     QUARANTINED = "quarantined"
 
 
-def judge(current: Health, *, answered: bool, silent_s: float, down_after_s: float) -> Health:
-    """Health after a probe; `silent_s` is how long the backend has not answered, 0 when it just did."""
+ANSWERING = frozenset({Health.UP, Health.SUSPECT, Health.QUARANTINED})
+"""It can be told to end what it still has of a job."""
+
+
+def judge(
+    current: Health,
+    *,
+    answered: bool,
+    silent_s: float,
+    down_after_s: float,
+    quarantined: bool = False,
+    untried: bool = False,
+) -> Health:
+    """Health after a probe; `silent_s` is how long the backend has not answered, 0 when it just did; `untried` is one
+    that was down and has yet to run its trial job."""
     if answered:
-        return Health.UP
+        if quarantined:
+            return Health.QUARANTINED
+        return Health.SUSPECT if untried else Health.UP
     if current is Health.DOWN or silent_s >= down_after_s:
         return Health.DOWN  # also one that never answered: a job may be waiting for it since before a restart
-    return Health.JOINING if current is Health.JOINING else Health.SUSPECT
+    if current is Health.JOINING:
+        return Health.JOINING
+    return Health.QUARANTINED if quarantined else Health.SUSPECT

@@ -92,11 +92,22 @@ class JobRecord:
         """The end marker: API clients read the history once they see it."""
         self.tell(Message("executing", {"node": None, "prompt_id": self.job.prompt_id}))
 
-    async def requeue(self, why: str, *, counts: bool, files: list[JsonDict]) -> None:
+    async def requeue(
+        self, why: str, *, counts: bool, files: list[JsonDict], avoid: int | None = None, vram_mb: int | None = None
+    ) -> None:
         """Back to its old place in the queue."""
-        await self._write(lambda: self._store.requeue(self.job, why, counts=counts, files=files))
+        await self._write(
+            lambda: self._store.requeue(self.job, why, counts=counts, files=files, avoid=avoid, vram_mb=vram_mb)
+        )
         log.warning("job requeued", job=self.job.prompt_id, user=self.job.user_id, why=why)
         self._listener.queue_changed(self.job.user_id)
+
+    async def again(self, why: str, files: list[JsonDict]) -> None:
+        """Another attempt at the same backend."""
+        await self._write(lambda: self._store.again(self.job, why, files))
+        self._began.clear()
+        self.began_ms = self.rendered_ms = None
+        log.warning("job tried again", job=self.job.prompt_id, user=self.job.user_id, why=why)
 
     async def check_held(self) -> None:
         """Raise Fenced when somebody else has the job now."""

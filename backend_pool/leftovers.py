@@ -7,6 +7,7 @@ from collections import OrderedDict
 
 from backend_pool.comfy_client import ComfyClient
 from backend_pool.errors import BackendError
+from proxy.base.clock import monotonic_s
 
 LOOK_EVERY_S = 0.5
 KEPT = 1000
@@ -17,15 +18,20 @@ class Leftovers:
 
     def __init__(self, client: ComfyClient) -> None:
         self._client = client
-        self._ids: OrderedDict[str, None] = OrderedDict()
+        self._ids: OrderedDict[str, float] = OrderedDict()
         self.clearing = False
 
     def __bool__(self) -> bool:
         return bool(self._ids)
 
+    @property
+    def age_s(self) -> float:
+        """How long the oldest has been there; 0 when there is none."""
+        return monotonic_s() - min(self._ids.values()) if self._ids else 0.0
+
     def add(self, upstream_id: str) -> None:
         """A prompt to get rid of."""
-        self._ids[upstream_id] = None
+        self._ids.setdefault(upstream_id, monotonic_s())
         while len(self._ids) > KEPT:
             self._ids.popitem(last=False)
 

@@ -65,6 +65,10 @@ class Member:
     counts as no attempt. What has been rendered is still fetched."""
     held: str | None = None
     """Why it gets no new job for a moment: its models are being unloaded, or its restart is due."""
+    on_trial: bool = False
+    """A trial job runs there."""
+    untried: bool = False
+    """It was down, and has to run a trial job before it gets others."""
     restart_wanted: asyncio.Event = field(default_factory=asyncio.Event)
     """Set to have whoever started its process end it and start it anew; that one clears it when the old one is gone."""
     managed: ManagedState | None = None
@@ -129,7 +133,7 @@ class Member:
     @property
     def is_empty(self) -> bool:
         """Whether nothing of any job is there: it can be stopped."""
-        return self.job is None and not self.collecting and not self.leftovers
+        return not self.busy and not self.leftovers and not self.on_trial
 
     @property
     def restarts_by_flag(self) -> bool:
@@ -141,7 +145,7 @@ class Member:
         """Whether a job may be given to it now."""
         ready = self.health is Health.UP and self.row.mode is BackendMode.ACTIVE and bool(self.info)
         free = self.job is None and len(self.collecting) < COLLECTING
-        return ready and free and not self.leftovers and self.held is None
+        return ready and free and not self.leftovers and self.held is None and not self.on_trial
 
     @property
     def busy(self) -> bool:
@@ -150,6 +154,7 @@ class Member:
 
     def begin(self, seq: int) -> None:
         """It executes this job from now on."""
+        self.evict.clear()  # that was for the one before
         self.job, self.busy_since_s, self.idle_since_s = seq, monotonic_s(), None
 
     def release(self, seq: int, *, collecting: bool) -> None:

@@ -8,8 +8,9 @@ import asyncio
 import random
 from collections.abc import Callable
 
+from backend_pool.care import Care
 from backend_pool.comfy_client import ComfyClient, Timeouts
-from backend_pool.errors import BackendBroken, BackendError, BackendGone
+from backend_pool.errors import BackendError
 from backend_pool.health import Health, judge
 from backend_pool.managed.resting import Resting, is_same, rest
 from backend_pool.managed.state import ManagedState
@@ -20,7 +21,7 @@ from backend_pool.offer_reader import OfferReader
 from backend_pool.offer_store import OfferStore
 from backend_pool.pool_info import PoolInfo
 from backend_pool.registry import Registry
-from backend_pool.worker_pack.wire import PREFIX
+from backend_pool.worker_proof import prove
 from backend_pool.workers import Known, Workers
 from proxy.base.bell import rung
 from proxy.base.clock import monotonic_s, now_ms
@@ -52,6 +53,7 @@ class Pool:
         """Whether the rows have been read: before that, a backend without a member is not a removed one."""
         self.on_change: list[Callable[[], None]] = []
         self._store = OfferStore(settings.data_dir)
+        self._care = Care(registry, settings)
         self._seen: tuple[Provider, ...] = ()
         self._merging = asyncio.Lock()
         self._relisting = asyncio.Lock()
@@ -90,8 +92,8 @@ class Pool:
             member = self.members.get(key)
             # SQLite gave a removed backend's id to a new one, or a worker moved or got another secret.
             if member is not None and (member.row.url, member.worker) != (row.url, self._worker(key)):
-                await self._leave(self.members.pop(key))
                 self._join(row, member.offer if is_same(member, row.name, row.source) else None)
+                await self._leave(member)  # last: what it offers must not be missing for a moment
                 continue
             if member is None:
                 self._join(row)
@@ -102,6 +104,8 @@ class Pool:
                 self._changed()
             if known.refresh_ms != row.refresh_ms:
                 self.read_again(member)
+            if (known.quarantine is None) != (row.quarantine is None):
+                member.doubted.set()
         self.listed = True
 
     async def close(self) -> None:
@@ -119,6 +123,11 @@ class Pool:
             member.health, member.error = Health.SUSPECT, why
             log.info("backend health changed", backend=member.row.name, health=member.health, was="up", error=why)
         member.doubted.set()
+
+    async def quarantine(self, member: Member, why: str, *, restart: bool = False) -> None:
+        """It harmed a job: it gets none before a trial job has succeeded."""
+        await self._care.quarantine(member, why, restart=restart)
+        self._changed()
 
     def manage(self, backend_id: int, state: ManagedState | None) -> None:
         """What its keeper knows of its process; at once, for one that is to be stopped must not be given a job."""
@@ -160,7 +169,7 @@ class Pool:
         log.info("backend removed", backend=member.row.name)
         member.health = Health.DOWN
         member.gone.set()
-        if member.job is None:
+        if not member.busy:
             await member.client.close()
         await self._rebuild(told=True)
 
@@ -198,41 +207,18 @@ class Pool:
         else:
             self.read_again(member)
 
-    def _hear_worker(self, member: Member) -> None:
-        """Take what its heartbeats say. Raises BackendGone when they stay away."""
-        if self.workers is None or member.worker is None:
-            return
-        silent_s = self.workers.silent_s(member.key)
-        if silent_s is not None:
-            raise BackendGone(f"{member.client.label}: no heartbeat for {silent_s:.0f} s")
-        heard = self.workers.heard(member.key)
-        member.shared = heard is not None and heard.shared
-
-    async def _prove_worker(self, member: Member) -> None:
-        """Have it say who it is: whatever address a heartbeat names, nothing of users goes to anybody else there."""
-        if self.workers is None or member.worker is None:
-            return
-        heard = self.workers.heard(member.key)
-        instance = None if heard is None else heard.beat.instance
-        if member.proven is not None and instance in (None, member.proven):
-            return
-        said = await member.client.get_json(f"{PREFIX}/about", self._settings.probe_timeout_s)
-        told = said if isinstance(said, dict) else {}
-        if told.get("worker_id") != member.worker.worker_id or instance not in (None, told.get("instance")):
-            raise BackendBroken(f"{member.client.label}: it is not the worker that registered with this address")
-        member.proven = str(told.get("instance"))
-
     async def _probe(self, member: Member) -> None:
         if self._rests(member):
             return
         timeout_s = self._settings.probe_timeout_s
         try:
-            self._hear_worker(member)
-            await self._prove_worker(member)
+            if self.workers is not None and member.worker is not None:
+                await prove(self.workers, member, timeout_s)
             stats = await member.client.get_json("/system_stats", timeout_s)
             if member.health is not Health.UP:
                 member.reader.ask_again()  # it may have been started anew
             offer = await member.reader.look(member.offer)
+            await self._care.look(member)
         except BackendError as error:
             await self._judge(member, answered=False, error=str(error))
             return
@@ -250,12 +236,18 @@ class Pool:
         now = monotonic_s()
         if answered:
             member.silent_since = now
-        before, member.error = member.health, error
+        before, member.error = member.health, error or self._care.words(member)
         silent_s = now - member.silent_since
         member.health = judge(
-            before, answered=answered, silent_s=silent_s, down_after_s=self._settings.backend_down_after_s
+            before,
+            answered=answered,
+            silent_s=silent_s,
+            down_after_s=self._settings.backend_down_after_s,
+            quarantined=self._care.is_quarantined(member),
+            untried=member.untried,
         )
         if member.health is Health.DOWN:
+            member.untried = before is not Health.JOINING
             member.gone.set()
         elif answered:
             member.gone.clear()

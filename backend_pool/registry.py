@@ -86,6 +86,10 @@ class Registry:
         """`change` by name or id."""
         return self._db.write_now(lambda s: _changed(named(s, which), change))
 
+    async def quarantine(self, backend_id: int, why: str) -> Backend:
+        """Give it no jobs until a trial job has succeeded, or somebody trusts it; the time is that of the first."""
+        return await self._db.write(lambda s: _quarantined(_get(s, backend_id), why))
+
     async def remove(self, backend_id: int) -> None:
         """Forget a backend; a job it runs is carried on elsewhere."""
         await self._db.write(lambda s: s.delete(_get(s, backend_id)))
@@ -136,6 +140,11 @@ def named(s: Session, which: str) -> Backend:
 
 def _changed(row: Backend, change: Change) -> Backend:
     change.apply(row)
+    return row
+
+
+def _quarantined(row: Backend, why: str) -> Backend:
+    row.quarantine, row.quarantine_ms = why, row.quarantine_ms or now_ms()
     return row
 
 

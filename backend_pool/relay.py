@@ -4,6 +4,7 @@ Keeps what the user has been told, for whoever writes the end. Writes no state.
 """
 
 import asyncio
+from collections.abc import Callable
 
 from backend_pool.errors import BackendGone, FileGone, Swept
 from backend_pool.frames import Message
@@ -21,11 +22,14 @@ log = events(__name__)
 class Relay:
     """The ear of one attempt."""
 
-    def __init__(self, record: JobRecord, files: JobFiles, meter: Meter, backend: str) -> None:
+    def __init__(
+        self, record: JobRecord, files: JobFiles, meter: Meter, backend: str, rendered: Callable[[], None]
+    ) -> None:
         self._record = record
         self._files = files
         self._meter = meter
         self._backend = backend
+        self._rendered = rendered
         self.told: JsonDict = {}
         """Outputs by node that the user has been told of: they stay whatever becomes of the job."""
         self.last_words: Message | None = None
@@ -39,6 +43,11 @@ class Relay:
             self.heard_s = monotonic_s()
             self.began.set()
         self._record.begin()
+
+    def succeeded(self) -> None:
+        """The backend has ended it well: its next job need not wait for this one's files."""
+        self._record.rendered()
+        self._rendered()
 
     def missed(self) -> None:
         """The event socket was gone for a while."""
@@ -62,6 +71,8 @@ class Relay:
             "node",
         }:  # what packs tell everybody about the machine is no sign of life
             self.heard_s = now_s
+            if self._record.began and message.type not in TERMINAL:
+                self.began.set()
         self._meter.hear(message.type, message.data, now_s)
         if message.type == "executing" and message.data.get("node") is None:
             return "prompt_id" in message.data

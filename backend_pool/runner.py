@@ -4,23 +4,30 @@
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
-from backend_pool.attempt import Attempt, Kit, TokensGone, Unheeded
-from backend_pool.errors import BackendGone, BackendRefused, FileGone, Swept
+from backend_pool.attempt import Attempt, Kit, Stop, Stopped, TokensGone
+from backend_pool.endings import Endings
+from backend_pool.errors import BackendError, BackendGone, BackendRefused, FileGone, Swept
+from backend_pool.housekeeping import free
 from backend_pool.job_record import JobRecord
 from backend_pool.job_state import JobState
 from backend_pool.job_store import Fenced, JobStore
 from backend_pool.known_files import KnownFiles
+from backend_pool.ladder import Act, Case, Mishap, next_step
 from backend_pool.listener import JobListener
 from backend_pool.meter import Meter
+from backend_pool.mishaps import mishap_of, said, with_hint
 from backend_pool.model import Job, JobDocument, JsonDict
 from backend_pool.owner import Owner
-from backend_pool.pool import Member
+from backend_pool.pool import Member, Pool
+from backend_pool.prospects import is_roomier
+from backend_pool.run_limit import RunLimit, spelled
 from backend_pool.staging import Unstageable
-from backend_pool.upstream import Lost, Upstream
+from backend_pool.submission import Result
+from backend_pool.upstream import Evicted, Lost, Upstream
 from backend_pool.verdicts import failed, refusal
-from proxy.base.clock import now_ms
 from proxy.base.errors import CallerError, DiskFull
 from proxy.base.logs import events
 from proxy.base.settings import Settings
@@ -28,6 +35,9 @@ from proxy.base.settings import Settings
 __all__ = ["Runner", "TokensGone"]
 
 log = events(__name__)
+
+FREED_AFTER_S = 0.5
+"""ComfyUI frees its memory in the thread that executes, soon after it is asked: a prompt must not overtake that."""
 
 
 class Runner:
@@ -44,17 +54,20 @@ class Runner:
         listener: JobListener,
         known: KnownFiles,
         settings: Settings,
+        pool: Pool,
         elsewhere: Callable[[BackendRefused, JsonDict], bool],
         rendered: Callable[[], None] = lambda: None,
+        run_limit: RunLimit | None = None,
     ) -> None:
         """`rendered` is called once the backend has ended the prompt, while files may still be on their way."""
         self._record = JobRecord(job, store, listener)
         self._prompt_id = job.prompt_id
         self._document = document
         self._settings = settings
+        self._pool = pool
         self._elsewhere = elsewhere
         self._cancel = asyncio.Event()
-        self._kit = Kit(document, member, owner, known, settings, rendered)
+        self._kit = Kit(document, member, owner, known, settings, rendered, run_limit)
         self._attempt = Attempt(self._kit, self._record, self._cancel)
         self.lost = False
         """The backend let the job down; it deserves a look before it gets another."""
@@ -74,17 +87,14 @@ class Runner:
 
     @property
     def began_ms(self) -> int | None:
-        """When its backend began it, as far as this process heard."""
+        """When the backend began the latest attempt; None where it did not, or an earlier process saw it."""
         return self._record.began_ms
 
     @property
     def used_s(self) -> float:
-        """What its user has had of the backend: from its beginning to its end there."""
-        row = self._record.job
-        since_ms, until_ms = self._record.began_ms or row.started_ms, self._record.rendered_ms or row.rendered_ms
-        if row.gpu_ms or since_ms is None:
-            return row.gpu_ms / 1000
-        return max(0, (until_ms or row.ended_ms or now_ms()) - since_ms) / 1000
+        """Seconds of the backend that the user is charged for: 0 before its end, and for what was lost with it."""
+        spent = self._endings.spent
+        return 0.0 if spent is None else spent.gpu_ms / 1000
 
     async def forget(self) -> None:
         """Leave nothing of an ended attempt at the backend. Raises BackendError.
@@ -101,29 +111,35 @@ class Runner:
     async def run(self, *, resume: bool = False) -> JobState:
         """Carry the job to a final state or back into the queue, and return it; a job's failure is not raised."""
         try:
-            await self._carry(resume)
+            while await self._carry(resume):
+                resume = False
         except Fenced:
             log.warning("job was taken from its runner", job=self._prompt_id)
         self._settled = True
         return self._record.job.state
 
-    async def _carry(self, resume: bool) -> None:
-        attempt = self._attempt
+    async def _carry(self, resume: bool) -> bool:
+        """One attempt; True when another is to be made here."""
         try:
-            result = await attempt.carry(resume=resume)
-            if result is not None:
-                await attempt.conclude(result)
-        except Unheeded:
-            await attempt.endings.cancelled("cancelled; the backend did not heed it in time")
+            result = await self._attempt.carry(resume=resume)
+            if result is None:
+                return False
+            mishap = None if self._record.job.state is JobState.COLLECTING else mishap_of(result.messages)
+            if mishap is not None:
+                return await self._mishap(mishap, said(result), result)
+            await self._attempt.conclude(result)
+        except Stopped as error:
+            return await self._stopped(error)
+        except Evicted as error:
+            await self._endings.given_back(str(error), counts=False)
         except Lost as error:
-            await self._give_back(str(error), counts=error.counts)
+            return await self._mishap(Mishap.GONE if error.counts else Mishap.NEVER_BEGAN, str(error))
         except BackendGone as error:
-            await self._give_back(str(error), counts=True)
+            return await self._mishap(Mishap.GONE, str(error))
         except Swept as error:
-            await self._give_back(str(error), counts=True)
-            self.lost = False
+            return await self._mishap(Mishap.SWEPT, str(error))
         except BackendRefused as error:
-            await self._refused(error)
+            return await self._refused(error)
         except Unstageable as error:
             node = (error.node_id, str(self._document.prompt[error.node_id].get("class_type")))
             await self._fail("ValueError", str(error), node)
@@ -133,25 +149,92 @@ class Runner:
             await self._fail("FileGone", f"{error}. Run the job again.")
         except OSError as error:
             await self._fail(type(error).__name__, f"A file could not be read: {error}")
+        return False
+
+    @property
+    def _endings(self) -> Endings:
+        return self._attempt.endings
 
     async def _fail(self, kind: str, text: str, node: tuple[str, str] = ("", ""), *, charged: bool = True) -> None:
-        await self._attempt.endings.failed(failed(self._prompt_id, kind, text, node), charged=charged)
+        await self._endings.failed(failed(self._prompt_id, kind, text, node), charged=charged)
 
-    async def _refused(self, error: BackendRefused) -> None:
+    async def _stopped(self, error: Stopped) -> bool:
+        """It was told to end while it ran."""
+        if error.stop is Stop.USER or self._cancel.is_set():
+            late = "" if error.heeded else "; the backend did not heed it in time"
+            await self._endings.cancelled(f"cancelled{late}")
+        elif error.stop is Stop.LIMIT and self._kit.run_limit is not None:
+            await self._fail("JobTooLong", self._kit.run_limit.words)
+        else:
+            why = f"no sign of life for {spelled(self._settings.job_silence_s)}"
+            if error.heeded:
+                return await self._mishap(Mishap.HUNG, why)
+            return await self._mishap(Mishap.DEAF, f"{why}, and it does not heed an interrupt")
+        return False
+
+    async def _refused(self, error: BackendRefused) -> bool:
         """The user's error, unless the backend lost what another still has: the job goes there, and it is looked at."""
-        tried_enough = self._record.job.attempt >= self._settings.job_attempts
-        if not tried_enough and self._elsewhere(error, self._document.prompt):
-            await self._give_back("the backend does not have what it listed", counts=True)
-        else:
-            await self._attempt.endings.failed(refusal(self._prompt_id, self._document.prompt, error))
+        if self._elsewhere(error, self._document.prompt):
+            return await self._mishap(Mishap.OUTDATED, "the backend does not have what it listed", refused=error)
+        await self._endings.failed(refusal(self._prompt_id, self._document.prompt, error))
+        return False
 
-    async def _give_back(self, why: str, *, counts: bool) -> None:
-        """Queue it again at its old place, or fail it when it has been tried often enough."""
-        attempt, self.lost = self._record.job.attempt, not self._cancel.is_set()
+    # -- the ladder ------------------------------------------------------------------------------------------------
+
+    async def _mishap(
+        self, mishap: Mishap, why: str, result: Result | None = None, refused: BackendRefused | None = None
+    ) -> bool:
+        """Do what the ladder says; True when the job is to be tried again here."""
         if self._cancel.is_set():
-            await self._attempt.endings.cancelled(f"cancelled; {why}")
-        elif counts and attempt >= self._settings.job_attempts:
-            text = f"The job was tried {attempt} times and lost its backend each time ({why}). Run it again later."
-            await self._fail("BackendLost", text, charged=False)
-        else:
-            await self._attempt.endings.given_back(why, counts=counts)
+            await self._endings.cancelled(f"cancelled; {why}")
+            return False
+        step = next_step(await self._case(mishap, why))
+        self.lost = step.doubt
+        log.warning(
+            "mishap", job=self._prompt_id, backend=self._kit.member.row.name, what=mishap, why=why, act=step.act
+        )
+        if step.quarantine:
+            await self._pool.quarantine(self._kit.member, why, restart=step.restart)
+        if step.act is Act.HERE:
+            return await self._again(f"{why}; its memory was freed")
+        if step.act is Act.ELSEWHERE:
+            avoid = self._kit.member.key if step.avoid else None
+            await self._endings.given_back(why, counts=step.counts, avoid=avoid, vram_mb=step.vram_mb)
+        elif step.error is not None:
+            await self._fail(*step.error, charged=False)
+        elif refused is not None:
+            await self._endings.failed(refusal(self._prompt_id, self._document.prompt, refused))
+        elif result is not None:
+            self._attempt.relay.last_words = None  # the stored words, which have the hint
+            await self._attempt.conclude(with_hint(result, step.hint))
+        return False
+
+    async def _case(self, mishap: Mishap, why: str) -> Case:
+        job, member = self._record.job, self._kit.member
+        return Case(
+            mishap,
+            why,
+            job.attempt,
+            self._settings.job_attempts,
+            member.key,
+            began=self._record.began,
+            avoid=frozenset(job.avoid),
+            freed=job.freed,
+            vram_mb=member.vram_mb,
+            roomier=mishap is Mishap.MEMORY and await is_roomier(self._pool, member, job, self._document),
+        )
+
+    async def _again(self, why: str) -> bool:
+        """Free the backend's memory and make ready for another attempt there.
+
+        Freed before it is noted: after a crash in between it is freed once more.
+        """
+        before = self._attempt
+        with contextlib.suppress(BackendError):
+            await free(self._kit.member)
+            await asyncio.sleep(FREED_AFTER_S)
+            await before.forget()
+        await self._endings.again(why)
+        self._document.files = list(before.files.files)
+        self._attempt = Attempt(self._kit, self._record, self._cancel)
+        return True

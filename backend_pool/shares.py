@@ -43,7 +43,12 @@ class DefaultShares:
     """Every user has what the settings say, and nothing is reserved."""
 
     def __init__(self, settings: Settings) -> None:
-        self._share = Share(running_limit=settings.running_limit, queue_limit=settings.queue_limit)
+        self._share = Share(
+            running_limit=settings.running_limit,
+            queue_limit=settings.queue_limit,
+            priority_limit=settings.priority_limit,
+            run_limit_s=settings.run_limit_s,
+        )
 
     def share(self, _user_id: int) -> Share:
         """The same for all."""

@@ -13,9 +13,11 @@ from aiohttp import ClientWebSocketResponse, WSMsgType
 
 from backend_pool.comfy_client import Whereabouts
 from backend_pool.errors import BackendBroken, BackendBusy, BackendError, BackendGone, BackendRefused
+from backend_pool.frames import decode
 from backend_pool.job_files import JobFiles
 from backend_pool.model import JsonDict
 from backend_pool.pool import Member
+from backend_pool.read_ahead import ReadAhead
 from proxy.base.logs import events
 from proxy.base.settings import Settings
 
@@ -24,6 +26,7 @@ T = TypeVar("T")
 
 RETRY_S = 0.5
 SUBMIT_TRIES = 3
+SUCCESS = "execution_success"
 LAST_FRAMES_S = 0.5
 """How long the frames of a prompt that is in the history already may take to arrive."""
 
@@ -36,6 +39,9 @@ class Ear(Protocol):
 
     def begun(self) -> None:
         """The backend has begun it."""
+
+    def succeeded(self) -> None:
+        """The backend has ended it well, and may begin another; frames from before may be still to be heard."""
 
     def missed(self) -> None:
         """Frames may have been missed."""
@@ -50,6 +56,10 @@ class Lost(Exception):
     def __init__(self, message: str, *, counts: bool = True) -> None:
         super().__init__(message)
         self.counts = counts
+
+
+class Evicted(Lost):
+    """An operator took the job away from a backend that is well."""
 
 
 class Upstream:
@@ -138,6 +148,11 @@ class Upstream:
         await self._member.gone.wait()
         raise Lost("the backend is gone", counts=self.submitted or self._unsure)
 
+    async def raise_when_evicted(self) -> None:
+        """Lost, once the backend's jobs have to go: that is no attempt."""
+        await self._member.evict.wait()
+        raise Evicted("its backend was emptied", counts=False)
+
     async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         """Repeat a call through short outages; Lost once the backend is judged down."""
         while True:
@@ -166,10 +181,23 @@ class Upstream:
 
     async def _pump(self, socket: ClientWebSocketResponse, ear: Ear) -> bool:
         """True when the prompt has ended, False when the socket did."""
+        ahead = ReadAhead(socket, lambda text: self._notice(text, ear))
+        try:
+            async with ahead.reading():
+                return await self._listen(ahead, ear)
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+
+    def _notice(self, text: str, ear: Ear) -> None:
+        message = decode(text) if SUCCESS in text else None
+        if message is not None and (message.type, message.data.get("prompt_id")) == (SUCCESS, self.prompt_id):
+            ear.succeeded()
+
+    async def _listen(self, ahead: ReadAhead, ear: Ear) -> bool:
         ended = False
         while True:
             try:
-                frame = await socket.receive(timeout=LAST_FRAMES_S if ended else self._settings.job_poll_s)
+                frame = await ahead.receive(LAST_FRAMES_S if ended else self._settings.job_poll_s)
             except TimeoutError:
                 if ended:
                     return True

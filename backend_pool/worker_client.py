@@ -123,9 +123,9 @@ class WorkerClient:
         """Unload models and forget results, soon."""
         await self._json("POST", "/free", json={})
 
-    async def restart(self) -> None:
-        """Begin anew in place. Raises BackendBusy while something runs."""
-        await self._json("POST", "/restart", json={})
+    async def restart(self, *, force: bool = False) -> None:
+        """Begin anew in place. Raises BackendBusy while something runs, unless by `force`, which takes that with it."""
+        await self._json("POST", "/restart", json={"force": force})
 
     async def _json(self, method: str, path: str, **options: Any) -> Any:
         async with self._client.call(method, f"{PREFIX}{path}", **options) as response:

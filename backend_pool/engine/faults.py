@@ -13,10 +13,12 @@ from proxy.base.errors import BadInput
 
 Kind = Literal[
     "oom",
+    "cuda",
     "error",
     "crash",
     "hang_job",
     "hang_server",
+    "mute",
     "refuse",
     "lose_answer",
     "drop_ws",
@@ -64,6 +66,8 @@ class Faults:
         self.released = threading.Event()
         """Set by `clear`: lets hung jobs go."""
         self.struck = 0
+        self.broken = False
+        """A CUDA fault has struck: every node fails from now on, until `clear` or a new process."""
 
     def arm(self, order: object) -> Fault:
         """Arm one fault; one for `now` is only returned. Raises BadInput for an order that makes no sense."""
@@ -85,6 +89,7 @@ class Faults:
         """Disarm everything and release hung jobs."""
         with self._lock:
             self._armed.clear()
+            self.broken = False
             self.released.set()
 
     def armed(self) -> list[dict[str, Any]]:
@@ -98,7 +103,7 @@ class Faults:
 
     def take_at_node(self, node_id: str, class_type: str, step: int) -> Fault | None:
         """The next strike inside a job: as a node starts (step 0) or at its n-th progress report."""
-        inner = ("oom", "error", "hang_job", "hang_server", "drop_ws", "stray_file")
+        inner = ("oom", "cuda", "error", "hang_job", "hang_server", "mute", "drop_ws", "stray_file")
         return self._take(
             lambda fault: (
                 (fault.fault in inner or (fault.fault == "crash" and fault.at == "mid_step"))

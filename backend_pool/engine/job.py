@@ -29,6 +29,14 @@ class OutOfMemoryError(Exception):
 OutOfMemoryError.__module__ = "torch"
 
 
+class AcceleratorError(RuntimeError):
+    """Looks like torch's to whoever reads `execution_error`."""
+
+
+AcceleratorError.__module__ = "torch"
+BROKEN = "CUDA error: an illegal memory access was encountered"
+
+
 class InjectedError(RuntimeError):
     """An `error` fault."""
 
@@ -106,11 +114,19 @@ class Job:
 
     def strike(self, step: int) -> None:
         """Suffer the fault that is armed for this node and step, if any."""
-        fault = self.services.faults.take_at_node(self.node_id, self.class_type, step)
+        faults = self.services.faults
+        fault = faults.take_at_node(self.node_id, self.class_type, step)
+        if faults.broken:
+            raise AcceleratorError(BROKEN)
         if fault is None:
             return
         if fault.fault == "oom":
             raise OutOfMemoryError(fault.message or "CUDA out of memory. Tried to allocate 20.00 GiB. (injected fault)")
+        if fault.fault == "cuda":
+            faults.broken = True
+            raise AcceleratorError(fault.message or BROKEN)
+        if fault.fault == "mute":
+            self.services.sockets.mute(fault.seconds)
         if fault.fault == "error":
             raise InjectedError(fault.message or "This node failed because a fault was armed for it.")
         if fault.fault == "crash":

@@ -11,11 +11,13 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from aiohttp import web
 
 from backend_pool.engine import frames
+from proxy.base.clock import monotonic_s
 from proxy.base.logs import events
 from proxy.base.tasks import Tasks
 
@@ -72,6 +74,7 @@ class Sockets:
         self._loop = loop
         self._clients: dict[str, Client] = {}
         self._tasks = Tasks()
+        self._muted_until_s = 0.0
         self._room = threading.BoundedSemaphore(HANDED_OVER)
 
     def add(self, sid: str, client: Client) -> None:
@@ -106,6 +109,10 @@ class Sockets:
         """Cut every connection without a close frame, as a crash of the network would; from any thread."""
         self._loop.call_soon_threadsafe(self._abort_all)
 
+    def mute(self, seconds: float | None) -> None:
+        """Lose every frame from now on, for so many seconds or for ever; from any thread."""
+        self._muted_until_s = inf if seconds is None else monotonic_s() + seconds
+
     def _abort_all(self) -> None:
         for client in list(self._clients.values()):
             client.abort()
@@ -126,6 +133,8 @@ class Sockets:
             self._deliver(frames.preview(jpeg), True, sid)
 
     def _deliver(self, frame: str | bytes, droppable: bool, sid: str | None) -> None:
+        if monotonic_s() < self._muted_until_s:
+            return
         for client in [self._clients.get(sid)] if sid is not None else list(self._clients.values()):
             if client is not None and not client.put(frame, droppable):
                 log.warning("socket too slow, closing it")

@@ -158,9 +158,14 @@ class Routes:
         self._pack.host.free()
         return web.json_response({})
 
-    async def restart(self, _request: web.Request) -> web.Response:
-        """Begin anew in place; refused while something runs."""
-        if self._pack.slot.busy or self._pack.host.remaining():
+    async def restart(self, request: web.Request) -> web.Response:
+        """Begin anew in place; refused while something runs, unless by `force`: a job that hangs never ends."""
+        try:
+            order = json.loads(await _whole(request) or b"{}")
+        except json.JSONDecodeError as error:
+            return _error(400, f"The order is not JSON: {error!r}")
+        forced = isinstance(order, dict) and order.get("force") is True
+        if not forced and (self._pack.slot.busy or self._pack.host.remaining()):
             return _error(409, "A job runs here.")
         asyncio.get_running_loop().call_later(ANSWER_FIRST_S, self._pack.host.restart)
         return web.json_response({})

@@ -40,6 +40,24 @@ class PoolSettings(BaseSettings):
     cancel_grace_s: float = Field(
         10.0, gt=0, description="A cancelled job that its backend has not ended after this long ends without it."
     )
+    job_silence_s: float = Field(
+        1200.0,
+        gt=0,
+        description="A running job of which its backend says nothing for this long is stopped there, and tried "
+        "elsewhere.",
+    )
+    unheeded_limit_s: float = Field(
+        120.0,
+        gt=0,
+        description="A backend that goes on with a job for this long after it was told to end it is quarantined, and "
+        "restarted where the server can do that.",
+    )
+    deep_probe_s: float = Field(
+        900.0,
+        ge=0,
+        description="A backend that is idle for this long runs a tiny trial job, and again after as long. 0: never.",
+    )
+    trial_timeout_s: float = Field(60.0, gt=0, description="How long a trial job may take.")
     idle_free_s: float = Field(
         600.0, ge=0, description="A backend without a job for this long unloads its models, once. 0: never."
     )

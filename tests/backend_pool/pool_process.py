@@ -18,6 +18,7 @@ from backend_pool.model import Job, JsonDict
 from proxy.base.settings import Settings
 from tests.backend_pool.rig import QUICK, assemble, open_database, running
 
+GRACE_S = 5.0
 LABELS = ("assigned", "started", "running", "executed", "noted", "collecting", "before finish", "after finish")
 
 
@@ -94,6 +95,8 @@ async def main(root: Path, label: str) -> None:
     async with running(made):
         while await store.users_with_jobs():
             await asyncio.sleep(0.05)
+        if label:  # the end may be seen before the one who wrote it gets to its label
+            await asyncio.sleep(GRACE_S)
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ async def test_a_cancel_that_races_with_the_start_is_not_lost(tmp_path: Path, ur
             prompt_id = await r.submit(sampled(steps=500))
             await asyncio.sleep(pause / 400)  # somewhere on the way: any place is right
             await r.cancel(prompt_id)
-            await r.eventually(lambda: r.pool.members[1].idle)
+            await r.eventually(lambda: r.pool.members[1].idle and not r.pool.members[1].busy)
             found = await r.queries.one(1, prompt_id)
             assert found is None or found[0].state is JobState.CANCELLED
         assert (await r.run(saved()))[0].state is JobState.SUCCEEDED

@@ -1,0 +1,65 @@
+"""What a backend's error says about the backend: out of memory, a broken GPU, or only the user's workflow. Pure.
+
+Texts are torch's, CUDA's, cuDNN's and ROCm's, as ComfyUI passes them on in `execution_error`.
+"""
+
+import re
+from typing import Any
+
+from backend_pool.ladder import Mishap
+from backend_pool.model import JsonDict
+from backend_pool.submission import Result
+
+LINE = 200
+
+MEMORY = re.compile(
+    r"out of memory|OutOfMemoryError|CU[A-Z]+_STATUS_ALLOC_FAILED|would exceed allowed memory"
+    r"|not enough GPU video memory",
+    re.IGNORECASE,
+)
+FAULT = re.compile(
+    r"CUDA (driver )?error|HIP error|device-side assert|illegal memory access|unspecified launch failure"
+    r"|cuDNN error: CUDNN_STATUS_(?!NOT_SUPPORTED|BAD_PARAM)|CUBLAS_STATUS_(NOT_INITIALIZED|EXECUTION_FAILED|INTERNAL)"
+    r"|uncorrectable ECC|fallen off the bus|no CUDA-capable device|CUDA initialization|lost the GPU",
+    re.IGNORECASE,
+)
+TORCH_S = ("RuntimeError", "SystemError")
+"""Types that a driver's failure comes as, beside torch's own. The text of others may be a user's."""
+
+
+def error_of(messages: list[Any]) -> JsonDict | None:
+    """The error that ended a job, out of its history messages."""
+    # A blocked node's error has no timestamp and the job goes on (ComfyUI's execution.py).
+    errors = [message[1] for message in messages if message[0] == "execution_error" and "timestamp" in message[1]]
+    return errors[-1] if errors else None
+
+
+def mishap_of(messages: list[Any]) -> Mishap | None:
+    """Whether an ended job failed by its backend's doing; None for the user's own errors and for success."""
+    error = error_of(messages)
+    if error is None:
+        return None
+    kind, text = str(error.get("exception_type", "")), str(error.get("exception_message", ""))
+    if not (kind in TORCH_S or kind.startswith(("torch.", "cupy", "cuda."))):
+        return None
+    if MEMORY.search(kind) or MEMORY.search(text):
+        return Mishap.MEMORY
+    if "AcceleratorError" in kind or FAULT.search(text):
+        return Mishap.FAULT
+    return None
+
+
+def said(result: Result) -> str:
+    """What the backend said, in a line."""
+    error = error_of(result.messages) or {}
+    return " ".join(str(error.get("exception_message", "")).split())[:LINE]
+
+
+def with_hint(result: Result, hint: str) -> Result:
+    """The result with a sentence more in its error."""
+    error = error_of(result.messages)
+    if error is None or not hint:
+        return result
+    text = f"{str(error.get('exception_message', '')).rstrip()}\n\n{hint}"
+    messages = [[m[0], {**m[1], "exception_message": text}] if m[1] is error else m for m in result.messages]
+    return Result(result.outputs, result.meta, messages)

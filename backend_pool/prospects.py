@@ -1,0 +1,31 @@
+"""Where else a job that ran out of memory could run."""
+
+import asyncio
+
+from backend_pool.fitness import demands, lacking
+from backend_pool.health import Health
+from backend_pool.member import Member
+from backend_pool.model import BackendMode, Job, JobDocument
+from backend_pool.pool import Pool
+
+AWAY = frozenset({Health.DOWN, Health.JOINING})
+
+
+async def is_roomier(pool: Pool, member: Member, job: Job, document: JobDocument) -> bool:
+    """Whether another backend has all the job needs and more memory; where sizes are unknown, one it has not tried."""
+    asked = await asyncio.to_thread(demands, document.prompt, document.targets, pool.info)
+    return any(
+        _larger(other, member)
+        for other in pool.members.values()
+        if other is not member
+        and other.key not in job.avoid
+        and other.row.mode is BackendMode.ACTIVE
+        and other.health not in AWAY
+        and set(job.labels) <= set(other.row.labels)
+        and other.info
+        and lacking(asked, other.provider) is None
+    )
+
+
+def _larger(other: Member, member: Member) -> bool:
+    return other.vram_mb > member.vram_mb if member.vram_mb else True
