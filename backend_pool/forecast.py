@@ -17,7 +17,7 @@ from backend_pool.placement.values import Spot, Waiting
 from backend_pool.scene import Case, Scene, Seat
 from backend_pool.standings import Standings
 
-STARTS = 2000
+STARTS = 1000
 UNKNOWN_S = 10.0
 """What a job of unknown length is played with; nobody is told a time that rests on it."""
 STAND_IN = 2**62
@@ -31,18 +31,19 @@ class Forecast:
     outlooks: Mapping[int, Outlook] = field(default_factory=dict)
     order: Sequence[int] = ()
     """Waiting jobs in the order of their starts."""
-    deep: Mapping[int, Sequence[Outlook]] = field(default_factory=dict)
-    """By user, the first jobs beyond the window."""
+    by_user: Mapping[int, Sequence[Outlook]] = field(default_factory=dict)
+    """The jobs of each user in that order, with those beyond the window."""
 
-    def of_deep(self, user_id: int, index: int) -> Outlook | None:
-        """A job beyond the window by its index there, from 0; further ones go on at the pace of those before."""
-        known = self.deep.get(user_id, ())
-        if index < len(known):
-            return known[index]
+    def of_rank(self, user_id: int, rank: int) -> Outlook | None:
+        """The job that has so many of its user's before it; one that was not played goes on at the pace of those."""
+        known = self.by_user.get(user_id, ())
+        if rank < len(known):
+            return known[rank]
         if len(known) < 2:
             return None
-        first, last = known[0], known[-1]
-        steps, more = len(known) - 1, index - len(known) + 1
+        half = (len(known) - 1) // 2  # what comes first has more of others' jobs between
+        first, last = known[half], known[-1]
+        steps, more = len(known) - 1 - half, rank - len(known) + 1
         position = _further(first.position, last.position, steps, more)
         return Outlook(
             position=position,
@@ -64,31 +65,39 @@ class _Start:
 def foresee(scene: Scene) -> Forecast:
     """Play it forward."""
     starts = list(_Play(scene).starts())
-    outlooks, deep, order = dict(_running(scene)), defaultdict[int, list[Outlook]](list), []
+    outlooks, order = dict(_running(scene)), []
+    by_user: dict[int, list[Outlook]] = defaultdict(list)
     standings = Standings(scene)
-    own: Counter[int] = Counter()
     for ahead, start in enumerate(starts):
-        job = start.job
+        job, mine = start.job, by_user[start.job.user_id]
         case = scene.cases.get(job.seq)
-        reason = case.note if case and case.note else words(standings.of(job, case, ahead, own[job.user_id]))
         outlook = Outlook(
             position=ahead + 1,
             start_ms=round(start.start_s * 1000) if start.start_known else None,
             end_ms=round(start.end_s * 1000) if start.end_known else None,
-            reason=reason,
+            reason=case.note if case and case.note else words(standings.of(job, case, ahead, len(mine))),
         )
-        own[job.user_id] += 1
-        if job.seq >= STAND_IN:
-            deep[job.user_id].append(outlook)
-        else:
+        mine.append(outlook)
+        if job.seq < STAND_IN:
             outlooks[job.seq] = outlook
             order.append(job.seq)
+    found = Forecast(outlooks, order, by_user)
+    ranks = _ranks(scene) if len(starts) >= STARTS else {}
     for seq, case in scene.cases.items():
-        if seq not in outlooks:  # it cannot run as things are, or comes after all that were played
-            ahead = len(starts) if len(starts) >= STARTS else 0
-            reason = case.note or words(standings.of(case.job, case, ahead, 0))
-            outlooks[seq] = Outlook(reason=reason)
-    return Forecast(outlooks, order, deep)
+        if seq not in outlooks:  # it comes after all that were played, or cannot run as things are
+            far = None if case.note or seq not in ranks else found.of_rank(case.job.user_id, ranks[seq])
+            outlooks[seq] = far or Outlook(reason=case.note or words(standings.of(case.job, case, 0, 0)))
+    return found
+
+
+def _ranks(scene: Scene) -> dict[int, int]:
+    """How many of its user's jobs come before each."""
+    count: Counter[int] = Counter()
+    ranks = {}
+    for case in sorted(scene.cases.values(), key=lambda case: (-case.job.priority, case.job.number, case.job.seq)):
+        ranks[case.job.seq] = count[case.job.user_id]
+        count[case.job.user_id] += 1
+    return ranks
 
 
 class _Play:

@@ -41,9 +41,9 @@ class Outlooks:
     def of(self, seq: int, user_id: int, rank: int | None = None) -> Outlook | None:
         """What a job may expect. `rank`: how many of its user's waiting jobs come before it, for one far back."""
         known = self._forecast.outlooks.get(seq)
-        if known is not None or rank is None:
+        if known is not None or rank is None or rank < self._windows.get(user_id, 0):
             return known
-        return self._forecast.of_deep(user_id, rank - self._windows.get(user_id, 0))
+        return self._forecast.of_rank(user_id, rank)
 
     def of_user(self, user_id: int) -> Sequence[tuple[int, Outlook]]:
         """The user's first jobs with what they may expect, running ones before waiting ones."""

@@ -128,7 +128,7 @@ def test_jobs_beyond_the_window_go_on_at_their_user_s_pace(monkeypatch: pytest.M
     built = scene([job(seq) for seq in range(1, 5)] + [job(50, 2)], [busy(1, 0)], tails={1: 9000})
     found = foresee(built)
     assert starts(found)[50] == 10 and max(found.outlooks) < STAND_IN
-    near, far = found.of_deep(1, 0), found.of_deep(1, 8000)
+    near, far = found.of_rank(1, 4), found.of_rank(1, 8004)
     assert near is not None and far is not None and near.start_ms is not None and far.start_ms is not None
     assert near.position == 6 and near.start_ms / 1000 == pytest.approx(NOW + 50)
     assert (
@@ -136,7 +136,19 @@ def test_jobs_beyond_the_window_go_on_at_their_user_s_pace(monkeypatch: pytest.M
         and far.reason == "8,005 jobs ahead"
         and far.start_ms / 1000 == pytest.approx(NOW + 80_050, rel=1e-6)
     )
-    assert found.of_deep(2, 0) is None and found.of_deep(3, 5) is None
+    assert found.of_rank(2, 1) is None and found.of_rank(3, 5) is None
+
+
+def test_known_jobs_after_all_that_were_played_go_on_at_their_user_s_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast, "STARTS", 6)
+    jobs = [job(seq) for seq in range(1, 9)] + [job(50, 2, places=()), job(60, 3)]
+    built = scene(jobs, [busy(1, 0)])
+    built = replace(built, cases={**built.cases, 50: replace(built.cases[50], note="no")})
+    found = foresee(built)
+    assert list(found.order) == [1, 60, 2, 3, 4, 5]
+    last = found.outlooks[8]
+    assert (last.position, last.reason) == (9, "8 jobs ahead") and starts(found)[8] == 80
+    assert found.outlooks[50] == Outlook(reason="no")
 
 
 def test_others_are_not_promised_the_place_of_jobs_that_are_only_counted() -> None:

@@ -55,7 +55,7 @@ async def test_home_follows_the_queue_and_cancels(server: Server, context: Brows
     assert ann is not None
     await server.job(ann, PROMPT, "a1")
     row = page.get_by_role("listitem").filter(has_text="a red fox")
-    await expect(row.get_by_text("No. 1 in line")).to_be_visible(timeout=20_000)
+    await expect(row.get_by_text("Waiting")).to_be_visible(timeout=20_000)
     await row.get_by_role("button").click()
     await page.get_by_role("button", name="Yes, do it").click()
     await expect(row.get_by_text("Cancelled")).to_be_visible(timeout=20_000)
