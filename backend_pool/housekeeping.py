@@ -59,10 +59,14 @@ class Housekeeping:
 
     def _is_to_be_freed(self, member: Member) -> bool:
         since_s, after_s = member.idle_since_s, self._settings.idle_free_s
-        unused = member.health is Health.UP and not member.busy and not member.leftovers and member.held is None
-        if not after_s or not unused or since_s is None or monotonic_s() - since_s < after_s:
+        if (
+            not after_s
+            or since_s is None
+            or monotonic_s() - since_s < after_s
+            or self._freed.get(member.key) == since_s
+        ):
             return False
-        return self._freed.get(member.key) != since_s
+        return member.health is Health.UP and member.is_empty and member.held is None
 
     async def _free(self, member: Member) -> None:
         try:

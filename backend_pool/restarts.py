@@ -23,7 +23,6 @@ from proxy.base.settings import Settings
 log = events(__name__)
 
 DUE = "its restart is due"
-ANSWERS = (Health.UP, Health.QUARANTINED)
 
 
 @dataclass
@@ -147,13 +146,21 @@ class Restarts:
         """Whether the new process answers. After a restart of the server nobody knows the old one: any will do."""
         told = self._told.get(member.key)
         if told is None or told.asked != member.row.restart_ms or told.member is not member:
-            return member.health in ANSWERS
+            return _serves(member)
         if not member.restarts_by_flag:
-            return member.health in ANSWERS and member.proven != told.instance
+            return _serves(member) and member.proven != told.instance
         if member.restart_wanted.is_set():
             return False
         if not told.ended:
             told.ended = True
             self._pool.doubt(member, "it was restarted")  # what answered last may have been the old one
             return False
-        return member.health in ANSWERS
+        return _serves(member)
+
+
+def _serves(member: Member) -> bool:
+    """As well as before: one that its new process brought into quarantine has not come back."""
+    row = member.row
+    if member.health is Health.QUARANTINED:
+        return row.quarantine_ms is not None and row.quarantine_ms < row.restarted_ms
+    return member.health is Health.UP

@@ -44,7 +44,12 @@ async def change_backend(call: Call) -> BaseModel:
 
 async def trust_backend(call: Call) -> BaseModel:
     """Out of quarantine, without waiting for a trial job to succeed."""
-    return await _changed(call, Change(trust=True), {"trust": True})
+    info = await _changed(call, Change(trust=True), {"trust": True})
+    await call.deps.pool.refresh()
+    member = call.deps.pool.member(info.id)
+    if member is not None:
+        member.doubted.set()  # its next probe, which is due now, gives it jobs again
+    return info
 
 
 async def remove_backend(call: Call) -> BaseModel:
