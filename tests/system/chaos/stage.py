@@ -16,7 +16,7 @@ import aiohttp
 
 from tests.cluster import Cluster, Person, processes_of, start_cluster
 from tests.engines import Engine, start_engine
-from tests.system.inside import becomes, engine_urls, pids
+from tests.system.inside import engine_urls, pids
 
 STEPS = ["--step-ms", "10", "--model-load-ms", "20"]
 SETTINGS = {
@@ -185,9 +185,16 @@ class Stage:
         """Jobs that have not ended."""
         return sum(self.in_state(state) for state in ("queued", "assigned", "running", "collecting"))
 
-    async def quiet(self) -> None:
-        """Wait until all jobs have ended."""
-        await becomes(lambda: self.active() == 0)
+    def unfinished(self) -> list[tuple[str, str, str]]:
+        """Jobs that have not ended: id, state, and what became of them so far."""
+        query = (
+            "SELECT prompt_id, state, trail FROM jobs WHERE state IN ('queued', 'assigned', 'running', 'collecting')"
+        )
+        connection = self.database()
+        try:
+            return connection.execute(query).fetchall()
+        finally:
+            connection.close()
 
 
 def _free_port() -> int:

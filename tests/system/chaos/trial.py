@@ -141,10 +141,12 @@ async def _calm(stage: Stage, gate: asyncio.Event, players: list[Player], few: i
     """Mend everything, let every job end; the proxy's open files once they are `few` or have had time to become so."""
     gate.clear()
     await stage.mend()
-    async with asyncio.timeout(CALM_S):
-        while stage.active() or any(player.busy or not player.listening for player in players):
-            await asyncio.sleep(0.1)
-            await stage.mend()
+    until = monotonic_s() + CALM_S
+    while stage.active() or any(player.busy or not player.listening for player in players):
+        if monotonic_s() > until:
+            raise AssertionError(f"No calm: {stage.unfinished()}, {[p.person.name for p in players if p.busy]} busy")
+        await asyncio.sleep(0.1)
+        await stage.mend()
     for player in players:  # each has asked something of this proxy: what that keeps open is there at every calm
         await player.get("/queue")
     until = monotonic_s() + (SETTLE_S if few else 1.0)
