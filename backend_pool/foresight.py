@@ -4,7 +4,7 @@ Puts the scene together at one moment of the event loop, so that it fits togethe
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from backend_pool.estimates import Estimates
@@ -49,6 +49,8 @@ class Foresight:
         self._shares = shares
         self._estimates = estimates
         self._outlooks = outlooks
+        self._words: dict[object, str] = {}
+        """Of one scene: what jobs of one graph wait for, or why they cannot run."""
         self._making = False
         self._quiet = True
 
@@ -72,6 +74,7 @@ class Foresight:
     def scene(self) -> Scene:
         """Everything as it is now."""
         self._estimates.forget()
+        self._words.clear()
         line, now_s = self._turns.line.copy(), now_ms() / 1000
         members = list(self._pool.members.values())
         cases = {case.job.seq: case for case in self._cases(members)}
@@ -107,18 +110,27 @@ class Foresight:
 
     def _case(self, job: Job, waiting: Waiting, share: Share, ready: Mapping[int, Member], waking: set[int]) -> Case:
         places = waiting.kind.places
+        traits = self._matching.traits(job.key)
+        alike = (traits.graph or job.key, places, tuple(job.labels), job.vram_mb)
         note = scarce = ""
         if places.isdisjoint(ready) and places.isdisjoint(waking):
-            note = self._matching.why_not(job, share)
+            note = self._once(("why", alike), lambda: self._matching.why_not(job, share))
         elif not ready.keys() <= places:
-            scarce = self._matching.scarce(job, share, [member for key, member in ready.items() if key not in places])
-        return Case(waiting, self._estimates.work_s(self._matching.traits(job.key)), note, scarce)
+            others = [member for key, member in ready.items() if key not in places]
+            scarce = self._once(("scarce", alike), lambda: self._matching.scarce(job, share, others))
+        return Case(waiting, self._estimates.work_s(traits), note, scarce)
+
+    def _once(self, key: object, words: Callable[[], str]) -> str:
+        """Looking for words costs more than all the rest."""
+        found = self._words.get(key)
+        if found is None:
+            found = self._words[key] = words()
+        return found
 
     def _seat(self, member: Member, models: frozenset[str], now_s: float) -> Seat:
         spot = replace(self._turns.spot(member), load_s=self._estimates.load_s(models, member.device))
         if member.job is not None:
-            state = "busy" if is_ready(member) else "away"
-            return self._running(member, Seat(spot, state), now_s)  # type: ignore[arg-type]
+            return self._running(member, Seat(spot, "busy" if is_ready(member) else "away"), now_s)
         if member.idle:
             return Seat(spot, "idle")
         return Seat(spot, "busy" if is_ready(member) else "waking" if is_waking(member) else "away")
@@ -138,8 +150,9 @@ class Foresight:
 
 
 def is_ready(member: Member) -> bool:
-    """Whether it takes jobs, one after the other."""
-    return member.health is Health.UP and member.row.mode is BackendMode.ACTIVE and bool(member.info)
+    """Whether it takes jobs, one after the other; one that missed a probe while it has a job may still end it."""
+    answers = member.health is Health.UP or (member.health is Health.SUSPECT and member.job is not None)
+    return answers and member.row.mode is BackendMode.ACTIVE and bool(member.info)
 
 
 def is_waking(member: Member) -> bool:
