@@ -5,6 +5,7 @@ as it is. Nothing listens; the agent calls, with a worker's token.
 """
 
 import asyncio
+import json
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
@@ -50,6 +51,7 @@ class Agent:
         self._urls: dict[str, str] = {}
         self._trouble: str | None = "not asked yet"
         self._failures = 0
+        self._reported: dict[str, Phase] = {}
 
     async def run(self) -> None:
         """Look after them and report, for ever. Raises ConfigError when the server refuses the token at the start."""
@@ -88,7 +90,8 @@ class Agent:
         await self._crew.instances.forget_all()
 
     def _pause_s(self) -> float:
-        if self._crew.changing and not self._failures:
+        news = self._reported != {name: fate.phase for name, fate in self._crew.supervisor.fates.items()}
+        if (self._crew.changing or news) and not self._failures:
             return min(CHANGING_S, self._every_s)
         factor: int = 2 ** min(self._failures, 4)
         return min(self._every_s * factor, max(LONGEST_PAUSE_S, self._every_s))
@@ -97,7 +100,8 @@ class Agent:
         """What the server knows; nothing where it cannot be asked."""
         unknown = {name: Facts() for name in self._crew.names}
         try:
-            answer = await self._post(client, await self._beat())
+            beat = await self._beat()
+            answer = await self._post(client, beat)
         except ClusterError as error:
             self._failures += 1
             self._say(error.message)
@@ -105,6 +109,7 @@ class Agent:
                 raise
             return unknown
         self._failures, self._every_s = 0, answer.every_s
+        self._reported = {told.name: told.phase for told in beat.instances}
         refused = "; ".join(f"{name}: {reason}" for name, reason in sorted(answer.refused.items()))
         self._say(refused or None)
         known = {
@@ -148,9 +153,10 @@ class Agent:
         try:
             async with client.post(url, data=beat.model_dump_json(), headers={"Content-Type": "application/json"}) as r:
                 body = await r.content.read(ANSWER_BYTES)
+                if r.status in (401, 403, 400, 404):
+                    raise ConfigError(f"The server refuses the agent: {_said(body)}")
                 if r.status != 200:
-                    said = body[:300].decode(errors="replace")
-                    raise ConfigError(f"The server refuses the agent ({r.status}): {said}")
+                    raise Unavailable(f"The server cannot take the heartbeat ({r.status}): {_said(body)}")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unavailable(f"The server {self._where.server} does not answer: {error!r}") from error
         try:
@@ -167,6 +173,14 @@ class Agent:
             log.info("reporting to the server", server=self._where.server)
         else:
             log.warning("the server does not take all of it; going on", reason=trouble)
+
+
+def _said(body: bytes) -> str:
+    """The message of an error, or the beginning of what is none of the server's."""
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return body[:200].decode(errors="replace")
 
 
 def advertised(url: str, advertise: str | None) -> str:

@@ -42,7 +42,10 @@ class Crew:
             await self.instances.forget(surplus)
         for name in names:
             await asyncio.to_thread(self.instances.adopt, name)
-            if self.instances.alive(name) and await asyncio.to_thread(self.instances.recipe.stale, name):
+            if not self.instances.alive(name):
+                continue
+            self.supervisor.fates[name].starts(monotonic_s())  # not asleep: it may be at work
+            if await asyncio.to_thread(self.instances.recipe.stale, name):
                 log.info("instance runs otherwise than it would now, and is restarted", instance=name)
                 self._stale.add(name)
 
