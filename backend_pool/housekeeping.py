@@ -59,14 +59,10 @@ class Housekeeping:
 
     def _is_to_be_freed(self, member: Member) -> bool:
         since_s, after_s = member.idle_since_s, self._settings.idle_free_s
-        if (
-            not after_s
-            or since_s is None
-            or monotonic_s() - since_s < after_s
-            or self._freed.get(member.key) == since_s
-        ):
+        if not after_s or since_s is None or self._freed.get(member.key) == since_s:
             return False
-        return member.health is Health.UP and member.is_empty and member.held is None
+        due = monotonic_s() - since_s >= after_s
+        return due and member.health is Health.UP and member.is_empty and member.held is None
 
     async def _free(self, member: Member) -> None:
         try:

@@ -14,9 +14,11 @@ from proxy.base.clock import now_ms
 from proxy.base.database import Database
 from proxy.base.errors import BadInput, Conflict, NotFound
 
-__all__ = ["MAX_NAME", "Registry", "clean_url"]
+__all__ = ["MAX_NAME", "REMOVABLE", "Registry", "clean_url"]
 
 MAX_NAME = 64
+REMOVABLE = ("registered", "worker", "agent")
+"""Others come from this server's settings. A worker or an agent that lives brings its backends back."""
 
 
 class Registry:
@@ -107,7 +109,7 @@ class Registry:
 
         def work(s: Session) -> Backend:
             row = named(s, which)
-            if row.source not in ("registered", "worker"):  # a worker that lives comes back with its next heartbeat
+            if row.source not in REMOVABLE:
                 raise Conflict(
                     f"Backend {row.name} comes from the server's settings. Disable it, or take it out of them."
                 )

@@ -107,6 +107,7 @@ class BackendInfo(Answer):
         description="waiting: for its turn or its job's end; restarting; lost: it has not come back in time."
     )
     restartable: bool = Field(description="Whether it can be restarted from here.")
+    removable: bool = Field(description="No: it comes from the server's settings.")
     managed: ManagedInfo | None
     job_id: int | None = Field(description="The job it carries.")
     running: RunningInfo | None
@@ -124,7 +125,17 @@ class BackendInfo(Answer):
     left_bytes: int = Field(description="What these take on its disk.")
 
 
+class PoolFigures(Answer):
+    """What dispatch cost and saved since this server started."""
+
+    gaps: int = Field(description="How often a backend was given a job that waited.")
+    gap_s: float | None = Field(description="How long it then stood idle before it began the job, on average.")
+    loads_saved: int = Field(description="Models that were loaded already where a job that needs them was placed.")
+    loading_saved_s: float = Field(description="What loading these would have taken.")
+
+
 class BackendList(Answer):
-    """All backends."""
+    """Backends."""
 
     backends: list[BackendInfo]
+    figures: PoolFigures | None = Field(None, description="In the list of all backends only.")

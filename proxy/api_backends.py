@@ -6,6 +6,7 @@ from backend_pool.backend_change import Change
 from backend_pool.errors import BackendError
 from backend_pool.housekeeping import free
 from backend_pool.model import Backend, BackendMode
+from backend_pool.registry import REMOVABLE
 from proxy.api_backend_models import BackendChange, BackendInfo, BackendList, NewBackend, RestartAll
 from proxy.api_models import Done
 from proxy.api_operations import Call
@@ -13,16 +14,15 @@ from proxy.backend_infos import backend_info, backend_infos
 from proxy.base.clock import now_ms
 from proxy.base.errors import BadInput, Conflict, NotFound, Unavailable
 from proxy.base.logs import events
+from proxy.pool_figures import pool_figures
 
 log = events(__name__)
-
-REMOVABLE = ("registered", "worker")
-"""A worker that still lives comes back with its next heartbeat."""
 
 
 async def backends(call: Call) -> BaseModel:
     """All backends, oldest first."""
-    return BackendList(backends=await backend_infos(call.deps))
+    figures = pool_figures(call.deps.jobs.dispatcher.gaps)
+    return BackendList(backends=await backend_infos(call.deps), figures=figures)
 
 
 async def add_backend(call: Call) -> BaseModel:

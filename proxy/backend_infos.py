@@ -7,6 +7,7 @@ from pathlib import Path
 from backend_pool.member import Level
 from backend_pool.model import Backend
 from backend_pool.pool import Member
+from backend_pool.registry import REMOVABLE
 from backend_pool.restart_rows import BY_HAND
 from proxy.api_backend_models import BackendHealth, BackendInfo, ManagedInfo, RunningInfo, WorkerInfo
 from proxy.base.backend_url import shown_url
@@ -54,6 +55,7 @@ def _info(
         quarantine_ms=row.quarantine_ms,
         restart=deps.restarts.stage(row),
         restartable=row.source not in BY_HAND or (member is not None and member.worker is not None),
+        removable=row.source in REMOVABLE,
         managed=_managed(member, logs.get(row.id)),
         job_id=member.job if member else None,
         running=_running(jobs.get(member.job) if member and member.job is not None else None, names),

@@ -26,6 +26,7 @@ from proxy.pages_books import BooksPages
 from proxy.pages_login import LOGIN, LoginPages, local_path, login_redirect, wants_page
 from proxy.pages_render import Renderer
 from proxy.pages_static import PREFIX
+from proxy.pool_figures import pool_figures
 from proxy.texts import Texts
 from proxy.views import Deps
 
@@ -195,6 +196,7 @@ class Pages:
             "admin.html",
             tiles=tiles,
             backends=backends,
+            figures=pool_figures(deps.jobs.dispatcher.gaps),
             backend_names={backend.id: backend.name for backend in backends},
             jobs=JobList(jobs=jobs, active=active),
             names=names,

@@ -50,7 +50,7 @@ class Renderer:
         self._environment.filters.update(
             ago=self.ago, until=self.until, gigabytes=gigabytes, megabytes=megabytes, stamp=stamp, browser=browser
         )
-        self._environment.filters.update(left=left, since=since)
+        self._environment.filters.update(left=left, since=since, brief=brief)
 
     def page(self, request: Request, template: str, status: int = 200, **values: object) -> Response:
         """A page; 304 when the browser has exactly this one."""
@@ -100,6 +100,11 @@ def left(time_ms: int) -> str:
 def since(time_ms: int) -> str:
     """How long it has been, coarse where it is long."""
     return coarse(now_ms() - time_ms)
+
+
+def brief(seconds: float) -> str:
+    """`12 ms`, `0.4 s`, `12 s`, `2 h 10 min`."""
+    return f"{seconds * 1000:.0f} ms" if seconds < 0.1 else duration(seconds)
 
 
 def coarse(span_ms: int) -> str:

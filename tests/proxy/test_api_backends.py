@@ -131,14 +131,8 @@ async def test_the_page_shows_what_a_backend_does(server: Server, root: httpx.As
     member.health, member.job, member.failed = Health.UP, job.key, 2
     member.warmth.ran(ann.key, "", ["checkpoints:flux-dev.safetensors"], None)
     other.managed = ManagedState(Phase.CRASHED, 1, "exit status 3", 2, 9_999_999_999_999)
-    changed(
-        server,
-        busy,
-        mode="draining",
-        drain_by_ms=int(time.time() * 1000) + 5_400_000,
-        note="driver",
-        labels=["gpu=a100"],
-    )
+    by_ms = int(time.time() * 1000) + 5_400_000
+    changed(server, busy, mode="draining", drain_by_ms=by_ms, note="driver", labels=["gpu=a100"])
     first, second = (await root.get(ALL)).json()["backends"]
     assert (first["running"]["user"], first["running"]["id"], first["empty"]) == ("Ann", job.key, False)
     assert (first["models"], first["failed"]) == (["checkpoints:flux-dev.safetensors"], 2)

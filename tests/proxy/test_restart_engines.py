@@ -33,7 +33,7 @@ async def test_engines_are_restarted_one_by_one(tmp_path: Path) -> None:
             assert all(backend["restartable"] for backend in asked)
             after = await pids(server)
             assert not set(before) & set(after)
-            assert min(fewest) == 1, "one is away, never both"
+            assert min(fewest) >= 1, "never both are away"
             listed = (await root.get(f"{API}/admin/backends")).json()["backends"]
         assert [backend["restart"] for backend in listed] == ["none", "none"]
         assert {backend["managed"]["state"] for backend in listed} == {"running"}
