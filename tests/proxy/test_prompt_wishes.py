@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ async def test_from_the_prompt_to_the_ledger(tmp_path: Path, start: Start) -> No
                     await asyncio.sleep(0.05)
             await _wishes(server, hers)
             await _limits(server, hers)
+            await _reserved(server, hers)
 
 
 async def _wishes(server: Server, hers: httpx.AsyncClient) -> None:
@@ -101,3 +103,20 @@ async def _limits(server: Server, hers: httpx.AsyncClient) -> None:
         assert (await row(server, "waits")).state is JobState.QUEUED
         await admin.patch(group, json={"quota_s": None})
         await eventually(server, "waits", lambda job: job.state is JobState.SUCCEEDED)
+
+
+async def _reserved(server: Server, hers: httpx.AsyncClient) -> None:
+    """A backend that is another group's meanwhile takes nobody else's job, and says so."""
+    now = datetime.now(UTC)
+    times = {"begin": now.isoformat(), "end": (now + timedelta(hours=1)).isoformat()}
+    async with server.signed_in("root") as admin:
+        await admin.post(f"{API}/admin/groups", json={"name": "others"})
+        made = await admin.post(f"{API}/admin/reservations", json={"group": "others", "backends": ["1"], **times})
+        assert made.status_code == 201, made.text
+        await submit(hers, "held")
+        async with asyncio.timeout(WAIT_S):
+            while "held back by a reservation until" not in (await hers.get(f"{API}/jobs")).text:
+                await asyncio.sleep(0.05)
+        assert (await row(server, "held")).state is JobState.QUEUED
+        await admin.delete(f"{API}/admin/reservations/{made.json()['id']}")
+        await eventually(server, "held", lambda job: job.state is JobState.SUCCEEDED)
