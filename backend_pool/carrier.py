@@ -217,9 +217,9 @@ class Carrier:
         could_ms = self._could_ms.pop(job.key, None)
         if could_ms is not None and runner.began_ms is not None:
             self.gaps.began(could_ms, runner.began_ms)
+        self.turns.rendered(job.key, runner.used_s)  # its user's next job waits: tabs hear of one after the other
         if member.worker is not None:
             return  # its next job takes the directories, and with them files that are not home yet
-        self.turns.ended(job.key, runner.used_s)
         if member.job == job.key:
             member.release(job.key, collecting=True)
             self.gaps.released(member.key)

@@ -32,8 +32,8 @@ class JobStore:
     def __init__(self, db: Database, queue_limit: int, history_limit: int, history_mb: int = HISTORY_MB) -> None:
         self._db = db
         self.queue = QueueReads(db)
-        self.virtual_s: Callable[[int], float | None] = lambda _user_id: None
-        """The dispatcher's: a user's virtual time, to be stored with the end of a job."""
+        self.virtual_s: Callable[[Job], float | None] = lambda _job: None
+        """The dispatcher's: the virtual time of a job's user, to be stored with its end."""
         self._queue_limit = queue_limit
         self._history_limit = history_limit
         self._history_size = history_mb << 20
@@ -185,7 +185,7 @@ class JobStore:
     ) -> Job:
         """Final state, history entry and ledger entry in one transaction; its list of files has served its turn."""
 
-        virtual_s = self.virtual_s(job.user_id)
+        virtual_s = self.virtual_s(job)
 
         def end(s: Session, row: Job) -> None:
             row.ended_ms = now_ms()

@@ -5,10 +5,11 @@ nobody's turn is lost with this process. Places nothing itself.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from backend_pool.job_store import JobStore
+from backend_pool.loads import Loads
 from backend_pool.matching import Matching
 from backend_pool.model import Job
 from backend_pool.placement.line import Line
@@ -50,6 +51,7 @@ class Turns:
         """What is on its way to a backend or executes there."""
         self._stored: dict[int, float] | None = None
         self._seats: set[int] = set()
+        self._used: dict[int, float] = {}
         self._changed: set[int] = set()
 
     @property
@@ -117,6 +119,7 @@ class Turns:
     def ended(self, seq: int, used_s: float) -> None:
         """It uses its backend no more; saying so again does nothing."""
         waiting = self.placed.pop(seq, None)
+        self._used.pop(seq, None)
         if waiting is not None:
             self.line.ended(seq, used_s)
             self._changed.add(waiting.user_id)
@@ -124,6 +127,7 @@ class Turns:
     def returned(self, seq: int) -> None:
         """It goes back into the queue: what it took is not charged."""
         waiting = self.placed.pop(seq, None)
+        self._used.pop(seq, None)
         if waiting is not None:
             self.line.returned(waiting)
             self.line.remove(seq)  # until its row has been read again: it may need other backends now
@@ -167,12 +171,18 @@ class Turns:
         """Whether some job at the front may have files to send."""
         return any(self._matching.sends(job.key) for user_id in self._mirror.users for job in self._mirror.of(user_id))
 
-    def virtual_s(self, user_id: int) -> float | None:
-        """What is to be stored of the user with the end of a job."""
+    def rendered(self, seq: int, used_s: float) -> None:
+        """Its backend has ended it; it counts for its user's limit until its files are home."""
+        if seq in self.placed:
+            self._used[seq] = used_s
+
+    def virtual_s(self, job: Job) -> float | None:
+        """What is to be stored of its user with the end of a job."""
         if self._stored is None:
             return None
-        self._stored[user_id] = self.line.virtual_s(user_id)
-        return self._stored[user_id]
+        used_s = self._used.get(job.key, 0.0) / self._shares.share(job.user_id).weight
+        self._stored[job.user_id] = self.line.virtual_s(job.user_id) + used_s
+        return self._stored[job.user_id]
 
     async def store(self) -> None:
         """Put down virtual times that changed without the end of a job. Raises Unavailable."""
@@ -194,7 +204,7 @@ class Turns:
             warm=warm.models,
             user_id=warm.user_id,
             graph=warm.graph,
-            load_s=_Loads(self._timings, member.device),
+            load_s=Loads(self._timings, member.device),
             reserved=self._shares.reserved(member.key, member.row.labels, now_ms()),
             failed=member.failed,
             done=member.done,
@@ -265,26 +275,6 @@ class Turns:
         for seq in self._seats:
             self.line.remove(seq)
         self._seats.clear()
-
-
-class _Loads(Mapping[str, float]):
-    """Learned seconds of loading by model, looked up when somebody asks."""
-
-    def __init__(self, timings: Timings, device: str) -> None:
-        self._timings = timings
-        self._device = device
-
-    def __getitem__(self, model: str) -> float:
-        seconds = self._timings.load_s(model, self._device)
-        if seconds is None:
-            raise KeyError(model)
-        return seconds
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
 
 
 def _side_by_side(jobs: Iterable[Job]) -> list[Job]:

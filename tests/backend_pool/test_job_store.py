@@ -158,7 +158,7 @@ async def test_a_user_s_first_jobs(store: JobStore) -> None:
 
 async def test_virtual_times_are_kept_with_the_end_of_a_job(store: JobStore) -> None:
     """Nobody's turn is lost with the process."""
-    store.virtual_s = {1: 12.5}.get
+    store.virtual_s = lambda job: {1: 12.5}.get(job.user_id)
     job = await store.submit(submission(saved()))
     held = await store.assign(job.key, 1)
     assert held is not None and await store.queue.virtual_times() == {}

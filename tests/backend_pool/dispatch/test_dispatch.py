@@ -217,7 +217,7 @@ async def test_a_lost_job_keeps_its_place(tmp_path: Path, start: Start) -> None:
 @pytest.mark.parametrize("order", ["fair", "fifo", "turns"])
 async def test_the_order_is_a_setting(tmp_path: Path, urls: list[str], order: str) -> None:
     """All of them place every job."""
-    async with rig(tmp_path, urls[0], placement=order) as r:
+    async with rig(tmp_path, urls[0], placement=order, running_limit=3 if order == "fifo" else 1) as r:
         jobs = [(await r.submit(saved(), user), user) for user in (1, 1, 1, 2)]
         placed = await in_order(r, jobs)
         users = [job.user_id for job in placed]
