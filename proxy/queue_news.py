@@ -1,7 +1,7 @@
 """Pushes to open tabs what their user's jobs may expect, whenever a forecast changes it.
 
-At most once per forecast, only one's own jobs, and only to tabs that announced feature flags as the frontend does:
-programs are told nothing that ComfyUI does not say (client demands B9).
+At most once per forecast, only one's own jobs, and only to tabs whose socket asked for it, as our extension in the
+WebUI does: programs are told nothing that ComfyUI does not say (client demands B9).
 """
 
 from backend_pool.frames import encode
@@ -33,4 +33,4 @@ class QueueNews:
                 }
                 for seq, outlook in self._outlooks.of_user(user_id)
             ]
-            self._events.announce(user_id, encode(KIND, {"now_ms": now_ms(), "jobs": jobs}))
+            self._events.queue_news(user_id, encode(KIND, {"now_ms": now_ms(), "jobs": jobs}))

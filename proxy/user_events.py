@@ -94,14 +94,16 @@ class UserEvents:
             self._sockets.pop(socket.user_id, None)
 
     def session_news(self, user_id: int) -> None:
-        """Have that user's tabs look at their session again."""
-        self.announce(user_id, encode(SESSION_NEWS, {}))
-
-    def announce(self, user_id: int, frame: Frame) -> None:
-        """A frame of our own kind for that user's tabs. Programs are not told: some throw on a kind that ComfyUI does
-        not have (client demands B9)."""
+        """Have that user's tabs look at their session again. Programs are not told: some throw on a kind that ComfyUI
+        does not have (client demands B9)."""
         for socket in self._sockets.get(user_id, ()):
             if socket.announced:
+                socket.push(encode(SESSION_NEWS, {}))
+
+    def queue_news(self, user_id: int, frame: Frame) -> None:
+        """What that user's jobs may expect, for the tabs that asked for it."""
+        for socket in self._sockets.get(user_id, ()):
+            if socket.wants_queue:
                 socket.push(frame)
 
     def reconnect(self, user_id: int) -> None:

@@ -19,6 +19,8 @@ from proxy.base.logs import events
 log = events(__name__)
 
 DROPPABLE = ('{"type": "progress_state"', '{"type": "progress"', '{"type": "cluster_queue"')
+QUEUE_WANTED = '{"type":"cluster_queue"}'
+"""What our extension in the WebUI sends to be told of the queue; ComfyUI ignores such messages, sessions too."""
 BYTES_LIMIT = 32 * 1024 * 1024
 """What may wait for one browser in all; characters of text frames count as bytes."""
 MESSAGE_BYTES = 1024 * 1024
@@ -76,7 +78,9 @@ class UserSocket:
         self.features: dict[str, Any] = {}
         """The flags the client announced."""
         self.announced = False
-        """Whether it announced any, as the frontend does and programs do not."""
+        """Whether it announced any, as the frontend does and few programs do."""
+        self.wants_queue = False
+        """Whether it asked to be told what the user's jobs may expect."""
 
     def push(self, frame: Frame) -> None:
         """Queue a frame; returns at once."""
@@ -139,7 +143,8 @@ class UserSocket:
                     await self._socket.send_bytes(self._fitting(frame))
 
     async def _receive(self) -> None:
-        """The first message may be feature flags; ComfyUI ignores everything else (server.py websocket_handler)."""
+        """The first message may be feature flags; ComfyUI ignores everything else (server.py websocket_handler), and we
+        all but our own extension's wish."""
         first = True
         while True:
             received = await self._socket.receive()
@@ -148,7 +153,9 @@ class UserSocket:
             text = received.get("text")
             if len(text or received.get("bytes") or "") > MESSAGE_BYTES:
                 raise TooLong
-            if first and isinstance(text, str):
+            if text == QUEUE_WANTED:
+                self.wants_queue = True
+            elif first and isinstance(text, str):
                 self._negotiate(text)
             first = False
 

@@ -81,6 +81,7 @@ let toldSignedOut = false;
 let jobs = [];
 let user = null;
 let panel = null;
+let asked = null; // the socket that has asked for news of the queue
 let timer = null;
 let hurried = false; // a look is due within SOON_MS
 let asking = false;
@@ -95,6 +96,13 @@ async function call(method, path) {
   }
   setClock(Date.parse(response.headers.get("Date") ?? ""));
   return response.json();
+}
+
+// Each new socket asks once to be told of the queue; programs that use ComfyUI's API never are.
+function askForNews() {
+  if (api.socket === asked || api.socket?.readyState !== WebSocket.OPEN) return;
+  asked = api.socket;
+  asked.send(JSON.stringify({ type: "cluster_queue" }));
 }
 
 // A forecast that changed, pushed by the server: of the jobs we show, or of others, at which we look again.
@@ -225,6 +233,7 @@ function style() {
 }
 
 await replaceDefaultGraph();
+api.addEventListener("status", askForNews);
 api.addEventListener("status", soon);
 api.addEventListener("execution_start", soon);
 api.addEventListener("cluster_queue", foreseen);

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,10 @@ class Tab:
         self._said.put_nowait({"type": "websocket.receive", "text": encode("feature_flags", {})})
         assert json.loads(await self.next())["type"] == "feature_flags"
 
+    def ask(self, text: str) -> None:
+        """Send a later message."""
+        self._said.put_nowait({"type": "websocket.receive", "text": text})
+
     def close(self) -> None:
         self._said.put_nowait({"type": "websocket.disconnect", "code": 1000})
 
@@ -72,6 +76,13 @@ class Tab:
         frame = json.loads(await self.next())
         assert frame["type"] == "status", frame
         return int(frame["data"]["status"]["exec_info"]["queue_remaining"])
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for what a socket has read."""
+    async with asyncio.timeout(WAIT_S):
+        while not holds():
+            await asyncio.sleep(0.01)
 
 
 class House:
@@ -170,7 +181,7 @@ async def test_news_of_a_session_are_for_the_frontend_alone(house: House) -> Non
         assert [await page.next(), await program.next(), await bens.next()] == [START] * 3
 
 
-async def test_what_jobs_may_expect_is_pushed_to_the_frontend_of_their_user(house: House) -> None:
+async def test_what_jobs_may_expect_is_pushed_to_the_tabs_of_their_user_that_asked(house: House) -> None:
     line, cases = Line(Policy()), {}
     for seq, user in ((7, ANN), (8, BEN)):
         waiting = Waiting(seq, user, float(seq), Kind(frozenset({1})))
@@ -180,9 +191,13 @@ async def test_what_jobs_may_expect_is_pushed_to_the_frontend_of_their_user(hous
     outlooks = Outlooks()
     outlooks.on_change.append(QueueNews(outlooks, house.events).changed)
     async with house.tab(ANN, "one") as page, house.tab(ANN, "two") as program, house.tab(BEN, "one") as bens:
-        await page.announce()
+        for tab in (page, program, bens):
+            await tab.announce()
+        page.ask(json.dumps({"type": "cluster_queue"}, separators=(",", ":")))
+        program.ask("{}")
+        await until(lambda: page.socket.wants_queue)
         await outlooks.renew(Scene(line, 1000.0, [Seat(Spot(1), "busy", 1005.0, 5, 99)], cases))
-        house.events.announce(ANN, START)
+        house.events.frame(await house.job("o", ANN), START)
         house.events.frame(await house.job("q", BEN), START)
         house.events.frame(await house.job("p", ANN, client_id="two"), START)
         frame = json.loads(await page.next())
