@@ -19,7 +19,6 @@ from backend_pool.share import Share
 from proxy.base.bell import rung
 from proxy.base.clock import now_ms
 from proxy.base.database import Database
-from proxy.base.errors import ClusterError
 from proxy.base.logs import events
 from proxy.base.settings import Settings
 
@@ -69,8 +68,8 @@ class Groups:
         while True:
             try:
                 await self.reload()
-            except ClusterError as error:
-                log.error("groups could not be read", error=error.message)
+            except Exception as error:  # what is known holds until then
+                log.error("groups could not be read", error=repr(error))
             await rung(self._bell, LOOK_EVERY_S)
 
     async def reload(self) -> None:

@@ -11,7 +11,7 @@ from backend_pool.document_size import held_by, measure
 from backend_pool.history import prune_user, remove_jobs
 from backend_pool.job_row import begin_again, change, cost, name_upstream, note, put_back
 from backend_pool.job_state import ACTIVE, FINAL, ON_BACKEND, JobState
-from backend_pool.ledger import Spent, enter, spent_by
+from backend_pool.ledger import Spent, enter, enter_cancelled, spent_by
 from backend_pool.model import Job, JobDocument, JsonDict, PromptCounter
 from backend_pool.queue_reads import QueueReads, put_virtual_times
 from backend_pool.submission import Result, Submission, count_outputs, workflow_id
@@ -105,12 +105,13 @@ class JobStore:
             if prompt_ids is not None:
                 query = query.where(col(Job.prompt_id).in_(prompt_ids))
             jobs = list(s.exec(query.with_for_update()).all())
+            waiting = [job for job in jobs if job.state is JobState.QUEUED]
             for job in jobs:
                 job.cancel_requested = True
-                if job.state is JobState.QUEUED:
-                    change(job, JobState.CANCELLED, "cancelled while waiting")
-                    job.ended_ms = now_ms()
-                    enter(s, job, Spent())
+            for job in waiting:
+                change(job, JobState.CANCELLED, "cancelled while waiting")
+                job.ended_ms = now_ms()
+            enter_cancelled(s, waiting)
             return jobs
 
         return await self._db.write(work)

@@ -4,6 +4,7 @@ A job that was cancelled while it waited is entered too, with nothing spent: who
 Entries name the user by number and the group by name, so they outlive both. Nothing else writes the table.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -37,29 +38,14 @@ def spent_by(session: Session, job: Job) -> Spent:
 
 def enter(session: Session, job: Job, spent: Spent) -> None:
     """Book a job that ended in this transaction; a job is booked once, however often this is called."""
-    if session.exec(select(LedgerEntry.id).where(LedgerEntry.job_seq == job.key)).first() is not None:
-        return
-    assert job.ended_ms is not None
-    session.add(
-        LedgerEntry(
-            job_seq=job.key,
-            prompt_id=job.prompt_id,
-            user_id=job.user_id,
-            group_name=_group_of(session, job.user_id),
-            lane=job.lane,
-            backend=spent.backend,
-            device=spent.device,
-            result=job.state,
-            attempts=job.attempt,
-            created_ms=job.created_ms,
-            ended_ms=job.ended_ms,
-            day=day_of(job.ended_ms),
-            wait_ms=max(0, (job.assigned_ms or job.ended_ms) - job.created_ms),
-            load_ms=spent.load_ms,
-            run_ms=spent.run_ms,
-            gpu_ms=spent.gpu_ms,
-        )
-    )
+    if session.exec(select(LedgerEntry.id).where(LedgerEntry.job_seq == job.key)).first() is None:
+        session.add(_entry(job, spent, _group_of(session, job.user_id)))
+
+
+def enter_cancelled(session: Session, jobs: Sequence[Job]) -> None:
+    """Book jobs that were cancelled while they waited, with nothing spent: a queue of thousands in one go."""
+    groups = {user_id: _group_of(session, user_id) for user_id in {job.user_id for job in jobs}}
+    session.add_all(_entry(job, Spent(), groups[job.user_id]) for job in jobs)
 
 
 def day_of(moment_ms: int) -> int:
@@ -71,6 +57,28 @@ def prune(session: Session, before_ms: int) -> int:
     """Take out a batch of the entries that ended before then; returns how many, 0 when none is left."""
     old = select(col(LedgerEntry.id)).where(LedgerEntry.day < day_of(before_ms)).limit(PRUNED_AT_ONCE)
     return session.exec(delete(LedgerEntry).where(col(LedgerEntry.id).in_(old))).rowcount
+
+
+def _entry(job: Job, spent: Spent, group: str) -> LedgerEntry:
+    assert job.ended_ms is not None
+    return LedgerEntry(
+        job_seq=job.key,
+        prompt_id=job.prompt_id,
+        user_id=job.user_id,
+        group_name=group,
+        lane=job.lane,
+        backend=spent.backend,
+        device=spent.device,
+        result=job.state,
+        attempts=job.attempt,
+        created_ms=job.created_ms,
+        ended_ms=job.ended_ms,
+        day=day_of(job.ended_ms),
+        wait_ms=max(0, (job.assigned_ms or job.ended_ms) - job.created_ms),
+        load_ms=spent.load_ms,
+        run_ms=spent.run_ms,
+        gpu_ms=spent.gpu_ms,
+    )
 
 
 def _group_of(session: Session, user_id: int) -> str:

@@ -12,7 +12,6 @@ from sqlmodel import Session
 from backend_pool import history, ledger, reservations
 from proxy.base.clock import now_ms
 from proxy.base.database import Database
-from proxy.base.errors import ClusterError
 from proxy.base.logs import events
 from proxy.base.settings import Settings
 
@@ -35,8 +34,8 @@ class Upkeep:
         while True:
             try:
                 await self.once()
-            except ClusterError as error:
-                log.error("old rows could not be taken out", error=error.message)
+            except Exception as error:  # nobody waits for it
+                log.error("old rows could not be taken out", error=repr(error))
             await asyncio.sleep(EVERY_S)
 
     async def once(self) -> None:
