@@ -27,10 +27,11 @@ from backend_pool.stock_files import StockFiles
 from backend_pool.submission import Result
 from backend_pool.upstream import Upstream
 from backend_pool.verdicts import began, result_of, state_of
-from proxy.base.clock import monotonic_s, now_ms
+from proxy.base.clock import now_ms
 from proxy.base.errors import CallerError
 from proxy.base.logs import events
 from proxy.base.settings import Settings
+from proxy.base.tasks import first_of
 
 log = events(__name__)
 T = TypeVar("T")
@@ -166,7 +167,7 @@ class Attempt:
                     task.cancel()
             return result
         except ExceptionGroup as failures:
-            raise failures.exceptions[0] from None
+            raise first_of(failures) from None
 
     async def _heed_cancel(self) -> None:
         await self._cancel.wait()
@@ -179,7 +180,7 @@ class Attempt:
         """A running job whose backend says nothing of it any more hangs, or its backend has lost its voice."""
         limit_s = self._kit.settings.job_silence_s
         await self.relay.began.wait()
-        while (left_s := self.relay.heard_s + limit_s - monotonic_s()) > 0:  # noqa: ASYNC110 - only time passes
+        while (left_s := limit_s - self.relay.silent_s) > 0:  # noqa: ASYNC110 - only time passes
             await asyncio.sleep(left_s)
         await self._end(Stop.SILENCE)
 
@@ -193,11 +194,15 @@ class Attempt:
 
     async def _end(self, stop: Stop) -> None:
         """Interrupt it at the backend, until it is heeded; `follow` sees the end."""
+        if stop is not Stop.USER and self._record.rendered_ms is not None:
+            return  # it has ended there, and its last files are being fetched
         self._stop = stop
         try:
             async with asyncio.timeout(self._kit.settings.cancel_grace_s):
                 await self.upstream.interrupt()
         except TimeoutError:
+            if stop is not Stop.USER and await self.upstream.patiently(self.upstream.where) == "history":
+                return
             raise Stopped(stop, heeded=False) from None
 
     async def _fetch(self, bring: Callable[[], Awaitable[Any]]) -> None:

@@ -37,6 +37,13 @@ class Endings:
         self.spent = self.spent or self._spent(messages)
         return self.spent
 
+    @property
+    def used_ms(self) -> int:
+        """What its user is charged as far as is known: nothing before the backend's end."""
+        if self.spent is None and self._record.rendered_ms is not None:
+            return self._spent([]).gpu_ms
+        return 0 if self.spent is None else self.spent.gpu_ms
+
     async def collecting(self, result: Result) -> None:
         """The backend has ended it, and files of it are not here yet."""
         await self._record.collecting(result, self._files.files, self.charge(result.messages))

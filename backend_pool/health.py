@@ -16,6 +16,8 @@ class Health(StrEnum):
     QUARANTINED = "quarantined"
 
 
+AWAY = frozenset({Health.JOINING, Health.DOWN, Health.QUARANTINED})
+"""It may never run a job again: none waits for it that could run elsewhere."""
 ANSWERING = frozenset({Health.UP, Health.SUSPECT, Health.QUARANTINED})
 """It can be told to end what it still has of a job."""
 

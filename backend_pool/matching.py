@@ -11,7 +11,7 @@ from typing import Any
 
 from backend_pool.errors import BackendRefused
 from backend_pool.fitness import Demands, demands, lacking
-from backend_pool.health import Health
+from backend_pool.health import AWAY, Health
 from backend_pool.job_store import JobStore
 from backend_pool.model import BackendMode, Job, JobDocument
 from backend_pool.needs import Needs, lacks, refused_needs
@@ -59,7 +59,9 @@ class Matching:
     def look(self) -> bool:
         """Look at the pool: whether some job may run elsewhere now, or need other things."""
         members = self._pool.members.values()
-        facts = tuple((m.key, m.row.mode, tuple(m.row.labels), m.vram_mb, m.reads_user_models) for m in members)
+        facts = tuple(
+            (m.key, m.row.mode, tuple(m.row.labels), m.vram_mb, m.reads_user_models, m.health in AWAY) for m in members
+        )
         # Until each backend has had its chance to answer, a model that none lists may be the next one's.
         settled = all(member.health is not Health.JOINING or member.info for member in members)
         state = (self._pool.generation, settled)
@@ -97,15 +99,17 @@ class Matching:
 
     def kind(self, job: Job, share: Share) -> Kind:
         """Where a job that has been read can run, and what it has to load. Backends that it is to avoid are places only
-        where no other is one."""
+        where no other is one that answers."""
         known = self._known[job.key]
         labels, avoid = frozenset(job.labels) | share.labels, frozenset(job.avoid)
         asked = known.asked
         key = (asked.needs, frozenset(asked.unfit.items()), asked.own_models, labels, job.vram_mb, avoid)
         places = self._places.get(key)
         if places is None:
-            able = frozenset(m.key for m in self._pool.members.values() if fits(asked, m, labels, job.vram_mb))
-            places = self._places[key] = able - avoid or able
+            able = {m.key: m for m in self._pool.members.values() if fits(asked, m, labels, job.vram_mb)}
+            others = able.keys() - avoid
+            places = frozenset(others if any(able[key].health not in AWAY for key in others) else able)
+            self._places[key] = places
         return Kind(places, known.traits.models)
 
     def elsewhere(self, member: Member, refused: BackendRefused, prompt: Mapping[str, Any]) -> bool:

@@ -3,12 +3,10 @@
 import asyncio
 
 from backend_pool.fitness import demands, lacking
-from backend_pool.health import Health
+from backend_pool.health import AWAY
 from backend_pool.member import Member
 from backend_pool.model import BackendMode, Job, JobDocument
 from backend_pool.pool import Pool
-
-AWAY = frozenset({Health.DOWN, Health.JOINING})
 
 
 async def is_roomier(pool: Pool, member: Member, job: Job, document: JobDocument) -> bool:

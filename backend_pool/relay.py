@@ -33,14 +33,19 @@ class Relay:
         self.told: JsonDict = {}
         """Outputs by node that the user has been told of: they stay whatever becomes of the job."""
         self.last_words: Message | None = None
-        self.heard_s = monotonic_s()
-        """When it last gave a sign of life."""
+        self._heard_s = monotonic_s()
+        self._fetching = False
         self.began = asyncio.Event()
+
+    @property
+    def silent_s(self) -> float:
+        """How long it has given no sign of life; what it says while a file is being fetched is heard afterwards."""
+        return 0.0 if self._fetching else monotonic_s() - self._heard_s
 
     def begun(self) -> None:
         """The backend has the job running; heard, or seen in its queue."""
         if not self.began.is_set():
-            self.heard_s = monotonic_s()
+            self._heard_s = monotonic_s()
             self.began.set()
         self._record.begin()
 
@@ -56,7 +61,7 @@ class Relay:
     async def hear(self, frame: str | bytes) -> bool:
         """Act on one frame; True for the end marker."""
         if isinstance(frame, bytes):
-            self.heard_s = monotonic_s()
+            self._heard_s = monotonic_s()
             translated = self._files.binary(frame) if self._record.began else None
             if translated is not None:
                 self._record.tell(translated)
@@ -70,7 +75,7 @@ class Relay:
             "prompt_id",
             "node",
         }:  # what packs tell everybody about the machine is no sign of life
-            self.heard_s = now_s
+            self._heard_s = now_s
             if self._record.began and message.type not in TERMINAL:
                 self.began.set()
         self._meter.hear(message.type, message.data, now_s)
@@ -89,12 +94,15 @@ class Relay:
 
     async def _executed(self, data: JsonDict) -> None:
         """Bring the files, then tell. What cannot be brought now is tried again at the end."""
+        self._fetching = True
         try:
             output = await self._files.localize(data.get("output"))
         except (FileGone, BackendGone, Swept) as error:
             job = self._record.job.prompt_id
             log.warning("file not fetched yet", job=job, backend=self._backend, error=str(error))
             return
+        finally:
+            self._fetching, self._heard_s = False, monotonic_s()
         self.told[str(data.get("node"))] = output
         self._record.tell(Message("executed", {**self._files.restored(data), "output": output}))
 

@@ -93,8 +93,7 @@ class Runner:
     @property
     def used_s(self) -> float:
         """Seconds of the backend that the user is charged for: 0 before its end, and for what was lost with it."""
-        spent = self._endings.spent
-        return 0.0 if spent is None else spent.gpu_ms / 1000
+        return self._endings.used_ms / 1000
 
     async def forget(self) -> None:
         """Leave nothing of an ended attempt at the backend. Raises BackendError.
@@ -233,8 +232,9 @@ class Runner:
         with contextlib.suppress(BackendError):
             await free(self._kit.member)
             await asyncio.sleep(FREED_AFTER_S)
-            await before.forget()
         await self._endings.again(why)
+        with contextlib.suppress(BackendError):
+            await before.forget()
         self._document.files = list(before.files.files)
         self._attempt = Attempt(self._kit, self._record, self._cancel)
         return True

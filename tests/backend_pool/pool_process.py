@@ -59,6 +59,24 @@ class MortalStore(JobStore):
             die()
         return job
 
+    async def again(self, job: Job, why: str, files: list[JsonDict]) -> Job:
+        """Dies when the memory is freed, before or after the second attempt is noted."""
+        if self.label == "before again":
+            die()
+        job = await super().again(job, why, files)
+        if self.label == "after again":
+            die()
+        return job
+
+    async def requeue(self, job: Job, why: str, **more: Any) -> Job:
+        """Dies when the backend is quarantined, before or after the job is back in the queue."""
+        if self.label == "before requeue":
+            die()
+        job = await super().requeue(job, why, **more)
+        if self.label == "after requeue":
+            die()
+        return job
+
     async def finish(self, job: Job, state: JobState, result: Result, why: str, **more: Any) -> Job:
         """Dies right before or right after the end is stored."""
         if self.label == "before finish":

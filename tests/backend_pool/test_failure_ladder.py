@@ -1,11 +1,16 @@
 """Climbing the failure ladder with real engines: memory, broken GPUs, jobs that hang, limits."""
 
 import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlmodel import Session, select
 
+from backend_pool.books import LedgerEntry
 from backend_pool.health import Health
 from backend_pool.job_state import JobState
 from backend_pool.member import Member
@@ -20,6 +25,15 @@ PATIENT: dict[str, Any] = {"job_silence_s": 0.8, "cancel_grace_s": 0.8}
 def early(prompt: dict[str, Any]) -> dict[str, Any]:
     """With a picture that is saved before the rest may fail."""
     return prompt | {"20": saved()["1"], "21": node("SaveImage", images=["20", 0], filename_prefix="early")}
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Nobody else can write to the database."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
 
 
 async def trusted(r: Rig, member: Member) -> None:
@@ -160,6 +174,46 @@ async def test_a_job_over_its_limit_fails_and_is_charged(tmp_path: Path, start: 
         assert document.messages == [["execution_error", error]] and r.files() == ["output/early_00001_.png"]
         await disarm(engine.url)
         assert (await r.run(saved()))[0].state is JobState.SUCCEEDED
+
+
+async def test_a_job_does_not_wait_for_a_dead_backend_to_avoid_a_living_one(tmp_path: Path, start: Start) -> None:
+    """The one it left behind is well again; the other never comes back."""
+    first, second = start(), start()
+    async with rig(tmp_path, first.url, second.url, **PATIENT) as r:
+        second.kill()
+        await r.eventually(lambda: r.health()[1] is Health.DOWN)
+        await arm(first.url, fault="hang_job", node="KSampler", heeds_interrupt=True)
+        job, _ = await r.run(sampled())
+        assert job.state is JobState.SUCCEEDED and job.backend_id == 1
+        assert job.attempt == 2 and job.avoid == [1]
+
+
+async def test_what_a_job_took_is_booked(tmp_path: Path, start: Start) -> None:
+    """The backend's own time, by its history, with the model's loading; nothing of the attempt that was lost."""
+    engine = start("--step-ms", "20", "--model-load-ms", "100")
+    async with rig(tmp_path, engine.url, **PATIENT) as r:
+        await arm(engine.url, fault="hang_job", node="KSampler", heeds_interrupt=True)
+        job, _ = await r.run(sampled(steps=10))
+        assert job.attempt == 2 and job.rendered_ms is not None and job.started_ms is not None
+        assert job.assigned_ms is not None and 200 <= job.gpu_ms <= job.rendered_ms - job.assigned_ms
+        with Session(r.db.reader) as session:
+            entry = session.exec(select(LedgerEntry)).one()
+        assert (entry.gpu_ms, entry.load_ms, entry.attempts) == (job.gpu_ms, job.load_ms, 2)
+        assert entry.backend == r.pool.members[1].row.name and "embedded engine" in entry.device
+
+
+async def test_a_database_that_is_away_loses_no_rung(tmp_path: Path, start: Start) -> None:
+    """The job waits where it is until the database takes what the ladder decided; then it goes on."""
+    broken, good = start(), start()
+    async with rig(tmp_path, broken.url, good.url) as r:
+        await arm(broken.url, fault="cuda", node="KSampler", step=20)
+        prompt_id = await r.submit(sampled(steps=60))
+        await r.heard.until(prompt_id, "progress")
+        with locked(tmp_path / "cluster.db"):
+            await r.eventually(lambda: r.pool.members[1].health is Health.QUARANTINED)
+        job, _ = await r.final(prompt_id)
+        assert job.state is JobState.SUCCEEDED and job.backend_id == 2
+        await r.eventually(lambda: r.pool.members[1].row.quarantine is not None)
 
 
 async def test_a_cancelled_job_that_is_never_let_go_costs_the_backend_its_place(tmp_path: Path, start: Start) -> None:

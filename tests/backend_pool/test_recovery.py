@@ -17,7 +17,7 @@ from backend_pool.registry import Registry
 from tests.backend_pool.conftest import Start
 from tests.backend_pool.graphs import sampled, saved
 from tests.backend_pool.pool_process import LABELS
-from tests.backend_pool.rig import WAIT_S, arm, engine_get, open_database, submission
+from tests.backend_pool.rig import WAIT_S, arm, disarm, engine_get, open_database, submission
 from tests.engine.client import connect
 from tests.engines import Engine
 
@@ -59,6 +59,14 @@ async def outcome(root: Path, prompt_id: str) -> tuple[JobState, JsonDict, list[
     await asyncio.to_thread(db.close)
     assert found is not None
     return found[0].state, found[1].outputs, [entry[1] for entry in found[0].trail]
+
+
+async def quarantine(root: Path) -> str | None:
+    """Why the backend is in quarantine, by its row."""
+    db = open_database(root)
+    (row,) = await Registry(db).listing()
+    await asyncio.to_thread(db.close)
+    return row.quarantine
 
 
 def pictures(root: Path) -> list[str]:
@@ -106,6 +114,40 @@ async def test_a_submitted_job_that_has_not_begun_is_found_again(tmp_path: Path,
     state, _, trail = await outcome(tmp_path, prompt_id)
     assert state is JobState.SUCCEEDED and trail.count("assigned") == 1
     assert pictures(tmp_path) == ["output/ComfyUI_00001_.png"]
+
+
+@pytest.mark.parametrize("label", ["before again", "after again"])
+async def test_killed_while_memory_is_freed(tmp_path: Path, start: Start, label: str) -> None:
+    """The next process frees it, or makes the second attempt: the user sees one run and one picture."""
+    engine = start()
+    prompt_id = await queue(tmp_path, engine, sampled())
+    await arm(engine.url, fault="oom", node="KSampler")
+    async with process(tmp_path, label) as first:
+        assert await status(first) == -signal.SIGKILL, (tmp_path / "process.log").read_text()
+    async with process(tmp_path) as second:
+        assert await status(second) == 0, (tmp_path / "process.log").read_text()
+    state, _, trail = await outcome(tmp_path, prompt_id)
+    assert state is JobState.SUCCEEDED and trail.count("assigned") == 2
+    assert pictures(tmp_path) == ["output/ComfyUI_00001_.png"]
+    assert (await engine_get(engine.url, "/engine"))["counters"]["jobs_run"] == 2
+
+
+@pytest.mark.parametrize("label", ["before requeue", "after requeue"])
+async def test_killed_while_a_backend_is_quarantined(tmp_path: Path, start: Start, label: str) -> None:
+    """The quarantine is stored before the job is back in the queue; once a trial succeeds it runs, once."""
+    engine = start()
+    prompt_id = await queue(tmp_path, engine, sampled())
+    await arm(engine.url, fault="cuda", node="KSampler")
+    async with process(tmp_path, label) as first:
+        assert await status(first) == -signal.SIGKILL, (tmp_path / "process.log").read_text()
+    assert await quarantine(tmp_path) is not None
+    await disarm(engine.url)
+    async with process(tmp_path) as second:
+        assert await status(second) == 0, (tmp_path / "process.log").read_text()
+    state, _, trail = await outcome(tmp_path, prompt_id)
+    assert state is JobState.SUCCEEDED and trail.count("assigned") == 2
+    assert pictures(tmp_path) == ["output/ComfyUI_00001_.png"]
+    assert await quarantine(tmp_path) is None
 
 
 @pytest.mark.parametrize(("label", "attempts"), [("started", 1), ("noted", 2), ("executed", 2)])
