@@ -1,6 +1,6 @@
 """Tells open tabs when their user's group comes near its quota, has used it up, or may go on.
 
-Only tabs that announced feature flags as the frontend does (client demands B9).
+Only tabs whose socket asked to be told of the queue, as our extension does (client demands B9).
 """
 
 from backend_pool.frames import encode
@@ -25,4 +25,4 @@ class QuotaNews:
         for user_id in users:
             quota = self._groups.quota(user_id)
             text = None if quota is None else notice(quota, self._contact)
-            self._events.announce(user_id, encode(KIND, {"notice": text}))
+            self._events.queue_news(user_id, encode(KIND, {"notice": text}))

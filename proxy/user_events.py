@@ -101,7 +101,7 @@ class UserEvents:
                 socket.push(encode(SESSION_NEWS, {}))
 
     def queue_news(self, user_id: int, frame: Frame) -> None:
-        """What that user's jobs may expect, for the tabs that asked for it."""
+        """What that user's jobs and group may expect, for the tabs that asked for it."""
         for socket in self._sockets.get(user_id, ()):
             if socket.wants_queue:
                 socket.push(frame)
