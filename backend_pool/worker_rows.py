@@ -109,5 +109,8 @@ def revoke_now(db: Database, which: str) -> tuple[WorkerToken, list[str]]:
 
 
 def _backends(session: Session, token: WorkerToken) -> list[str]:
+    from backend_pool.managed.agent_rows import of_token  # which knows this module
+
     query = select(Backend.name).where(Worker.backend_id == Backend.id, Worker.token_id == token.id)
-    return list(session.exec(query.order_by(Backend.name)).all())
+    by_agents = [] if token.id is None else [backend.name for backend in of_token(session, token.id)]
+    return sorted({*session.exec(query).all(), *by_agents})

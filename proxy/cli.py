@@ -171,7 +171,13 @@ def doctor(  # noqa: PLR0917 - one parameter per flag
     from proxy.doctor import examine
 
     settings = settings_of(
-        context, config=config, data_dir=data_dir, runtime=runtime, comfyui=comfyui, comfyui_python=comfyui_python
+        context,
+        config=config,
+        data_dir=data_dir,
+        gpus=gpus,
+        runtime=runtime,
+        comfyui=comfyui,
+        comfyui_python=comfyui_python,
     )
     findings = examine(settings, config or context.obj.config)
     for finding in findings:

@@ -21,6 +21,7 @@ from pathlib import Path
 from proxy.base.errors import ClusterError
 from proxy.base.settings import ENV_PREFIX, Settings
 from proxy.doctor_host import SeenHost, see_host
+from proxy.doctor_managed import managed
 from proxy.doctor_network import ask
 from proxy.doctor_runtime import look_at_runtime
 from proxy.doctor_sandbox import sandbox
@@ -57,7 +58,17 @@ def examine(settings: Settings, config: Path | None = None) -> list[Finding]:
     def sessions(settings: Settings) -> Iterator[Finding]:
         yield from _sessions(settings, host)
 
-    checks: list[Check] = [about_settings, _python, _data_dir, _database, confinement, sessions, _frontend, _machine]
+    checks: list[Check] = [
+        about_settings,
+        _python,
+        _data_dir,
+        _database,
+        confinement,
+        sessions,
+        managed,
+        _frontend,
+        _machine,
+    ]
     findings = [finding for check in checks for finding in _tried(check, settings)]
     return findings + about_host + asyncio.run(ask(settings, host))
 
