@@ -6,7 +6,7 @@ worker pack begins anew in place; a managed one is ended and started by whoever 
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from backend_pool.errors import BackendBusy, BackendError
 from backend_pool.health import Health
@@ -16,7 +16,7 @@ from backend_pool.pool import Pool
 from backend_pool.restart_rows import RestartRows
 from backend_pool.restart_turn import Place, Stage, due, stage, stopped
 from backend_pool.worker_client import WorkerClient
-from proxy.base.clock import now_ms
+from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.logs import events
 from proxy.base.settings import Settings
 
@@ -32,6 +32,7 @@ class Told:
     asked: int
     member: Member
     instance: str | None
+    at_s: float = field(default_factory=monotonic_s)
     ended: bool = False
     """Its old process is known to be gone."""
 
@@ -109,7 +110,8 @@ class Restarts:
     async def _turn(self, member: Member) -> None:
         """Its turn: no new job from now on, and once it is empty it is told."""
         if self._has_been_told(member):
-            await self._note(member)
+            if not self._is_still_to_end(member):
+                await self._note(member)
         elif member.held is None:
             member.held = DUE
         if member.held == DUE and not self._has_been_told(member) and member.is_empty:
@@ -131,7 +133,15 @@ class Restarts:
         member.warmth.forget()
         self._pool.doubt(member, "it was told to restart")
         log.info("backend restarted", backend=member.row.name)
-        await self._note(member)
+        if not self._is_still_to_end(member):
+            await self._note(member)
+
+    def _is_still_to_end(self, member: Member) -> bool:
+        """Whether whoever keeps its process has not ended it yet; who has not in time, is not waited for."""
+        told = self._told[member.key]
+        if told.member is not member or not member.restart_wanted.is_set():
+            return False
+        return monotonic_s() - told.at_s < self._settings.restart_timeout_s
 
     async def _note(self, member: Member) -> None:
         """After the deed: told twice does less harm than never."""
