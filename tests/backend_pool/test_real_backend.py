@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from backend_pool.housekeeping import free
 from backend_pool.job_state import JobState
 from tests.backend_pool.graphs import loaded, previewed, saved
 from tests.backend_pool.rig import engine_get, rig
@@ -101,3 +102,19 @@ async def test_a_running_job_is_cancelled(tmp_path: Path, real: str) -> None:
         assert r.heard.kinds(prompt_id)[-2:] == ["execution_interrupted", "executing"]
         assert (await r.run(saved()))[0].state is JobState.SUCCEEDED
         assert r.files() == ["output/ComfyUI_00001_.png"]
+
+
+async def test_freeing_forgets_results(tmp_path: Path, real: str) -> None:
+    """What housekeeping asks of an idle one. A prompt that comes at that very moment may still find the old results."""
+    async with rig(tmp_path, real, **SLOW) as r:
+        (member,) = r.pool.members.values()
+        prompt = saved(prefix="kept")
+        await r.run(prompt)
+        await free(member)
+        for _ in range(3):
+            job, _ = await r.run(prompt)
+            cached = r.heard.first(job.prompt_id, "execution_cached")["nodes"]
+            if not cached:
+                break
+            await free(member)
+        assert cached == []
