@@ -15,8 +15,10 @@ from backend_pool.placement.user import User
 from backend_pool.placement.values import Choice, Kind, Policy, Spot, Waiting
 from backend_pool.share import Share
 
-LAG_S = 600.0
-"""How much weighted GPU time a user may make up for after standing aside: for a rare backend, a limit, batch work."""
+LAG_S, LAG_JOBS = 60.0, 2
+"""What a user may make up for who stood aside (a limit, a rare backend, batch work): so long plus so many mean jobs."""
+STORED_LAG_S = 3600.0
+"""How far apart stored virtual times are believed: one may have been stored long ago."""
 LEAST_S = 1.0
 """What a job is expected to take at least."""
 LATEST = 0.2
@@ -28,8 +30,8 @@ class Line:
 
     def __init__(self, policy: Policy) -> None:
         self._index = Index(policy)
-        self._running: dict[int, int] = {}
-        """Whose the placed jobs are."""
+        self._running: dict[int, tuple[int, float]] = {}
+        """Whose the placed jobs are, and what put them back behind others'."""
         self._actives = Ranking()
         """Users with waiting jobs by virtual time; those who cannot use a backend now come last."""
         self._aging = Ranking()
@@ -60,9 +62,7 @@ class Line:
             user.share = share
             for job in moving:
                 self._index.put(job, aged=job.seq in self._aged)
-        if virtual_s is not None:
-            user.settled_s = max(user.settled_s, virtual_s)
-            self._reached_s = max(self._reached_s, virtual_s)
+        user.settled_s = max(user.settled_s, virtual_s or 0.0)
         self._show(user)
 
     def add(self, job: Waiting) -> None:
@@ -104,15 +104,18 @@ class Line:
 
     def started(self, seq: int, spot: int, now_s: float) -> None:
         """A waiting job was placed: its user is charged what it is expected to take. Raises KeyError."""
-        choice = self._choice
-        if choice is not None and (choice.seq, choice.spot) == (seq, spot) and choice.passed is not None:
-            self._passed_s.setdefault(choice.passed, now_s)
+        choice = self._choice if self._choice and (self._choice.seq, self._choice.spot) == (seq, spot) else None
+        passed = choice.passed if choice else None
         self._choice = None
+        if passed is not None:
+            self._passed_s.setdefault(passed, now_s)
         charge_s = self._guess_s(self._index.jobs[seq])
         job = self._take(seq)
         user = self._index.users[job.user_id]
-        self._reached_s = max(self._reached_s, user.settled_s - self._head_start_s(job))
-        self._running[seq] = user.id
+        ahead_s = job.priority * self._index.policy.priority_step_s
+        if passed is None:  # what is pulled forward is no measure of how far turns have come
+            self._reached_s = max(self._reached_s, user.settled_s - ahead_s)
+        self._running[seq] = (user.id, max(0.0, -ahead_s))
         self._placements += 1
         user.charges[seq] = charge_s / user.share.weight
         user.served = self._placements
@@ -121,10 +124,13 @@ class Line:
 
     def ended(self, seq: int, used_s: float) -> float:
         """A placed job is over; its user is charged what it took. The user's virtual time. Raises KeyError."""
-        user = self._index.users[self._running.pop(seq)]
-        del user.charges[seq]
+        user_id, behind_s = self._running.pop(seq)
+        user = self._index.users[user_id]
+        took_s = max(0.0, used_s) / user.share.weight
+        # While its job runs a high estimate counts: the user did not stand aside, and gets turns back.
+        level_s = user.virtual_s + max(0.0, took_s - user.charges.pop(seq)) + behind_s
+        user.settled_s += max(0.0, self._reached_s - self._lag_s() - level_s) + took_s
         if used_s > 0:
-            user.settled_s += used_s / user.share.weight
             user.mean_s = _mean(user.mean_s, used_s)
             self._mean_s = _mean(self._mean_s, used_s)
         self._show(user)
@@ -176,7 +182,8 @@ class Line:
         """Users of whom nothing is stored come in where the others stand."""
         self._open = True
         active = [user for user in self._index.users.values() if user.active]
-        least_s = min((user.settled_s for user in active if user.settled_s), default=0.0)
+        stored = [user.settled_s for user in active if user.settled_s] or [0.0]
+        least_s = max(min(stored), max(stored) - STORED_LAG_S)
         for user in active:
             user.settled_s = max(user.settled_s, least_s)
             self._show(user)
@@ -200,22 +207,19 @@ class Line:
         Running jobs do not count, or the correction of a high estimate would put their user first again.
         """
         first = self._actives.first()
-        return max(self._reached_s - LAG_S, first[0][-1] if first else self._reached_s)
+        return max(self._reached_s - self._lag_s(), first[0][-1] if first else self._reached_s)
 
-    def _head_start_s(self, job: Waiting) -> float:
-        return job.priority * self._index.policy.priority_step_s
+    def _lag_s(self) -> float:
+        return LAG_S + LAG_JOBS * (self._mean_s or 0.0)
 
     def _show(self, user: User) -> None:
-        """Rank a user whose virtual time, limit or jobs changed."""
+        """Rank a user anew whose virtual time, limit or jobs changed."""
         first = self._index.first_own(user)
         if first is None:
             user.front = None
             self._actives.drop(user.id)
             return
-        user.front, job = first
-        if user.free and self._open:  # who was held back by more than the others' turns has not saved up for ever
-            behind_s = max(user.virtual_s, user.virtual_s - self._head_start_s(job))
-            user.settled_s += max(0.0, self._reached_s - LAG_S - behind_s)
+        user.front, _ = first
         self._actives.set(user.id, (not user.free, user.front.batch, user.settled_s))
         self._index.show(user)
 

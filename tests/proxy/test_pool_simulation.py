@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend_pool.lane import Lane
+from backend_pool.placement.line import LAG_JOBS, LAG_S
 from backend_pool.placement.values import Policy
 from backend_pool.share import Share
 from proxy import bench_placement
@@ -69,6 +70,19 @@ def test_batch_work_fills_gaps_only() -> None:
     waits = [one.wait_s for one in run(load) if one.task.user_id == 2]
     assert max(waits) <= 10.0
     assert outcome(load, run(load)).makespan_s == pytest.approx(545.0, abs=10.0)
+
+
+def test_what_a_limit_left_to_others_is_not_saved_up_by_anybody() -> None:
+    """User 2 may run one job at a time, so user 1 had twice as much. Who comes shares with user 1, but for a little."""
+    tasks = [Task(seq, 1 + seq % 2, 0.0, 5.0, expected_s=5.0) for seq in range(1, 1201)]
+    tasks += [Task(seq, 3, 1000.0, 5.0, expected_s=5.0) for seq in range(2001, 2201)]
+    load = Load(tasks, 3, {1: Share(running_limit=3), 2: Share(running_limit=1), 3: Share(running_limit=3)})
+    had = dict.fromkeys((1, 2, 3), 0)
+    for one in run(load):
+        if 1000 <= one.begin_s < 1300:
+            had[one.task.user_id] += 1
+    lag = (LAG_S / 5 + LAG_JOBS) / 2
+    assert had == {1: pytest.approx(60, abs=lag + 2), 2: 60, 3: pytest.approx(60, abs=lag + 2)}
 
 
 # -- any load ------------------------------------------------------------------------------------------------------
@@ -147,6 +161,25 @@ def test_nobody_is_passed_over_for_longer_than_the_bound(load: Load, affinity_s:
         if one.passed is not None:
             begins.setdefault(one.passed, []).append(one.begin_s)
     assert all(max(moments) - min(moments) <= affinity_s for moments in begins.values())
+
+
+@settings(max_examples=40, deadline=None)
+@given(loads(), st.sampled_from([0.0, 15.0]))
+def test_a_newcomer_waits_for_one_job_of_each_other_user_at_most(load: Load, affinity_s: float) -> None:
+    """However much the others have queued, on however many backends they run, however wrong the estimates are."""
+    runs = run(load, Policy(affinity_s=affinity_s))
+    for user_id in {one.task.user_id for one in runs}:
+        own = [one for one in runs if one.task.user_id == user_id]
+        first = min(own, key=lambda one: (one.task.arrives_s, one.task.seq))
+        if first is not own[0]:  # had something else before
+            continue
+        places = first.task.places or frozenset(range(load.spots))
+        ahead = [
+            one.task.user_id
+            for one in runs
+            if first.task.arrives_s <= one.begin_s and runs.index(one) < runs.index(first) and one.spot in places
+        ]
+        assert len(ahead) == len(set(ahead))
 
 
 # -- the bench -----------------------------------------------------------------------------------------------------

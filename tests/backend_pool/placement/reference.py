@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from backend_pool.lane import Lane
-from backend_pool.placement.line import LAG_S
+from backend_pool.placement.line import LAG_JOBS, LAG_S, STORED_LAG_S
 from backend_pool.placement.values import Choice, Kind, Policy, Spot, Waiting
 from backend_pool.share import Share
 
@@ -42,7 +42,7 @@ class Reference:
         self.policy = policy
         self.people: dict[int, Person] = {}
         self.jobs: dict[int, Waiting] = {}
-        self.running: dict[int, int] = {}
+        self.running: dict[int, Waiting] = {}
         self.aged: set[int] = set()
         self.passed_s: dict[int, float] = {}
         self.reached_s = 0.0
@@ -55,10 +55,7 @@ class Reference:
     def know(self, user_id: int, share: Share, virtual_s: float | None) -> None:
         person = self.people.setdefault(user_id, Person())
         person.share = share
-        if virtual_s is not None:
-            person.settled_s = max(person.settled_s, virtual_s)
-            self.reached_s = max(self.reached_s, virtual_s)
-        self.catch_up(user_id)
+        person.settled_s = max(person.settled_s, virtual_s or 0.0)
 
     def add(self, job: Waiting) -> None:
         person = self.people.setdefault(job.user_id, Person())
@@ -66,15 +63,12 @@ class Reference:
             person.settled_s = max(person.settled_s, self.entry_s() if self.open else 0.0)
             person.came, person.placed = job.seq, 0
         self.jobs[job.seq] = job
-        self.catch_up(job.user_id)
 
     def remove(self, seq: int) -> None:
-        user_id = self.forget(seq).user_id
-        self.catch_up(user_id)
+        self.forget(seq)
 
     def change(self, seq: int, kind: Kind) -> None:
         self.jobs[seq] = replace(self.jobs[seq], kind=kind)
-        self.catch_up(self.jobs[seq].user_id)
 
     def started(self, choice: Choice, now_s: float) -> None:
         if choice.passed is not None:
@@ -82,33 +76,31 @@ class Reference:
         charge_s = self.guess_s(self.jobs[choice.seq])
         job = self.forget(choice.seq)
         person = self.people[job.user_id]
-        self.reached_s = max(self.reached_s, person.settled_s - self.ahead_s(job))
+        if choice.passed is None:
+            self.reached_s = max(self.reached_s, person.settled_s - self.ahead_s(job))
         self.placements += 1
-        self.running[job.seq] = job.user_id
+        self.running[job.seq] = job
         person.charges[job.seq] = charge_s / person.share.weight
         person.served = self.placements
         person.placed += 1
-        self.catch_up(job.user_id)
 
     def ended(self, seq: int, used_s: float) -> float:
-        user_id = self.running.pop(seq)
-        person = self.people[user_id]
-        del person.charges[seq]
+        job = self.running.pop(seq)
+        person = self.people[job.user_id]
+        took_s = used_s / person.share.weight
+        level_s = person.virtual_s + max(0.0, took_s - person.charges.pop(seq)) + max(0.0, -self.ahead_s(job))
+        person.settled_s += max(0.0, self.reached_s - self.lag_s() - level_s) + took_s
         if used_s:
-            person.settled_s += used_s / person.share.weight
             person.mean_s = used_s if person.mean_s is None else person.mean_s + 0.2 * (used_s - person.mean_s)
             self.mean_s = used_s if self.mean_s is None else self.mean_s + 0.2 * (used_s - self.mean_s)
-        self.catch_up(user_id)
         return person.settled_s
 
     def returned(self, job: Waiting) -> None:
         person = self.people[job.user_id]
         del self.running[job.seq]
         self.jobs[job.seq] = job
-        self.catch_up(job.user_id)
         del person.charges[job.seq]
         person.placed -= 1
-        self.catch_up(job.user_id)
 
     # -- whose turn it is ------------------------------------------------------------------------------------------
 
@@ -119,7 +111,6 @@ class Reference:
             old = job.since_s + self.policy.batch_wait_s <= now_s
             if job.lane is Lane.BATCH and old and job.seq not in self.aged:
                 self.aged.add(job.seq)
-                self.catch_up(job.user_id)
         pairs = [(job, spot) for spot in spots for job in self.jobs.values() if self.may(job, spot, now_s)]
         if not pairs:
             return None
@@ -183,22 +174,19 @@ class Reference:
         for user_id, person in self.people.items():
             if own := self.own(user_id):
                 waiting.append((not person.free, self.batch(own[0]), person.settled_s))
-        return max(self.reached_s - LAG_S, min(waiting)[-1] if waiting else self.reached_s)
+        return max(self.reached_s - self.lag_s(), min(waiting)[-1] if waiting else self.reached_s)
 
     def begin(self) -> None:
         """What was put in before the first question was there in an earlier life."""
         self.open = True
         active = [user_id for user_id, person in self.people.items() if person.charges or self.own(user_id)]
         stored = [self.people[user_id].settled_s for user_id in active if self.people[user_id].settled_s]
+        least_s = max(min(stored), max(stored) - STORED_LAG_S) if stored else 0.0
         for user_id in active:
-            self.people[user_id].settled_s = max(self.people[user_id].settled_s, min(stored, default=0.0))
-            self.catch_up(user_id)
+            self.people[user_id].settled_s = max(self.people[user_id].settled_s, least_s)
 
-    def catch_up(self, user_id: int) -> None:
-        person, own = self.people[user_id], self.own(user_id)
-        if own and person.free and self.open:
-            behind_s = max(person.virtual_s, person.virtual_s - self.ahead_s(own[0]))
-            person.settled_s += max(0.0, self.reached_s - LAG_S - behind_s)
+    def lag_s(self) -> float:
+        return LAG_S + LAG_JOBS * (self.mean_s or 0.0)
 
     def guess_s(self, job: Waiting) -> float:
         return max(1.0, job.expected_s or self.people[job.user_id].mean_s or self.mean_s or 0.0)

@@ -35,6 +35,7 @@ class Life:
         self.now_s, self.last = 0.0, 0
         self.placed: dict[int, Waiting] = {}
         self.seen: list[Choice] = []
+        self.virtual_s = dict.fromkeys(range(USERS), 0.0)
         chance = self.chance
         self.mixed = chance.random() < 0.3
         """Whether jobs differ in what placement asks of them besides models."""
@@ -137,10 +138,13 @@ class Life:
         self.plain.know(user_id, share, virtual_s)
 
     def check(self) -> None:
-        """Both hold the same jobs in the same order."""
+        """Both hold the same jobs in the same order; virtual times never go back."""
         assert len(self.line) == len(self.plain.jobs)
         for user_id in range(USERS):
             assert self.line.waiting(user_id) == self.plain.own(user_id)
+            virtual_s = self.line.virtual_s(user_id)
+            assert virtual_s == self.plain.people[user_id].settled_s >= self.virtual_s[user_id]
+            self.virtual_s[user_id] = virtual_s
 
 
 @settings(max_examples=250, deadline=None)
