@@ -31,7 +31,7 @@ from proxy.base.clock import now_ms
 from proxy.base.errors import CallerError
 from proxy.base.logs import events
 from proxy.base.settings import Settings
-from proxy.base.tasks import first_of
+from proxy.base.tasks import beside
 
 log = events(__name__)
 T = TypeVar("T")
@@ -155,19 +155,10 @@ class Attempt:
             "partial_execution_targets": self._document.targets,
         }
 
-    async def _beside(self, way: Awaitable[T], *watches: Callable[[], Coroutine[Any, Any, None]]) -> T:
+    async def _beside(self, way: Coroutine[Any, Any, T], *watches: Callable[[], Coroutine[Any, Any, None]]) -> T:
         """Go the way while watching for the user's cancel and the backend's death, and noting that the job began."""
         watches = (self._heed_cancel, self.upstream.raise_when_gone, self._record.write_running, *watches)
-        try:
-            async with asyncio.TaskGroup() as group:
-                name = f"job {self._record.job.key}"
-                beside = [group.create_task(watch(), name=f"{name} {watch.__name__}") for watch in watches]
-                result = await way
-                for task in beside:
-                    task.cancel()
-            return result
-        except ExceptionGroup as failures:
-            raise first_of(failures) from None
+        return await beside(f"job {self._record.job.key}", way, [watch() for watch in watches])
 
     async def _heed_cancel(self) -> None:
         await self._cancel.wait()

@@ -4,9 +4,8 @@ So the end of a prompt is noticed when the backend tells of it, not when all fil
 """
 
 import asyncio
-import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 from aiohttp import ClientWebSocketResponse, WSMessage, WSMsgType
 
@@ -25,16 +24,6 @@ class ReadAhead:
         self._came = asyncio.Event()
         self._room = asyncio.Event()
 
-    @contextlib.asynccontextmanager
-    async def reading(self) -> AsyncIterator[None]:
-        """Read while inside."""
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(self._read(), name="read ahead")
-            try:
-                yield
-            finally:
-                task.cancel()
-
     async def receive(self, timeout_s: float) -> WSMessage:
         """The next frame, in time. Raises TimeoutError."""
         if not self._frames:
@@ -46,7 +35,8 @@ class ReadAhead:
         self._room.set()
         return frame
 
-    async def _read(self) -> None:
+    async def read(self) -> None:
+        """Read to the socket's end, beside whoever takes the frames."""
         while True:
             while self._held > HELD_BYTES:
                 self._room.clear()

@@ -11,6 +11,7 @@ from aiohttp import ClientResponse
 from backend_pool.comfy_client import CHUNK, ComfyClient, FileRef
 from backend_pool.errors import BackendGone, FileGone
 from backend_pool.incoming import close, create_incoming, write
+from proxy.base.tasks import together
 
 T = TypeVar("T")
 
@@ -125,9 +126,4 @@ async def side_by_side(works: Sequence[Callable[[], Awaitable[T]]], most: int) -
         async with gate:
             return await work()
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(work)) for work in works]
-    except ExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]
+    return await together("transfer", [one(work) for work in works])

@@ -20,6 +20,7 @@ from backend_pool.pool import Member
 from backend_pool.read_ahead import ReadAhead
 from proxy.base.logs import events
 from proxy.base.settings import Settings
+from proxy.base.tasks import beside
 
 log = events(__name__)
 T = TypeVar("T")
@@ -182,11 +183,7 @@ class Upstream:
     async def _pump(self, socket: ClientWebSocketResponse, ear: Ear) -> bool:
         """True when the prompt has ended, False when the socket did."""
         ahead = ReadAhead(socket, lambda text: self._notice(text, ear))
-        try:
-            async with ahead.reading():
-                return await self._listen(ahead, ear)
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from None
+        return await beside("listen", self._listen(ahead, ear), [ahead.read()])
 
     def _notice(self, text: str, ear: Ear) -> None:
         message = decode(text) if SUCCESS in text else None

@@ -5,7 +5,7 @@ the task and logs its death. A task started with `vital=True` turns readiness re
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 from proxy.base.logs import events
@@ -13,6 +13,48 @@ from proxy.base.logs import events
 log = events(__name__)
 
 T = TypeVar("T")
+
+
+async def together(name: str, works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Results in order; the first failure ends the other works and is raised.
+
+    Unlike TaskGroup, which swallows a cancellation that comes in the moment of a failure (CPython's gh-116720): who
+    then handles the failure goes on, and whoever cancelled waits for ever.
+    """
+    tasks = [asyncio.create_task(work, name=name) for work in works]  # noqa: TID251 - ended before this returns
+    try:
+        if tasks:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        await _end(tasks)
+    failed = [task for task in tasks if not task.cancelled() and task.exception() is not None]
+    return [task.result() for task in failed or tasks]
+
+
+async def beside(name: str, way: Coroutine[Any, Any, T], watches: Sequence[Coroutine[Any, Any, object]]) -> T:
+    """The way's result or failure; a watch that fails ends the way and is raised. Cancelled as `together` is."""
+    task = asyncio.create_task(way, name=name)  # noqa: TID251 - ended before this returns
+    guards = [asyncio.create_task(watch, name=f"{name}, watch") for watch in watches]  # noqa: TID251 - as above
+    pending: set[asyncio.Task[Any]] = {task, *guards}
+    try:
+        while not task.done() and not any(_failure(guard) for guard in guards):
+            _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await _end([task, *guards])
+    failures = [failure for guard in guards if (failure := _failure(guard)) is not None]
+    if failures and task.cancelled():
+        raise failures[0]
+    return task.result()
+
+
+def _failure(task: asyncio.Task[Any]) -> BaseException | None:
+    return task.exception() if task.done() and not task.cancelled() else None
+
+
+async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    running = [task for task in tasks if not task.done() and task.cancel()]
+    if running:
+        await asyncio.wait(running)
 
 
 class Tasks:
