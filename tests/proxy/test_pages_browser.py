@@ -134,7 +134,7 @@ async def test_nothing_is_wider_than_a_phone(server: Server, context: BrowserCon
     long = {"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "w" * 300}}}
     await server.running(await server.job(ann, long, "a1"))
     await server.cluster.registry.add(f"http://{'long-name.' * 20}example:8188", "rack" * 10)
-    for path in ("/cluster/", "/cluster/gallery", "/cluster/account", "/cluster/admin/"):
-        await page.goto(server.url + path)
+    for path in ("", "gallery", "account", "admin/", "admin/groups", "admin/usage"):
+        await page.goto(f"{server.url}/cluster/{path}")
         assert await page.evaluate("document.documentElement.scrollWidth") <= 390, path
     await page.close()

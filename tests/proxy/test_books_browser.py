@@ -1,0 +1,82 @@
+"""The pages of groups and reservations in a real Chromium: their forms say what the API takes."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from playwright.async_api import BrowserContext, expect
+
+from tests.chromium import launched
+from tests.proxy.control_server import Server, serving
+from tests.proxy.test_pages_browser import sign_in
+
+pytestmark = pytest.mark.browser
+WAIT_MS = 20_000
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    async with serving(tmp_path) as running:
+        await running.user("root", admin=True)
+        await running.user("Ann")
+        await running.cluster.registry.add("http://127.0.0.1:9", "gpu 1")
+        await running.cluster.pool.refresh()
+        yield running
+
+
+@pytest.fixture
+async def context() -> AsyncIterator[BrowserContext]:
+    async with launched() as browser:
+        yield await browser.new_context(timezone_id="Asia/Kolkata")
+
+
+async def test_a_group_and_its_reservation(server: Server, context: BrowserContext) -> None:
+    """Times are the reader's own, five and a half hours ahead of UTC."""
+    ann = await server.cluster.access.users.by_name("ann")
+    assert ann is not None
+    page = await sign_in(context, server, "root")
+    await page.goto(f"{server.url}/cluster/admin/groups")
+    await page.get_by_label("Name", exact=True).fill("class")
+    await page.get_by_role("button", name="Create group").click()
+    card = page.get_by_role("article").filter(has_text="class")
+    await card.get_by_label("User name").fill("ann")
+    await card.get_by_role("button", name="Add").click()
+    await expect(card.get_by_role("listitem").filter(has_text="Ann")).to_be_visible(timeout=WAIT_MS)
+    await card.get_by_text("Change", exact=True).click()
+    await card.get_by_label("Weight").fill("2.5")
+    await card.get_by_label("Backends with labels").fill("fast, gpu=a100")
+    await card.get_by_label("Running at once").fill("3")
+    await card.get_by_role("button", name="Save").click()
+    await expect(card.get_by_text("weight 2.5")).to_be_visible(timeout=WAIT_MS)
+    share = server.cluster.groups.share(ann.key)
+    assert (share.weight, share.running_limit, share.labels) == (2.5, 3, frozenset({"fast", "gpu=a100"}))
+    await card.get_by_text("Change", exact=True).click()  # saved, it closed
+    await expect(card.get_by_label("Running at once")).to_have_value("3")
+    await card.get_by_label("Running at once").fill("")
+    await card.get_by_role("button", name="Save").click()
+    await expect(card.get_by_text("3 at a time")).to_have_count(0, timeout=WAIT_MS)
+    assert server.cluster.groups.share(ann.key).running_limit == 1
+    await page.get_by_label("Backends", exact=True).fill("gpu 1")
+    await page.get_by_label("From (your time)").fill("2190-03-02T10:00")
+    await page.get_by_label("To (your time)").fill("2190-03-02T11:00")
+    await page.get_by_role("button", name="Reserve").click()
+    row = page.get_by_role("listitem").filter(has_text="gpu 1")
+    await expect(row).to_contain_text("2190-03-02 04:30 to 2190-03-02 05:30 UTC", timeout=WAIT_MS)
+    (reservation,) = server.cluster.groups.upcoming()
+    assert reservation.begin_ms == datetime(2190, 3, 2, 4, 30, tzinfo=UTC).timestamp() * 1000
+    await row.get_by_role("button").click()
+    await page.get_by_role("button", name="Yes, do it").click()
+    await expect(page.get_by_text("Nothing is reserved.")).to_be_visible(timeout=WAIT_MS)
+    await page.close()
+
+
+async def test_ones_own_jobs_may_wait(server: Server, context: BrowserContext) -> None:
+    page = await sign_in(context, server, "Ann")
+    switch = page.get_by_role("switch", name="My jobs may wait")
+    for state, lane in (("true", "batch"), ("false", "interactive")):
+        await switch.click()
+        await expect(switch).to_have_attribute("aria-checked", state, timeout=WAIT_MS)
+        ann = await server.cluster.access.users.by_name("ann")
+        assert ann is not None and server.cluster.groups.lane(ann.key) == lane
+    await page.close()
