@@ -6,6 +6,7 @@ finds what other processes did. Cost grows with the users that changed, not with
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from typing import NamedTuple
 
 from backend_pool.model import Job
@@ -13,6 +14,8 @@ from backend_pool.queue_reads import Census, QueueReads
 
 DEPTH = 16
 """Jobs of each user and lane that placement chooses from."""
+USERS_AT_ONCE = 64
+"""Users whose jobs are read between two placements."""
 DEEPEST = 256
 """Where none of them can run on what is idle, so many are looked at."""
 
@@ -111,10 +114,11 @@ class QueueMirror:
         known, self._census = self._census, census
         self._stale |= {user for user in census.keys() | known.keys() if census.get(user) != known.get(user)}
 
-    async def refresh(self) -> Changes:
-        """Read what is stale. Raises Unavailable, and it stays stale."""
-        asked = {user: self._fronts[user].depth if user in self._fronts else DEPTH for user in self._stale}
-        self._stale = set()
+    async def refresh(self, turn: Callable[[int], float] = float) -> Changes:
+        """Read what is stale, of so many users whose turn comes first. Raises Unavailable, and it stays stale."""
+        users = nsmallest(USERS_AT_ONCE, self._stale, key=turn)
+        asked = {user: self._fronts[user].depth if user in self._fronts else DEPTH for user in users}
+        self._stale -= asked.keys()
         try:
             found = await self._reads.firsts(asked)
         except BaseException:

@@ -73,7 +73,7 @@ class Turns:
 
     async def sync(self) -> None:
         """Take in what has changed at the front of the queue; reads some prompts. Raises Unavailable."""
-        changes = await self._mirror.refresh()
+        changes = await self._mirror.refresh(self.line.virtual_s)
         for seq in changes.went:
             self._unread.pop(seq, None)
             self.line.remove(seq)

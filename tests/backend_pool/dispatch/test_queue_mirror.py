@@ -13,7 +13,7 @@ from backend_pool.job_state import JobState
 from backend_pool.job_store import JobStore
 from backend_pool.lane import Lane
 from backend_pool.model import Job
-from backend_pool.queue_mirror import DEEPEST, DEPTH, QueueMirror
+from backend_pool.queue_mirror import DEEPEST, DEPTH, USERS_AT_ONCE, QueueMirror
 from backend_pool.queue_reads import CENSUS, firsts, highest
 from proxy.base.database import Database
 from proxy.base.errors import DatabaseUnavailable
@@ -149,6 +149,17 @@ async def test_one_looks_deeper_for_a_while(db: Database, store: JobStore) -> No
         remove(db, job)
     await queue.refresh()
     assert len(queue.of(1)) == DEEPEST // 2
+
+
+async def test_many_users_are_read_in_parts(db: Database, store: JobStore) -> None:
+    """So that placing need not wait for all of them; whose turn it is first."""
+    for user in range(1, USERS_AT_ONCE + 3):
+        rows(db, user, 1)
+    queue = mirror(store)
+    await queue.count()
+    assert len((await queue.refresh(lambda user: -user)).came) == USERS_AT_ONCE
+    assert queue.stale and 1 not in queue.users and 3 in queue.users
+    assert {job.user_id for job in (await queue.refresh()).came} == {1, 2} and not queue.stale
 
 
 async def test_what_could_not_be_read_stays_stale(
