@@ -55,6 +55,8 @@ async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
     running = [task for task in tasks if not task.done() and task.cancel()]
     if running:
         await asyncio.wait(running)
+    for task in tasks:
+        _failure(task)  # looked at: asyncio logs failures that nobody has seen
 
 
 class Tasks:
