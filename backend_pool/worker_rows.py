@@ -42,6 +42,16 @@ class Worker(SQLModel, table=True):
     token_id: int = Field(foreign_key="worker_tokens.id")
 
 
+class AgentInstance(SQLModel, table=True):
+    """A backend that an agent keeps; `id` is the agent's id and the instance's name, whatever its address."""
+
+    __tablename__ = "agent_instances"
+
+    id: str = Field(primary_key=True)
+    backend_id: int = Field(foreign_key="backends.id", ondelete="CASCADE", unique=True)
+    token_id: int = Field(foreign_key="worker_tokens.id")
+
+
 def hash_of(token: str) -> str:
     """What is stored of a token."""
     return hashlib.sha256(token.encode()).hexdigest()

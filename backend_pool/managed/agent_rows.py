@@ -1,24 +1,14 @@
 """Whose an agent's instances are: each row is bound to the token that brought it, and no other agent speaks for it."""
 
-from sqlmodel import Field, Session, SQLModel, col, func, select
+from sqlmodel import Session, col, func, select
 
 from backend_pool.managed.rows import Pack, place, remove
 from backend_pool.model import Backend
 from backend_pool.worker_limits import MAX_WORKERS
-from backend_pool.worker_rows import Worker, WorkerToken
+from backend_pool.worker_rows import AgentInstance, Worker, WorkerToken
 from proxy.base.errors import Conflict
 
 SOURCE = "agent"
-
-
-class AgentInstance(SQLModel, table=True):
-    """`id` is the agent's id and the instance's name; it stays when the address changes."""
-
-    __tablename__ = "agent_instances"
-
-    id: str = Field(primary_key=True)
-    backend_id: int = Field(foreign_key="backends.id", ondelete="CASCADE", unique=True)
-    token_id: int = Field(foreign_key="worker_tokens.id")
 
 
 def standing(s: Session, token_id: int, key: str, url: str | None, worker_id: str | None) -> int | None:
