@@ -33,7 +33,7 @@ class Line:
         self._running: dict[int, tuple[int, float]] = {}
         """Whose the placed jobs are, and what put them back behind others'."""
         self._actives = Ranking()
-        """Users with waiting jobs by virtual time; those who cannot use a backend now come last."""
+        """Users with jobs that wait or run, by virtual time."""
         self._aging = Ranking()
         """Batch jobs by the time when they count as interactive."""
         self._aged: set[int] = set()
@@ -215,12 +215,11 @@ class Line:
     def _show(self, user: User) -> None:
         """Rank a user anew whose virtual time, limit or jobs changed."""
         first = self._index.first_own(user)
-        if first is None:
-            user.front = None
+        user.front = first[0] if first else None
+        if user.active:
+            self._actives.set(user.id, (user.settled_s,))
+        else:
             self._actives.drop(user.id)
-            return
-        user.front, _ = first
-        self._actives.set(user.id, (not user.free, user.front.batch, user.settled_s))
         self._index.show(user)
 
 

@@ -170,11 +170,8 @@ class Reference:
     # -- virtual time ----------------------------------------------------------------------------------------------
 
     def entry_s(self) -> float:
-        waiting = []
-        for user_id, person in self.people.items():
-            if own := self.own(user_id):
-                waiting.append((not person.free, self.batch(own[0]), person.settled_s))
-        return max(self.reached_s - self.lag_s(), min(waiting)[-1] if waiting else self.reached_s)
+        active = [person.settled_s for user_id, person in self.people.items() if person.charges or self.own(user_id)]
+        return max(self.reached_s - self.lag_s(), min(active, default=self.reached_s))
 
     def begin(self) -> None:
         """What was put in before the first question was there in an earlier life."""
