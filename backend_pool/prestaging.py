@@ -90,7 +90,8 @@ class Prestaging:
         if known.seq != seq:
             known.task.cancel()
             return
-        await asyncio.wait([known.task])
+        await asyncio.wait([known.task], timeout=self._settings.transfer_timeout_s)
+        known.task.cancel()
 
     async def _send(self, job: Job, member: Member) -> None:
         """What goes wrong here is for the job's runner to meet and to say."""

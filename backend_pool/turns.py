@@ -5,7 +5,7 @@ nobody's turn is lost with this process. Places nothing itself.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from backend_pool.job_store import JobStore
@@ -51,6 +51,7 @@ class Turns:
         """What is on its way to a backend or executes there."""
         self._stored: dict[int, float] | None = None
         self._seats: set[int] = set()
+        self._introduced: set[int] = set()
         self._used: dict[int, float] = {}
         self._changed: set[int] = set()
 
@@ -66,7 +67,7 @@ class Turns:
         stored = await self._store.queue.virtual_times()
         # The least goes first: whoever comes later is put at the least of those who are there.
         for user_id in sorted(users, key=lambda user: stored.get(user, 0.0)):
-            self.line.know(user_id, self._shares.share(user_id), stored.get(user_id))
+            self._introduce(user_id, stored)
             self.line.add(Waiting(-user_id, user_id, 0.0, NOWHERE))
             self._seats.add(-user_id)
         self._stored = stored
@@ -112,7 +113,7 @@ class Turns:
             return
         self._mirror.take(job.key)
         waiting = self.placed[job.key] = Waiting(job.key, job.user_id, job.number, NOWHERE, priority=job.priority)
-        self.line.know(job.user_id, self._shares.share(job.user_id))
+        self._introduce(job.user_id, self._stored or {})
         self.line.add(waiting)
         self.line.started(job.key, backend_id, now_ms() / 1000)
 
@@ -253,8 +254,14 @@ class Turns:
         if job.key in self.line:
             self.line.change(job.key, waiting.kind)
             return
-        self.line.know(job.user_id, self._shares.share(job.user_id))
+        self._introduce(job.user_id, self._stored or {})
         self.line.add(waiting)
+
+    def _introduce(self, user_id: int, stored: Mapping[int, float]) -> None:
+        """The user's share; and what was stored of them, once: from then on the line knows better."""
+        virtual_s = None if user_id in self._introduced else stored.get(user_id)
+        self._introduced.add(user_id)
+        self.line.know(user_id, self._shares.share(user_id), virtual_s)
 
     def _waiting(self, job: Job) -> Waiting:
         traits = self._matching.traits(job.key)

@@ -37,6 +37,19 @@ async def test_turns_survive_a_restart(tmp_path: Path, urls: list[str]) -> None:
         assert kept[1] >= 500.0 and kept[3] >= 40.0  # of whom nothing was stored: at the least of the others
 
 
+async def test_who_comes_back_after_a_restart_has_had_what_they_had(tmp_path: Path, urls: list[str]) -> None:
+    """Also when they had nothing waiting while it happened; only the first word of it counts."""
+    async with rig(tmp_path, urls[0]) as r:
+        await r.store.queue.store_virtual_times({1: 300.0})
+    r = again(tmp_path)
+    async with running(r):
+        await r.join()
+        for _ in range(2):
+            job, _ = await r.run(saved(), 1)
+            assert job.state is JobState.SUCCEEDED
+        assert 300.0 < r.dispatcher._turns.line.virtual_s(1) < 305.0
+
+
 async def test_virtual_times_are_those_of_the_ended_jobs(tmp_path: Path, start: Start) -> None:
     """Stored with each job's end, in GPU-seconds by the weight."""
     async with rig(tmp_path, start("--step-ms", "1").url) as r:
