@@ -66,37 +66,30 @@ async def test_after_its_deadline_a_drained_backend_is_empty(tmp_path: Path, sta
         await r.eventually(lambda: member.idle)
 
 
-async def test_a_drain_without_a_deadline_waits_for_the_job(tmp_path: Path, start: Start) -> None:
+async def test_an_idle_backend_unloads_its_models_once(tmp_path: Path, start: Start) -> None:
     engine = start()
-    async with kept(tmp_path, engine.url) as r:
+    async with kept(tmp_path, engine.url, idle_free_s=0.3, job_poll_s=0.1) as r:
         await arm(engine.url, **HANG)
         prompt_id = await r.submit(sampled())
         member = await running_on(r, prompt_id)
-        await r.registry.set_mode(member.key, BackendMode.DRAINING)
-        await r.pool.refresh()
+        await asyncio.sleep(0.6)  # longer than an idle one is left alone
+        assert await loaded(engine.url) and member.held is None, "it has a job"
         await disarm(engine.url)
-        job, _ = await r.final(prompt_id)
-        assert (job.state, job.attempt) == (JobState.SUCCEEDED, 1)
-
-
-async def test_an_idle_backend_unloads_its_models_once(tmp_path: Path, start: Start) -> None:
-    engine = start()
-    async with kept(tmp_path, engine.url, idle_free_s=0.5) as r:
-        (member,) = r.pool.members.values()
-        await r.run(sampled())
-        assert await loaded(engine.url)
-        async with asyncio.timeout(WAIT_S):
-            while await loaded(engine.url):
-                await asyncio.sleep(0.05)
+        await r.final(prompt_id)
+        await _until_freed(engine.url)
         assert not member.warmth.models
-        await r.eventually(lambda: member.held is None)
         await _as_a_stranger(engine.url)
-        await asyncio.sleep(1.0)  # longer than it is left idle: a second time would come by now
+        await asyncio.sleep(0.6)  # a second time would come by now
         assert await loaded(engine.url), "once per idleness"
         await r.run(saved())
-        async with asyncio.timeout(WAIT_S):
-            while await loaded(engine.url):
-                await asyncio.sleep(0.05)
+        await _until_freed(engine.url)
+        assert (await r.run(saved()))[0].state is JobState.SUCCEEDED
+
+
+async def _until_freed(url: str) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while await loaded(url):
+            await asyncio.sleep(0.02)
 
 
 async def _as_a_stranger(url: str) -> None:
@@ -107,20 +100,3 @@ async def _as_a_stranger(url: str) -> None:
         async with asyncio.timeout(WAIT_S):
             while not await engine_get(url, f"/history/{prompt_id}"):
                 await asyncio.sleep(0.05)
-
-
-async def test_no_backend_is_freed_that_has_a_job(tmp_path: Path, start: Start) -> None:
-    engine = start()
-    async with kept(tmp_path, engine.url, idle_free_s=0.01, job_poll_s=0.05) as r:
-        await arm(engine.url, **HANG)
-        prompt_id = await r.submit(sampled())
-        member = await running_on(r, prompt_id)
-        assert member.idle_since_s is None and member.held is None
-        before = await loaded(engine.url)
-        for _ in range(5):
-            await asyncio.sleep(0.05)  # several rounds of housekeeping
-            assert member.held is None
-        assert before and await loaded(engine.url) == before
-        await disarm(engine.url)
-        job, _ = await r.final(prompt_id)
-        assert job.state is JobState.SUCCEEDED
