@@ -1,0 +1,35 @@
+"""What an attempt is charged, out of clocks that need not agree."""
+
+from typing import Any
+
+import pytest
+
+from backend_pool.charge import spent
+from backend_pool.model import Job
+
+TOLD: list[Any] = [["execution_start", {"timestamp": 90_000}], ["execution_success", {"timestamp": 92_000}]]
+
+
+@pytest.mark.parametrize(
+    ("messages", "began_ms", "run_ms"),
+    [
+        (TOLD, 1_500, 2_000),  # the backend's own word, whatever its clock says
+        ([*TOLD[:1], ["execution_error", {"timestamp": 90_300}]], 1_500, 300),
+        ([*TOLD[:1], ["execution_success", {"timestamp": 80_000}]], 1_500, 0),  # its clock was set back
+        ([*TOLD[:1], ["execution_success", {"timestamp": 990_000}]], 1_500, 4_000),  # no more than has passed here
+        (TOLD[:1], 1_500, 3_500),
+        ([], 1_500, 3_500),
+        ([], None, 0),
+    ],
+)
+def test_what_is_charged(messages: list[Any], began_ms: int | None, run_ms: int) -> None:
+    """The backend's time where it told it, else ours; loading is part of it."""
+    job = Job(prompt_id="a", user_id=1, number=1, created_ms=0, assigned_ms=1_000)
+    found = spent(job, messages, began_ms=began_ms, ended_ms=5_000, load_ms=700)
+    assert (found.gpu_ms, found.run_ms, found.load_ms) == (run_ms, run_ms, min(700, run_ms))
+
+
+def test_a_beginning_that_an_earlier_process_saw_counts() -> None:
+    """It is in the row."""
+    job = Job(prompt_id="a", user_id=1, number=1, created_ms=0, assigned_ms=1_000, started_ms=2_000)
+    assert spent(job, [], began_ms=None, ended_ms=5_000, load_ms=0).gpu_ms == 3_000
