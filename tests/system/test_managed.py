@@ -13,7 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
+from backend_pool.worker_rows import create_now
+from proxy.agent_process import Machine, run_agent
+from proxy.base.database import Database, sqlite_url
+from proxy.base.errors import ConfigError
 from proxy.base.listening import free_port
+from proxy.base.settings import Settings
 from tests.backend_pool.graphs import saved
 from tests.cluster import STOP_TIMEOUT_S, Cluster, clean, environment, processes_of, start_cluster
 from tests.real_comfyui import WHY_SKIPPED, configured
@@ -72,6 +77,15 @@ def agent(folder: Path, cluster: Cluster, token: str) -> Iterator[subprocess.Pop
         process.wait(STOP_TIMEOUT_S)
 
 
+def worker_token(cluster: Cluster) -> str:
+    """As `worker-pack token` makes one."""
+    db = Database(sqlite_url(cluster.data_dir / "cluster.db"))
+    try:
+        return create_now(db, "box")
+    finally:
+        db.close()
+
+
 def engines(folder: Path) -> set[int]:
     return {pid for pid, command in processes_of(folder).items() if "backend_pool.engine" in command}
 
@@ -82,7 +96,7 @@ async def test_an_agents_instance_joins_sleeps_and_is_woken_by_a_job(tmp_path: P
     try:
         with start_cluster(tmp_path, "--engines", "0", env=QUICK) as cluster:
             admin = cluster.user("boss", admin=True)
-            token = cluster.command("worker-pack", "token", "--name", "box").strip()
+            token = worker_token(cluster)
             async with cluster.client(admin) as client:
                 with agent(box, cluster, token):
                     found = await eventually(client, lambda backend: backend["health"] == "up")
@@ -103,19 +117,10 @@ async def test_an_agents_instance_joins_sleeps_and_is_woken_by_a_job(tmp_path: P
         clean(box)
 
 
-async def test_an_agent_with_a_wrong_token_says_so_and_ends(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "proxy",
-        "agent",
-        "--server",
-        "http://127.0.0.1:9",
-        "--data-dir",
-        str(tmp_path / "b"),
-    ]
-    done = subprocess.run([*command, "--token", "nope"], capture_output=True, text=True, env=environment(), check=False)
-    assert done.returncode == 2 and "no worker's token" in done.stderr
+def test_an_agent_without_a_workers_token_is_not_started(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no worker's token"):
+        run_agent(Settings.model_validate({"data_dir": tmp_path / "box"}), Machine("http://127.0.0.1:9", "nope"))
+    assert not (tmp_path / "box").exists()
 
 
 @pytest.mark.comfyui

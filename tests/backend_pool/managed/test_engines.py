@@ -204,43 +204,6 @@ async def test_one_that_hangs_is_started_anew(tmp_path: Path) -> None:
         assert (await r.run(saved()))[0].state is JobState.SUCCEEDED
 
 
-async def test_what_an_instance_has_started_ends_with_it(tmp_path: Path) -> None:
-    """Custom nodes start programs of their own."""
-    async with kept(tmp_path, 1) as k:
-        k.recipe.arguments = ()
-        r = k.rig
-        await r.eventually(lambda: r.pool.members[1].idle)
-        leader = k.pid()
-        child = os.fork()
-        if child == 0:  # a grandchild of ours cannot join its session, so it stands for itself
-            os.setsid()
-            os.execv("/bin/sh", ["/bin/sh", "-c", "sleep 600 & exec sleep 600"])
-        record = tmp_path / "run" / "engine-1.json"
-        await r.eventually(lambda: len(session_of(child)) == 2)
-        followers = session_of(child) - {child}
-        os.kill(leader, signal.SIGKILL)
-        record.write_text(f'{{"pid": {child}, "started": {started(child)}}}')
-        await k.keeper.instances.stop("engine-1")
-        await r.eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in followers))
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(child, 0)
-
-
-def session_of(leader: int) -> set[int]:
-    """Pids of its session."""
-    found = set()
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with contextlib.suppress(OSError):
-                if int((folder / "stat").read_text().rpartition(")")[2].split()[3]) == leader:
-                    found.add(int(folder.name))
-    return found
-
-
-def started(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-
-
 async def test_no_engine_at_all_is_an_error_of_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared = EngineRecipe.prepare
 
@@ -286,6 +249,9 @@ async def test_an_engine_nobody_asked_for_retires(tmp_path: Path, urls: list[str
     async with kept(tmp_path, 1) as k:
         r = k.rig
         stand_in = StandIn(k.keeper, r.registry, r.pool)
+        await r.registry.set_mode(1, BackendMode.DRAINING)  # as one that was killed while it retired
+        await stand_in.revive()
+        assert [row.mode for row in await r.registry.listing()] == [BackendMode.ACTIVE]
         r.tasks.start("stand-in", looking(stand_in))
         await r.eventually(lambda: r.pool.members[1].idle)
         prompt_id = await r.submit(sampled(steps=200))
@@ -302,13 +268,6 @@ async def looking(stand_in: StandIn) -> None:
     while True:
         await stand_in.look()
         await asyncio.sleep(0.05)
-
-
-async def test_a_stand_in_that_was_killed_while_it_retired_works_again(tmp_path: Path) -> None:
-    async with kept(tmp_path, 1) as k:
-        await k.rig.registry.set_mode(1, BackendMode.DRAINING)
-        await StandIn(k.keeper, k.rig.registry, k.rig.pool).revive()
-        assert [row.mode for row in await k.rig.registry.listing()] == [BackendMode.ACTIVE]
 
 
 async def test_logs_are_bounded(tmp_path: Path) -> None:
