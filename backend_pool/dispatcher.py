@@ -93,6 +93,7 @@ class Dispatcher:
             ring=self.ring,
         )
         store.virtual_s = self._turns.virtual_s
+        self.outlooks = outlooks or Outlooks()
         self._foresight = Foresight(
             pool,
             tasks,
@@ -101,7 +102,7 @@ class Dispatcher:
             matching=self._matching,
             shares=self._shares,
             estimates=Estimates(timings, pool.members.values),
-            outlooks=outlooks or Outlooks(),
+            outlooks=self.outlooks,
         )
 
     def ring(self) -> None:

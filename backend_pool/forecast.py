@@ -105,6 +105,7 @@ class _Play:
 
     def __init__(self, scene: Scene) -> None:
         self._line = scene.line
+        self._line.keep(scene.cases)
         self._now_s = scene.now_s
         self._cases = dict(scene.cases)
         self._tails = dict(scene.tails)

@@ -6,6 +6,7 @@ Puts the scene together at one moment of the event loop, so that it fits togethe
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 
 from backend_pool.estimates import Estimates
 from backend_pool.health import Health
@@ -24,6 +25,8 @@ from proxy.base.clock import now_ms
 from proxy.base.tasks import Tasks
 
 NOWHERE = Kind(frozenset())
+CASES = 3000
+"""Jobs that one forecast looks at singly, one of each user at least; of the others it knows how many there are."""
 
 
 class Foresight:
@@ -77,7 +80,8 @@ class Foresight:
         self._words.clear()
         line, now_s = self._turns.line.copy(), now_ms() / 1000
         members = list(self._pool.members.values())
-        cases = {case.job.seq: case for case in self._cases(members)}
+        each = max(1, CASES // max(1, len(self._mirror.users)))
+        cases = {case.job.seq: case for case in self._cases(members, each)}
         models = frozenset[str]().union(*(case.job.kind.models for case in cases.values()))
         seats = [self._seat(member, models, now_s) for member in members]
         for seq in self._turns.placed.keys() - {seat.seq for seat in seats}:
@@ -89,29 +93,28 @@ class Foresight:
             seats=seats,
             cases=cases,
             shares={user: self._shares.share(user) for user in users},
-            tails={user: tail for user in users if (tail := self._tail(user)) > 0},
+            tails={user: tail for user in users if (tail := self._tail(user, each)) > 0},
         )
 
-    def _tail(self, user_id: int) -> int:
-        return self._mirror.waiting(user_id) - len(self._mirror.of(user_id))
+    def _tail(self, user_id: int, each: int) -> int:
+        return self._mirror.waiting(user_id) - min(each, len(self._mirror.front(user_id)))
 
-    def _cases(self, members: list[Member]) -> Iterator[Case]:
+    def _cases(self, members: list[Member], each: int) -> Iterator[Case]:
         ready = {member.key: member for member in members if is_ready(member)}
         waking = {member.key for member in members if is_waking(member)}
         for user_id in list(self._mirror.users):
             share, blocked = self._shares.share(user_id), self._shares.blocked(user_id)
-            in_line = {waiting.seq: waiting for waiting in self._turns.line.waiting(user_id)}
-            for job in self._mirror.of(user_id):
-                waiting = in_line.get(job.key)
+            for seq, job in islice(self._mirror.front(user_id).items(), each):
+                waiting = self._turns.line.get(seq)
                 if waiting is not None:
                     yield self._case(job, waiting, share, ready, waking)
                 elif blocked is not None:
-                    yield Case(Waiting(job.key, user_id, job.number, NOWHERE), note=blocked)
+                    yield Case(Waiting(seq, user_id, job.number, NOWHERE), note=blocked)
 
     def _case(self, job: Job, waiting: Waiting, share: Share, ready: Mapping[int, Member], waking: set[int]) -> Case:
         places = waiting.kind.places
-        traits = self._matching.traits(job.key)
-        alike = (traits.graph or job.key, places, tuple(job.labels), job.vram_mb)
+        traits = self._matching.traits(waiting.seq)
+        alike = (self._matching.alike(waiting.seq), places, tuple(job.labels), job.vram_mb)
         note = scarce = ""
         if places.isdisjoint(ready) and places.isdisjoint(waking):
             note = self._once(("why", alike), lambda: self._matching.why_not(job, share))

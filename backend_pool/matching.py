@@ -5,7 +5,7 @@ Reads the pool and the jobs' prompts, keeps what it learns in memory only, and l
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,8 @@ class Known:
 
     state: tuple[int, bool]
     asked: Demands
+    alike: Hashable
+    """The same for all that ask for the same."""
     traits: Traits
     sends: bool
     """Whether it may name files of its user, which its backend has to get."""
@@ -87,6 +89,11 @@ class Matching:
             self._known.popitem(last=False)
         return set(seqs) - documents.keys()
 
+    def alike(self, seq: int) -> Hashable:
+        """The same for all jobs that ask for the same of a backend; None when the prompt has not been read."""
+        known = self._known.get(seq)
+        return None if known is None else known.alike
+
     def traits(self, seq: int) -> Traits:
         """What the job's run time is learned by; empty when its prompt has not been read."""
         known = self._known.get(seq)
@@ -103,7 +110,7 @@ class Matching:
         known = self._known[job.key]
         labels, avoid = frozenset(job.labels) | share.labels, frozenset(job.avoid)
         asked = known.asked
-        key = (asked.needs, frozenset(asked.unfit.items()), asked.own_models, labels, job.vram_mb, avoid)
+        key = (known.alike, labels, job.vram_mb, avoid)
         places = self._places.get(key)
         if places is None:
             able = {m.key: m for m in self._pool.members.values() if fits(asked, m, labels, job.vram_mb)}
@@ -146,15 +153,21 @@ class Matching:
     def explain(self, waiting: Iterable[tuple[Job, Share]]) -> None:
         """Note why each of these jobs, their users' first ones, waits; logged once if for more than its turn."""
         reasons: dict[int, str] = {}
+        words: dict[Hashable, str] = {}
+        members = self._pool.members.values()
         for job, share in waiting:
-            if job.key not in self._known:
+            seq = job.key
+            known = self._known.get(seq)
+            if known is None:
                 continue
             labels = frozenset(job.labels) | share.labels
-            members = self._pool.members.values()
-            reasons[job.key] = why(self._known[job.key].asked, members, labels, job.vram_mb)
-            if reasons[job.key] != BUSY and job.key not in self._told:
-                self._told.add(job.key)
-                log.warning("job waits", job=job.prompt_id, user=job.user_id, why=reasons[job.key])
+            alike = (known.alike, labels, job.vram_mb)
+            if alike not in words:
+                words[alike] = why(known.asked, members, labels, job.vram_mb)
+            reason = reasons[seq] = words[alike]
+            if reason != BUSY and seq not in self._told:
+                self._told.add(seq)
+                log.warning("job waits", job=job.prompt_id, user=job.user_id, why=reason)
         self._reasons = reasons
         if len(self._told) > NEEDS_KEPT:
             self._told.clear()
@@ -197,7 +210,8 @@ def _read_all(documents: list[JobDocument], info: PoolInfo, state: tuple[int, bo
         shared = alike.setdefault(asked.needs, asked.needs)
         asked = Demands(shared, asked.unfit, asked.own_models)
         read = traits(document.prompt, document.targets)
-        found[document.seq] = Known(state, asked, read, names_files(document.prompt))
+        key = (asked.needs, frozenset(asked.unfit.items()), asked.own_models)
+        found[document.seq] = Known(state, asked, key, read, names_files(document.prompt))
     return found
 
 
@@ -237,6 +251,10 @@ def _nobody(members: Collection[Member], active: Collection[Member]) -> str:
         return "all backends are disabled or draining"
     if all(member.health is Health.DOWN for member in active):
         return "all backends are down"
+    if all(member.health is Health.QUARANTINED for member in active):
+        return "all backends are out of service after faults; they get jobs again once a trial job runs there"
+    if all(member.health in (Health.DOWN, Health.QUARANTINED) for member in active):
+        return "all backends are down or out of service"
     return "no backend answers at the moment"
 
 

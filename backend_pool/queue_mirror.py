@@ -4,7 +4,7 @@ The rows are the truth. Who submits, cancels or gives back a job tells whose job
 finds what other processes did. Cost grows with the users that changed, not with the jobs that wait.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import nsmallest
 from typing import NamedTuple
@@ -13,7 +13,10 @@ from backend_pool.model import Job
 from backend_pool.queue_reads import Census, QueueReads
 
 DEPTH = 16
-"""Jobs of each user and lane that placement chooses from."""
+"""Jobs of each user and lane that placement chooses from, as far as WINDOW allows."""
+LEAST_DEPTH = 2
+WINDOW = 8192
+"""Jobs of all users together: where many wait, less of each is kept."""
 USERS_AT_ONCE = 64
 """Users whose jobs are read between two placements."""
 DEEPEST = 256
@@ -30,6 +33,7 @@ class Changes(NamedTuple):
 @dataclass
 class _Front:
     jobs: dict[int, Job] = field(default_factory=dict)
+    """In their order."""
     depth: int = DEPTH
     whole: bool = True
     """Whether these are all that the user has waiting."""
@@ -69,15 +73,20 @@ class QueueMirror:
         return None if user_id is None else self._fronts[user_id].jobs[seq]
 
     def of(self, user_id: int) -> list[Job]:
-        """The user's jobs at the front, in the order that they were read in."""
+        """The user's jobs at the front, in their order, the lanes mixed."""
         front = self._fronts.get(user_id)
         return [] if front is None else list(front.jobs.values())
+
+    def front(self, user_id: int) -> Mapping[int, Job]:
+        """The same by seq."""
+        front = self._fronts.get(user_id)
+        return {} if front is None else front.jobs
 
     def heads(self) -> Iterator[Job]:
         """Each user's next job."""
         for front in self._fronts.values():
             if front.jobs:
-                yield min(front.jobs.values(), key=lambda job: (-job.priority, job.number, job.key))
+                yield next(iter(front.jobs.values()))
 
     def waiting(self, user_id: int) -> int:
         """How many jobs the user had waiting when they were last counted."""
@@ -95,7 +104,7 @@ class QueueMirror:
         front = self._fronts[job.user_id]
         del front.jobs[seq], self._users[seq]
         if not front.whole and len(front.jobs) <= front.depth // 2:
-            front.depth = max(DEPTH, front.depth // 2)
+            front.depth = max(self._depth, front.depth // 2)
             self.touch(job.user_id)
         elif not front.jobs:
             del self._fronts[job.user_id]
@@ -104,7 +113,7 @@ class QueueMirror:
     def deepen(self, user_id: int) -> None:
         """Look further into a user's queue: nothing at its front can run on what is idle."""
         front = self._fronts.get(user_id)
-        if front is not None and not front.whole and front.depth < DEEPEST:
+        if front is not None and not front.whole and front.depth < DEEPEST and len(self._users) < WINDOW:
             front.depth *= 2
             self.touch(user_id)
 
@@ -117,7 +126,7 @@ class QueueMirror:
     async def refresh(self, turn: Callable[[int], float] = float) -> Changes:
         """Read what is stale, of so many users whose turn comes first. Raises Unavailable, and it stays stale."""
         users = nsmallest(USERS_AT_ONCE, self._stale, key=turn)
-        asked = {user: self._fronts[user].depth if user in self._fronts else DEPTH for user in users}
+        asked = {user: self._fronts[user].depth if user in self._fronts else self._depth for user in users}
         self._stale -= asked.keys()
         try:
             found = await self._reads.firsts(asked)
@@ -129,16 +138,21 @@ class QueueMirror:
             self._renew(user_id, jobs, asked[user_id], changes)
         return changes
 
+    @property
+    def _depth(self) -> int:
+        return max(LEAST_DEPTH, min(DEPTH, WINDOW // max(1, len(self._census))))
+
     def _renew(self, user_id: int, jobs: list[Job], depth: int, changes: Changes) -> None:
         known = self._fronts.get(user_id, _Front())
         whole = all(sum(job.lane is lane for job in jobs) < depth for lane in {job.lane for job in jobs})
-        new = {job.key: job for job in jobs if not self._passed_by(job)}
+        ranked = sorted(jobs, key=lambda job: (-job.priority, job.number, job.key))
+        new = {job.key: job for job in ranked if not self._passed_by(job)}
         changes.went.extend(known.jobs.keys() - new.keys())
         changes.came.extend(job for seq, job in new.items() if seq not in known.jobs)
         for seq in known.jobs.keys() - new.keys():
             del self._users[seq]
         self._users |= dict.fromkeys(new, user_id)
         if new or not whole:
-            self._fronts[user_id] = _Front(new, DEPTH if whole else depth, whole)
+            self._fronts[user_id] = _Front(new, self._depth if whole else depth, whole)
         else:
             self._fronts.pop(user_id, None)

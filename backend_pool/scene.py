@@ -39,7 +39,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything at one moment. `line` is a copy and is used up."""
+    """Everything at one moment. `line` is a copy and is used up; what has no case there counts as a tail."""
 
     line: Line
     now_s: float
@@ -48,4 +48,4 @@ class Scene:
     cases: Mapping[int, Case]
     shares: Mapping[int, Share] = field(default_factory=dict)
     tails: Mapping[int, int] = field(default_factory=dict)
-    """Waiting jobs by user that are not in the line yet."""
+    """Waiting jobs by user that are no cases."""

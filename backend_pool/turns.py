@@ -7,6 +7,7 @@ nobody's turn is lost with this process. Places nothing itself.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 
 from backend_pool.job_store import JobStore
 from backend_pool.loads import Loads
@@ -22,6 +23,8 @@ from proxy.base.clock import now_ms
 
 LEARN_AT_ONCE = 64
 """Jobs whose prompts are read between two placements."""
+ENTER_AT_ONCE = 256
+"""Jobs that are put into the line, or judged anew there, between two placements."""
 NOWHERE = Kind(frozenset())
 STORED_BY_S = 0.001
 """Smaller changes of a virtual time are not worth a write."""
@@ -47,6 +50,8 @@ class Turns:
         self._timings = timings
         self.line = Line(policy)
         self._unread: dict[int, Job] = {}
+        """Jobs at the front to be read, or to be judged anew before they may be placed."""
+        self._sending: set[int] = set()
         self.placed: dict[int, Waiting] = {}
         """What is on its way to a backend or executes there."""
         self._stored: dict[int, float] | None = None
@@ -80,7 +85,7 @@ class Turns:
             self.line.remove(seq)
         self._unread |= {job.key: job for job in _side_by_side(changes.came)}
         if self._matching.look():
-            self._reconsider()
+            self._reconsider(self._mirror.users)
         await self._read()
         if not self._unread and not self._mirror.stale:
             self._give_up_seats()
@@ -89,16 +94,17 @@ class Turns:
         """Their shares, or what blocks them, may have changed."""
         for user_id in users:
             self.line.know(user_id, self._shares.share(user_id))
-        for user_id in users:
-            for job in self._mirror.of(user_id):
-                self._enter(job)
+        self._reconsider(users)
 
     def next(self, spots: Iterable[Spot]) -> Choice | None:
         """The next job, and where."""
         return self.line.next(spots, now_ms() / 1000)
 
     def started(self, choice: Choice) -> Job | None:
-        """The choice is carried out: its row as it was read; None when it has gone meanwhile."""
+        """The choice is carried out: its row as it was read; None when it has gone meanwhile, or has to be judged."""
+        if choice.seq in self._unread:
+            self.line.change(choice.seq, NOWHERE)
+            return None
         job = self._mirror.take(choice.seq)
         if job is None:
             self.line.remove(choice.seq)
@@ -170,7 +176,8 @@ class Turns:
     @property
     def sending(self) -> bool:
         """Whether some job at the front may have files to send."""
-        return any(self._matching.sends(job.key) for user_id in self._mirror.users for job in self._mirror.of(user_id))
+        self._sending = {seq for seq in self._sending if seq in self._mirror}
+        return bool(self._sending)
 
     def rendered(self, seq: int, used_s: float) -> None:
         """Its backend has ended it; it counts for its user's limit until its files are home."""
@@ -219,20 +226,16 @@ class Turns:
     def _running_users(self) -> set[int]:
         return {waiting.user_id for waiting in self.placed.values()}
 
-    def _reconsider(self) -> None:
-        """The pool is another: jobs may run elsewhere now, or need other things."""
-        for user_id in list(self._mirror.users):
-            for job in self._mirror.of(user_id):
-                if self._matching.read(job.key):
-                    self._enter(job)
-                else:
-                    self._unread[job.key] = job
+    def _reconsider(self, users: Iterable[int]) -> None:
+        """Their jobs may run elsewhere now, or need other things; in parts, for there may be thousands of them."""
+        for user_id in users:
+            self._unread |= self._mirror.front(user_id)
 
     async def _read(self) -> None:
-        batch = [seq for seq, _ in zip(self._unread, range(LEARN_AT_ONCE), strict=False)]
-        if not batch:
-            return
-        unread = [seq for seq in batch if not self._matching.read(seq)]
+        batch = list(islice(self._unread, ENTER_AT_ONCE))
+        unread = list(islice((seq for seq in batch if not self._matching.read(seq)), LEARN_AT_ONCE))
+        if unread:
+            batch = batch[: batch.index(unread[-1]) + 1]
         gone = await self._matching.learn(unread) if unread else set()
         for seq in batch:
             job = self._unread.pop(seq, None)
@@ -251,6 +254,8 @@ class Turns:
             self.line.remove(job.key)
             return
         waiting = self._waiting(job)
+        if self._matching.sends(job.key):
+            self._sending.add(job.key)
         if job.key in self.line:
             self.line.change(job.key, waiting.kind)
             return

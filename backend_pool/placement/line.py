@@ -4,7 +4,7 @@ Turns go by virtual time: GPU-seconds by the user's weight, charged by estimate 
 Pure: times are passed in, storing them is the caller's. Holds the jobs that were put in and nothing else that grows.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import replace
 
 from backend_pool.lane import Lane
@@ -150,6 +150,15 @@ class Line:
     def waiting(self, user_id: int) -> list[Waiting]:
         """A user's waiting jobs in their own order."""
         return self._index.own(user_id)
+
+    def get(self, seq: int) -> Waiting | None:
+        """A waiting job."""
+        return self._index.jobs.get(seq)
+
+    def keep(self, seqs: Container[int]) -> None:
+        """Take out all waiting jobs but these."""
+        for seq in [seq for seq in self._index.jobs if seq not in seqs]:
+            self.remove(seq)
 
     def virtual_s(self, user_id: int) -> float:
         """What the user's ended jobs took, by the weight."""
