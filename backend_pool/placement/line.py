@@ -114,7 +114,8 @@ class Line:
         user = self._index.users[job.user_id]
         ahead_s = job.priority * self._index.policy.priority_step_s
         if passed is None:  # what is pulled forward is no measure of how far turns have come
-            self._reached_s = max(self._reached_s, user.settled_s - ahead_s)
+            # Nor is what was put back: by it one job of low priority would wipe out what everybody has had.
+            self._reached_s = max(self._reached_s, user.settled_s - max(0.0, ahead_s))
         self._running[seq] = (user.id, max(0.0, -ahead_s))
         self._placements += 1
         user.charges[seq] = charge_s / user.share.weight

@@ -77,7 +77,7 @@ class Reference:
         job = self.forget(choice.seq)
         person = self.people[job.user_id]
         if choice.passed is None:
-            self.reached_s = max(self.reached_s, person.settled_s - self.ahead_s(job))
+            self.reached_s = max(self.reached_s, person.settled_s - max(0.0, self.ahead_s(job)))
         self.placements += 1
         self.running[job.seq] = job
         person.charges[job.seq] = charge_s / person.share.weight

@@ -68,10 +68,16 @@ class Life:
         if self.mixed:
             lane = chance.choice([Lane.INTERACTIVE, Lane.BATCH])
             graph = chance.choice(["", "portrait"])
-            priority = chance.choice([0, 0, 0, 1, -1, -200, 200])
+            priority = chance.choice([0, 0, 0, 1, -1, -1000, 200])
             job = replace(job, lane=lane, priority=priority, graph=graph, expected_s=chance.choice([0.0, 9.0, 900.0]))
+        most_s = self.most_s()
         self.line.add(job)
         self.plain.add(job)
+        assert self.line.virtual_s(user_id) <= most_s, "who comes is behind nobody"
+
+    def most_s(self) -> float:
+        """What the one has had who has had most."""
+        return max(self.line.virtual_s(user_id) for user_id in range(USERS))
 
     def place(self) -> None:
         """Fill some idle spots, and have them hold what came there."""
@@ -104,9 +110,12 @@ class Life:
     def end(self) -> None:
         if self.placed:
             seq = self.chance.choice(list(self.placed))
-            del self.placed[seq]
+            user_id, most_s = self.placed.pop(seq).user_id, self.most_s()
             used_s = self.chance.choice([0.0, 1.0, 6.0, 6.0, 700.0 if self.mixed else 7.0])
-            assert self.line.ended(seq, used_s) == self.plain.ended(seq, used_s)
+            virtual_s = self.line.ended(seq, used_s)
+            assert virtual_s == self.plain.ended(seq, used_s)
+            took_s = used_s / self.plain.people[user_id].share.weight
+            assert virtual_s <= most_s + took_s + 1e-9, "no more is forgotten of what users had than lies between them"
 
     def lose(self) -> None:
         if self.placed:
