@@ -1,6 +1,7 @@
 """Runs one server on one socket: uvicorn around the application, signals, the line that says it is ready."""
 
 import asyncio
+import contextlib
 import signal
 import socket
 from collections.abc import Callable
@@ -24,17 +25,20 @@ def listen(settings: Settings) -> socket.socket:
     """The bound socket. Raises ConfigError naming what to do for a taken port or a foreign address."""
     try:
         family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
-        bound = socket.socket(family, socket.SOCK_STREAM)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # A browser that stops reading without closing must not keep its socket for ever; accepted sockets inherit it.
-        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(settings.transfer_timeout_s * 1000))
-        bound.bind((settings.host, settings.port))
+        with contextlib.ExitStack() as stack:
+            bound = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # A browser that stops reading without closing must not keep its socket for ever; accepted sockets
+            # inherit it.
+            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(settings.transfer_timeout_s * 1000))
+            bound.bind((settings.host, settings.port))
+            bound.listen(BACKLOG)
+            stack.pop_all()
     except OSError as error:
         raise ConfigError(
             f"{settings.host}:{settings.port} cannot be listened on: {error.strerror or error}. "
             "Choose another --port or --host, or stop what uses it."
         ) from error
-    bound.listen(BACKLOG)
     return bound
 
 

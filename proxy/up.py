@@ -23,8 +23,7 @@ def run_server(
     greeting: Greeting | None = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C. Raises ConfigError when the directory or the port is taken."""
-    with hold(settings.data_dir):
-        bound = listening(settings)
+    with hold(settings.data_dir), listening(settings) as bound:
         password = ensure_admin(db, settings)
         if password is not None:
             _say(f"Administrator: {settings.admin_name}   password: {password}   (shown once; change it)")

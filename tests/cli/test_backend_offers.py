@@ -7,7 +7,7 @@ from backend_pool.offer_store import OfferStore
 from backend_pool.registry import Registry
 from proxy.base.database import Database, sqlite_url
 from tests.backend_pool.infos import info
-from tests.cli.test_verbs import cli, refused
+from tests.cli.verbs import cli, refused
 
 FIRST, SECOND, THIRD = (f"http://127.0.0.1:{port}" for port in (7, 8, 9))
 

@@ -109,6 +109,6 @@ def test_usage(cli: Cli) -> None:
         ["Ann", "1", "1", "0", "0", "2.0", "0.0", "2.0", "1.5"],
     ]
     assert [row[:2] for row in cli("usage", "--by", "group", "--user", "ann")] == [["-", "1"]]
-    assert cli("usage", "--by", "backend", "--csv")[1] == ["gpu-1,2,2,0,0,9.0,0.0,9.0,3.0"]
-    jobs = [row[0].split(",") for row in cli("usage", "--csv", "--days", "2")]
+    assert cli("usage", "--by", "backend", "--csv")[1] == ['"gpu-1",2,2,0,0,9.0,0.0,9.0,3.0']
+    jobs = [row[0].replace('"', "").split(",") for row in cli("usage", "--csv", "--days", "2")]
     assert [row[:3] for row in jobs] == [["job", "prompt_id", "user"], ["1", "p1", "Ann"], ["2", "p2", "Ben"]]

@@ -12,6 +12,7 @@ import pytest
 
 from proxy.base.errors import ConfigError
 from proxy.relay import base_url, parsed, run_relay
+from tests.cli.verbs import cli
 from tests.cluster import STOP_TIMEOUT_S, Cluster, Person, environment, start_cluster
 
 BYTES = bytes(range(256)) * 12_000  # 3 MB
@@ -59,11 +60,10 @@ def start(arguments: list[str], token: str) -> subprocess.Popen[str]:
 
 
 def fails(arguments: list[str], token: str = "cct_wrong") -> tuple[int, str]:
-    process = start(arguments, token)
-    printed, errors = process.communicate(timeout=STOP_TIMEOUT_S)
-    assert printed == ""
-    assert errors.count("\n") == 1, errors
-    return process.returncode, errors
+    done = cli("relay", *arguments, env={"COMFY_CLUSTER_TOKEN": token})
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.returncode, done.stderr
 
 
 @contextlib.asynccontextmanager
@@ -148,7 +148,7 @@ async def test_a_websocket_speaks_both_ways(relay: str) -> None:
 
 
 async def test_the_server_ends_and_so_does_the_websocket(tmp_path: Path) -> None:
-    with start_cluster(tmp_path) as cluster:
+    with start_cluster(tmp_path, "--engines", "0") as cluster:
         bob = cluster.user("bob")
         process = start(["--listen", "127.0.0.1:0", "--server", cluster.url], bob.token)
         try:

@@ -5,39 +5,14 @@ import json
 import os
 import socket
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from tests.cluster import STOP_TIMEOUT_S, Cluster, environment, start_cluster
-
-
-def cli(*args: str, stdin: str = "", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run `comfy-cluster <args>` to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "proxy", *args],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=STOP_TIMEOUT_S,
-        check=False,
-        env=environment(env),
-    )
-
-
-def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
-    """It failed with that code, printed nothing, and said why in one line that holds all `words`."""
-    assert done.returncode == code, done.stderr
-    assert done.stdout == ""
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("Error: ")
-    for word in words:
-        assert word in lines[0]
+from tests.cli.verbs import cli, program, refused
+from tests.cluster import STOP_TIMEOUT_S, Cluster, start_cluster
 
 
 async def logged(cluster: Cluster, words: str) -> None:
@@ -59,7 +34,7 @@ def data(cluster: Cluster) -> tuple[str, str]:
 
 
 async def test_a_user_added_beside_the_server_can_sign_in(cluster: Cluster, data: tuple[str, str]) -> None:
-    done = cli(*data, "user", "add", "Cleo", "--password-stdin", stdin="a long secret\n")
+    done = program(*data, "user", "add", "Cleo", "--password-stdin", stdin="a long secret\n")
     assert (done.returncode, done.stdout, done.stderr) == (0, "User Cleo created.\n", "")
     async with cluster.client() as client:
         answer = await client.post("/cluster/login", data={"username": "cleo", "password": "a long secret"})
@@ -91,7 +66,7 @@ async def test_a_new_password_ends_the_old_logins(cluster: Cluster, data: tuple[
 
 async def test_a_token_is_printed_alone_and_works(cluster: Cluster, data: tuple[str, str]) -> None:
     cluster.user("fritz")
-    done = cli(*data, "token", "create", "fritz", "--name", "laptop")
+    done = program(*data, "token", "create", "fritz", "--name", "laptop")
     assert done.returncode == 0
     assert done.stderr == ""
     token = done.stdout.removesuffix("\n")
@@ -127,6 +102,7 @@ async def test_a_backend_is_managed_beside_the_server(cluster: Cluster, data: tu
         return {row[1]: row for row in rows}
 
     async with asyncio.timeout(STOP_TIMEOUT_S):
+        await logged(cluster, "backend does not answer yet  backend=seven")  # the pool knows it: it sees what follows
         for verb, mode, which in (
             ("drain", "draining", "seven"),
             ("activate", "active", listed()["seven"][0]),
@@ -209,7 +185,7 @@ def test_unknown_users(data: tuple[str, str]) -> None:
 
 def test_doctor_beside_the_server(cluster: Cluster, data: tuple[str, str]) -> None:
     port = cluster.url.rpartition(":")[2]
-    done = cli(*data, "doctor", env={"COMFY_CLUSTER_PORT": port})
+    done = program(*data, "doctor", env={"COMFY_CLUSTER_PORT": port})
     assert "serves 127.0.0.1:" + port in done.stdout
     assert "ok    session host: answers" in done.stdout
     assert "ok    backend engine-1: " in done.stdout
@@ -249,15 +225,16 @@ def test_a_foreign_address(tmp_path: Path) -> None:
 
 
 def test_a_second_server_on_the_same_directory(cluster: Cluster, data: tuple[str, str]) -> None:
-    refused(cli("up", *data, "--port", "0"), 2, "Another server", str(cluster.data_dir))
+    refused(program("up", *data, "--port", "0"), 2, "Another server", str(cluster.data_dir))
 
 
 def test_an_unwritable_data_directory(tmp_path: Path) -> None:
     """A file stands in the way: that holds for root, too, who may write into everything."""
     (tmp_path / "file").write_text("")
-    for verb in (["up", "--port", "0"], ["backend", "add", "gpu"], ["session-host"]):
-        done = cli("--data-dir", str(tmp_path / "file" / "data"), *verb)
-        refused(done, 2, "cannot be written", "--data-dir")
+    data = ("--data-dir", str(tmp_path / "file" / "data"))
+    for verb in (["up", "--port", "0"], ["backend", "add", "gpu"]):
+        refused(cli(*data, *verb), 2, "cannot be written", "--data-dir")
+    refused(program(*data, "session-host"), 2, "cannot be written", "--data-dir")  # it becomes another program
 
 
 @pytest.mark.parametrize(
@@ -282,7 +259,7 @@ def test_a_mistyped_directory_is_not_made(tmp_path: Path, verb: str, stdin: str)
 
 def test_adding_to_a_fresh_directory_says_no_more_than_that(tmp_path: Path) -> None:
     for verb in ("user add ann", "backend add gpu"):
-        done = cli("--data-dir", str(tmp_path / verb.replace(" ", "-")), *verb.split())
+        done = program("--data-dir", str(tmp_path / verb.replace(" ", "-")), *verb.split())
         assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (0, "", 1)
 
 
