@@ -4,6 +4,7 @@ Texts are torch's, CUDA's, cuDNN's and ROCm's, as ComfyUI passes them on in `exe
 """
 
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from backend_pool.ladder import Mishap
@@ -23,8 +24,15 @@ FAULT = re.compile(
     r"|uncorrectable ECC|fallen off the bus|no CUDA-capable device|CUDA initialization|lost the GPU",
     re.IGNORECASE,
 )
-TORCH_S = ("RuntimeError", "SystemError")
+PLAIN = ("RuntimeError", "SystemError")
 """Types that a driver's failure comes as, beside torch's own. The text of others may be a user's."""
+DRIVER_S = re.compile(
+    r"(CUDA|HIP) (driver )?error:|cuDNN error: CUDNN_|(CUDA error: )?CUBLAS_STATUS_|CUDA initialization:"
+    r"|(CUDA|HIP|XPU|MPS backend) out of memory|not enough GPU video memory|no CUDA-capable device",
+    re.IGNORECASE,
+)
+"""How an error of those types begins that is a driver's. ComfyUI puts names of files into errors of its own
+(comfy/sd.py: "Could not detect model type of: ..."), and a user may call a file as they like."""
 
 
 def error_of(messages: list[Any]) -> JsonDict | None:
@@ -34,19 +42,38 @@ def error_of(messages: list[Any]) -> JsonDict | None:
     return errors[-1] if errors else None
 
 
-def mishap_of(messages: list[Any]) -> Mishap | None:
-    """Whether an ended job failed by its backend's doing; None for the user's own errors and for success."""
+def mishap_of(messages: list[Any], prompt: Mapping[str, Any] | None = None) -> Mishap | None:
+    """Whether an ended job failed by its backend's doing; None for the user's own errors and for success.
+
+    Words that stand in the prompt as well are the user's.
+    """
     error = error_of(messages)
     if error is None:
         return None
-    kind, text = str(error.get("exception_type", "")), str(error.get("exception_message", ""))
-    if not (kind in TORCH_S or kind.startswith(("torch.", "cupy", "cuda."))):
+    kind, text = str(error.get("exception_type", "")), str(error.get("exception_message", "")).lstrip()
+    if kind in PLAIN:
+        begins = DRIVER_S.match(text)
+        if begins is None or any(begins[0].lower() in own.lower() for own in _texts(prompt or {})):
+            return None
+    elif not kind.startswith(("torch.", "cupy", "cuda.")):
         return None
     if MEMORY.search(kind) or MEMORY.search(text):
         return Mishap.MEMORY
     if "AcceleratorError" in kind or FAULT.search(text):
         return Mishap.FAULT
     return None
+
+
+def _texts(prompt: Mapping[str, Any]) -> Iterator[str]:
+    stack: list[Any] = [node.get("inputs") for node in prompt.values() if isinstance(node, Mapping)]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, Mapping):
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
 
 
 def said(result: Result) -> str:

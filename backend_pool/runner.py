@@ -123,7 +123,11 @@ class Runner:
             result = await self._attempt.carry(resume=resume)
             if result is None:
                 return False
-            mishap = None if self._record.job.state is JobState.COLLECTING else mishap_of(result.messages)
+            mishap = (
+                None
+                if self._record.job.state is JobState.COLLECTING
+                else mishap_of(result.messages, self._document.prompt)
+            )
             if mishap is not None:
                 return await self._mishap(mishap, said(result), result)
             await self._attempt.conclude(result)

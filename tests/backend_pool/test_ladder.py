@@ -103,6 +103,11 @@ def ended(kind: str, text: str, **more: Any) -> list[Any]:
         ("RuntimeError", "mat1 and mat2 shapes cannot be multiplied", None),
         ("ValueError", "CUDA error: a word of the user's", None),
         ("MyPack.Error", "out of memory, says the prompt", None),
+        ("RuntimeError", "ERROR: Could not detect model type of: /data/5/CUDA error.safetensors", None),
+        ("RuntimeError", "ERROR: Could not detect model type of: CUDA out of memory.safetensors", None),
+        ("SystemError", "no such file: HIP error: device-side assert.pt", None),
+        ("SystemError", "CUDA error: device-side assert triggered", Mishap.FAULT),
+        ("RuntimeError", "  CUDA out of memory. Tried to allocate 2.00 GiB", Mishap.MEMORY),
         ("", "", None),
     ],
 )
@@ -110,6 +115,22 @@ def test_a_backend_s_words_are_read(kind: str, text: str, expected: Mishap | Non
     """Torch's own errors count; what others say may come from the user."""
     assert mishap_of(ended(kind, text)) is expected
     assert mishap_of([["execution_success", {"timestamp": 2}]]) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("a cat", Mishap.FAULT),
+        ("CUDA error: an illegal memory access", None),
+        ({"list": ["in/cuda ERROR: x.pt"]}, None),
+        (7, Mishap.FAULT),
+    ],
+)
+def test_words_that_the_prompt_has_too_are_the_user_s(value: Any, expected: Mishap | None) -> None:
+    """A node may begin its error with what it was given."""
+    messages = ended("RuntimeError", "CUDA error: an illegal memory access was encountered")
+    prompt = {"1": {"class_type": "A", "inputs": {"text": value, "link": ["2", 0]}}, "2": None, "3": {}}
+    assert mishap_of(messages, prompt) is expected
 
 
 def test_a_blocked_node_s_error_ends_nothing() -> None:

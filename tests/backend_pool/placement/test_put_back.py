@@ -54,7 +54,8 @@ def test_a_newcomer_after_a_job_that_was_put_back() -> None:
 def test_a_newcomer_waits_for_one_job_of_each_at_most(seed: int) -> None:
     """Whatever low priorities the others' jobs have, who comes is before the second job of any of them."""
     chance, scene = random.Random(seed), Scene()
-    owners, takes_s = {}, {}
+    owners: dict[int, int] = {}
+    takes_s: dict[int, float] = {}
 
     def run() -> int:
         choice = scene.place()
