@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backend_pool.managed.agent import Agent, Where
@@ -66,7 +66,7 @@ def _plan(settings: Settings, machine: Machine, server: str) -> tuple[Recipe, li
     limits = managed_limits(settings)
     if settings.engines:
         names = [f"engine-{number}" for number in range(1, settings.engines + 1)]
-        starts = Limits(limits.minimum, limits.maximum, limits.idle_s, limits.cooldown_s, ENGINE_START_S)
+        starts = replace(limits, start_timeout_s=min(limits.start_timeout_s, ENGINE_START_S))
         return EngineRecipe(settings, run_dir(settings)), names, starts
     gpus = chosen(settings.gpus or "auto")
     found = backend_install(settings)

@@ -11,7 +11,7 @@ from proxy.base.log_file import tail
 from proxy.base.processes import recorded
 from proxy.base.settings import Settings
 from proxy.finding import Finding, bad, note
-from proxy.managed_backends import backend_install, managed_limits
+from proxy.managed_backends import backend_install
 
 WHAT = "managed backends"
 
@@ -27,7 +27,6 @@ def managed(settings: Settings) -> Iterator[Finding]:
         gpus = chosen(settings.gpus)
         install = backend_install(settings)
         check_arguments(settings.backend_args)
-        managed_limits(settings)
     except ConfigError as error:
         yield bad(WHAT, error.message)
         return

@@ -4,6 +4,7 @@ Owns their keepers, from the registration before the server is ready to their en
 """
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 from backend_pool.managed.comfy_recipe import ComfyInstall, ComfyRecipe
@@ -30,7 +31,7 @@ log = events(__name__)
 
 ENGINE, MANAGED = "engine", "managed"
 ENGINE_START_S = 30.0
-STAND_IN_LOOK_S = 2.0
+"""An engine answers within a second: no more patience than that, whatever a ComfyUI is given."""
 
 
 class ManagedBackends:
@@ -58,7 +59,7 @@ class ManagedBackends:
             count = int(all(row.source == ENGINE for row in await self._registry.listing()))
             await self._stand_in.revive()
         names = [f"{ENGINE}-{number}" for number in range(1, count + 1)]
-        await self.engines.register(names, self._engine_limits())
+        await self.engines.register(names, engine_limits(self._settings))
         await self.engines.started()
 
     def watch(self) -> None:
@@ -111,16 +112,9 @@ class ManagedBackends:
         poll_s = self._settings.job_poll_s
         return Keeper(instances, rows, self._pool, offers, self._tasks, poll_s=poll_s, token_id=token_id)
 
-    def _engine_limits(self) -> Limits:
-        least = self._settings.engines_min
-        idle_s = 0.0 if least is None else self._settings.managed_idle_s
-        return Limits(least or 0, None, idle_s, self._settings.managed_cooldown_s, ENGINE_START_S)
-
 
 def managed_limits(settings: Settings) -> Limits:
-    """Of ComfyUIs. Raises ConfigError for limits that contradict each other."""
-    if settings.managed_max is not None and settings.managed_min > settings.managed_max:
-        raise ConfigError("`managed_min` is more than `managed_max`.")
+    """Of ComfyUIs."""
     return Limits(
         settings.managed_min,
         settings.managed_max,
@@ -128,6 +122,14 @@ def managed_limits(settings: Settings) -> Limits:
         settings.managed_cooldown_s,
         settings.managed_start_timeout_s,
     )
+
+
+def engine_limits(settings: Settings) -> Limits:
+    """Of embedded engines: awake all of them, unless the settings say how many."""
+    limits = replace(managed_limits(settings), start_timeout_s=min(settings.managed_start_timeout_s, ENGINE_START_S))
+    if settings.engines_min is None:
+        return replace(limits, minimum=0, maximum=None, idle_s=0.0)
+    return replace(limits, minimum=settings.engines_min)
 
 
 def backend_install(settings: Settings) -> Install:

@@ -23,6 +23,15 @@ def clean_url(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
 
 
+def full(url: str) -> str:
+    """The address as it is; raises BadInput for a bare word: in a list of addresses that is rather a slip than a host,
+    and nobody sees it made one."""
+    host = url.strip().partition("/")[0]
+    if host and host.lower() != "localhost" and not any(sign in host for sign in ".:"):
+        raise BadInput(f"{url!r} is not the URL of a ComfyUI. If a host has that name, write http://{host}:8188.")
+    return url
+
+
 def shown_url(url: str) -> str:
     """The address without its user name and password: lists and reports are pasted into public places."""
     parts = urlsplit(url)

@@ -19,7 +19,7 @@ ENV_PREFIX = "COMFY_CLUSTER_"
 class Settings(PoolSettings, ManagedSettings, SessionSettings):
     """Settings of one proxy. Units are in the names: `_s` seconds, `_mb` mebibytes."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid", allow_inf_nan=False)
 
     host: str = Field("127.0.0.1", description="Address to listen on. `0.0.0.0` serves the network.")
     port: int = Field(8188, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")

@@ -25,7 +25,8 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
         return Settings(**FromFile(**given).model_dump())
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
+            ": ".join(filter(None, (".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, "))))
+            for e in error.errors()
         )
         raise ConfigError(f"Settings are not usable: {problems}") from error
     except ValueError as error:  # malformed TOML or JSON in an environment variable

@@ -2,8 +2,9 @@
 
 import re
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings
 
 GPU = re.compile(r"[0-9A-Za-z/:._-]{1,80}")
@@ -58,3 +59,11 @@ class ManagedSettings(BaseSettings):
         if len(wanted) > 1 and "auto" in wanted:
             raise ValueError("`auto` stands alone: it is all GPUs there are")
         return ",".join(wanted) or None
+
+    @model_validator(mode="after")
+    def _least_is_not_above_most(self) -> Self:
+        for name in ("managed_min", "engines_min"):
+            least = getattr(self, name)
+            if None not in (least, self.managed_max) and least > self.managed_max:
+                raise ValueError(f"`{name}` is more than `managed_max`")
+        return self

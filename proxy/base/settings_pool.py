@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings
 
-from proxy.base.backend_url import clean_url
+from proxy.base.backend_url import clean_url, full
 from proxy.base.errors import BadInput
 
 
@@ -135,6 +135,6 @@ class PoolSettings(BaseSettings):
     @classmethod
     def _backends_are_addresses(cls, urls: list[str]) -> list[str]:
         try:
-            return [clean_url(url) for url in urls]
+            return [clean_url(full(url)) for url in urls]
         except BadInput as error:
             raise ValueError(error.message) from error

@@ -48,11 +48,32 @@ def test_mistakes_in_the_file_are_named(tmp_path: Path, text: str, word: str) ->
         load(path)
 
 
-@pytest.mark.parametrize("url", ["ftp://gpu", "not a url", "http://", ""])
+@pytest.mark.parametrize("url", ["ftp://gpu", "not a url", "http://", "", "foo", "foo/base"])
 def test_backends_are_addresses(url: str) -> None:
     with pytest.raises(ConfigError, match=r"backends: .* is not the URL of a ComfyUI"):
         load(backends=["http://fine:1", url])
     assert load(backends=["gpu:1/"]).backends == ["http://gpu:1"]
+    assert load(backends=["http://gpu", "gpu.lan", "localhost", "[::1]:8"]).backends == [
+        *("http://gpu", "http://gpu.lan", "http://localhost", "http://[::1]:8")
+    ]
+
+
+@pytest.mark.parametrize("value", ["inf", "nan"])
+def test_numbers_are_finite(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    names = [name for name, field in Settings.model_fields.items() if field.annotation in (float, float | None)]
+    assert "managed_idle_s" in names and "run_limit_s" in names
+    for name in names:
+        monkeypatch.setenv(f"COMFY_CLUSTER_{name.upper()}", value)
+    with pytest.raises(ConfigError) as refused:
+        load()
+    assert [name for name in names if name not in refused.value.message] == []
+
+
+@pytest.mark.parametrize("least", ["managed_min", "engines_min"])
+def test_limits_that_contradict_each_other(least: str) -> None:
+    with pytest.raises(ConfigError, match=f"not usable: `{least}` is more than `managed_max`"):
+        load(None, managed_max=2, **{least: 3})
+    assert load(None, managed_max=2, **{least: 2}).managed_max == 2
 
 
 def test_no_file() -> None:

@@ -42,7 +42,6 @@ def test_the_last_words_of_what_crashed(tmp_path: Path) -> None:
         ({"backend_comfyui": None}, "Which ComfyUI"),
         ({"backend_comfyui": "/nowhere"}, "is no ComfyUI"),
         ({"backend_args": ["--port=1"]}, "--port=1"),
-        ({"managed_min": 3, "managed_max": 2}, "managed_min"),
     ],
 )
 def test_what_has_to_be_mended(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
