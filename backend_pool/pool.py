@@ -23,6 +23,7 @@ from backend_pool.pool_info import PoolInfo
 from backend_pool.registry import Registry
 from backend_pool.worker_proof import prove
 from backend_pool.workers import Known, Workers
+from proxy.base.backend_url import shown_url
 from proxy.base.bell import rung
 from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.logs import events
@@ -86,12 +87,14 @@ class Pool:
         if self.workers is not None:
             await self.workers.reload()
         for key in self.members.keys() - rows.keys():
+            log.info("backend removed", backend=self.members[key].row.name)
             await self._leave(self.members.pop(key))
             await asyncio.to_thread(self._store.forget, key)
         for key, row in rows.items():
             member = self.members.get(key)
             # SQLite gave a removed backend's id to a new one, or a worker moved or got another secret.
             if member is not None and (member.row.url, member.worker) != (row.url, self._worker(key)):
+                _tell_of_move(member.row, row)
                 self._join(row, member.offer if is_same(member, row.name, row.source) else None)
                 await self._leave(member)  # last: what it offers must not be missing for a moment
                 continue
@@ -166,7 +169,6 @@ class Pool:
         self._tasks.start(f"probe {row.name}", self._probe_for_ever(member))
 
     async def _leave(self, member: Member) -> None:
-        log.info("backend removed", backend=member.row.name)
         member.health = Health.DOWN
         member.gone.set()
         if not member.busy:
@@ -236,7 +238,8 @@ class Pool:
         now = monotonic_s()
         if answered:
             member.silent_since = now
-        before, member.error = member.health, error or self._care.words(member)
+        before, first = member.health, member.error is None
+        member.error = error or self._care.words(member)
         silent_s = now - member.silent_since
         member.health = judge(
             before,
@@ -253,6 +256,8 @@ class Pool:
             member.gone.clear()
         if member.health is not before:
             log.info("backend health changed", backend=member.row.name, health=member.health, was=before, error=error)
+        elif error and first and before is Health.JOINING:
+            log.info("backend does not answer yet", backend=member.row.name, error=error)
         if self.members.get(member.key) is member:
             await self._rebuild(told=member.health is not before)
 
@@ -272,6 +277,14 @@ class Pool:
                 self._seen = providers
         if changed or told:
             self._changed()
+
+
+def _tell_of_move(was: Backend, row: Backend) -> None:
+    """Another address, or only another secret, or another backend that got the id of a removed one."""
+    if was.name != row.name:
+        log.info("backend removed", backend=was.name)
+    elif was.url != row.url:
+        log.info("backend moved", backend=row.name, was=shown_url(was.url), url=shown_url(row.url))
 
 
 def timeouts(settings: Settings) -> Timeouts:
