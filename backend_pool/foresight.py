@@ -25,7 +25,7 @@ from proxy.base.clock import now_ms
 from proxy.base.tasks import Tasks
 
 NOWHERE = Kind(frozenset())
-CASES = 3000
+CASES = 2000
 """Jobs that one forecast looks at singly, one of each user at least; of the others it knows how many there are."""
 
 

@@ -56,16 +56,20 @@ class Outlooks:
         cases = list(scene.cases.values())
         users = {case.job.seq: case.job.user_id for case in cases}
         users |= {seat.seq: seat.user_id for seat in scene.seats if seat.seq is not None and seat.user_id is not None}
-        forecast = await asyncio.to_thread(foresee, scene)
+        forecast, told = await asyncio.to_thread(_foreseen, scene, users)
         took_s = monotonic_s() - began_s
         self._due_s = began_s + max(EVERY_S, took_s / PART)
         self._forecast = forecast
         self._windows = Counter(case.job.user_id for case in cases)
-        told = _by_user(forecast, users)
         changed = {user for user in self._told.keys() | told.keys() if _differ(self._told.get(user), told.get(user))}
         self._told = {user: told[user] if user in changed else self._told[user] for user in told}
         for heard in self.on_change if changed else ():
             heard(changed)
+
+
+def _foreseen(scene: Scene, users: Mapping[int, int]) -> tuple[Forecast, dict[int, list[tuple[int, Outlook]]]]:
+    forecast = foresee(scene)
+    return forecast, _by_user(forecast, users)
 
 
 def _by_user(forecast: Forecast, users: Mapping[int, int]) -> dict[int, list[tuple[int, Outlook]]]:

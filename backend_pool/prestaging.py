@@ -73,8 +73,8 @@ class Prestaging:
     def guess(self, member: Member, job: Job | None) -> None:
         """This job will probably run there next; None gives up what was guessed before."""
         known = self._guesses.get(member.key)
-        if known is not None and job is not None and known.seq == job.key:
-            return
+        if known is not None and (known.seq == member.job or (job is not None and known.seq == job.key)):
+            return  # the right one; one that was just placed is waiting for what is on its way
         if known is not None:
             known.task.cancel()
             del self._guesses[member.key]

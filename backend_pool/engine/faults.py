@@ -24,6 +24,7 @@ Kind = Literal[
     "drop_ws",
     "slow_view",
     "truncate_view",
+    "slow_upload",
     "stray_file",
 ]
 Point = Literal["now", "before_submit_answer", "after_submit", "mid_step", "before_executed", "before_history"]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import mimetypes
+import os
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,11 @@ async def upload_image(request: web.Request) -> web.Response:
     upload = await _upload(request)
     if upload is None:
         return web.Response(status=400)
+    size = upload.file.seek(0, os.SEEK_END)
+    upload.file.seek(0)
+    fault = engine_of(request).faults.take("slow_upload") if size else None
+    if fault is not None:
+        await asyncio.sleep(size / fault.bytes_per_s)
     name = await asyncio.to_thread(save_upload, upload)
     return web.json_response({"name": name, "subfolder": upload.subfolder, "type": upload.kind})
 

@@ -15,7 +15,7 @@ from proxy.base.clock import now_ms
 from proxy.base.settings import Settings
 from tests.backend_pool.conftest import Start
 from tests.backend_pool.graphs import sampled, saved
-from tests.backend_pool.rig import QUICK, Rig, arm, rig
+from tests.backend_pool.rig import QUICK, Rig, arm, disarm, rig
 
 SD15, SDXL = "v1-5-pruned-emaonly-fp16.safetensors", "sd_xl_base_1.0.safetensors"
 
@@ -205,13 +205,25 @@ async def test_reservations_and_quotas_are_kept(tmp_path: Path, start: Start) ->
 
 
 async def test_a_lost_job_keeps_its_place(tmp_path: Path, start: Start) -> None:
-    """It comes before what its user queued after it, and what it took is not charged."""
-    async with rig(tmp_path, start("--step-ms", "20").url) as r:
-        await arm(r.pool.members[1].client.url, fault="refuse", at="before_submit_answer", status=500, count=3)
-        first = await r.submit(saved())
+    """It comes before what its user queued after it, and what was lost is not charged."""
+    engine = start("--step-ms", "20")
+    async with rig(tmp_path, engine.url) as r:
+        await arm(engine.url, fault="hang_job", node="KSampler", step=1)
+        first = await r.submit(sampled(3))
+        await r.heard.until(first, "execution_start")
         second = await r.submit(saved())
+        turns = r.dispatcher._turns
+        lost = (await r.entry(first))[0]
+        r.pool.members[1].gone.set()  # as when it does not answer any more
+        await r.eventually(lambda: lost.key not in turns.placed)
+        assert turns.line.virtual_s(1) == 0.0
+        await disarm(engine.url)
         placed = await in_order(r, [(first, 1), (second, 1)])
-        assert [job.prompt_id for job in placed] == [first, second]
+        assert [(job.prompt_id, job.attempt) for job in placed] == [(first, 2), (second, 1)]
+        states = [state for _, state, *_ in placed[0].trail]
+        assert states.count("queued") == 2 and states.count("assigned") == 2
+        charged_s = sum(job.gpu_ms for job in placed) / 1000
+        assert turns.line.virtual_s(1) == pytest.approx(charged_s, abs=0.05)
 
 
 @pytest.mark.parametrize("order", ["fair", "fifo", "turns"])

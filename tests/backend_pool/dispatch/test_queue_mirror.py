@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import func
 from sqlmodel import col, delete, select
 
+from backend_pool import queue_mirror
 from backend_pool.job_state import JobState
 from backend_pool.job_store import JobStore
 from backend_pool.lane import Lane
@@ -136,7 +137,7 @@ async def test_jobs_on_their_way_are_passed_by(db: Database, store: JobStore) ->
 
 async def test_one_looks_deeper_for_a_while(db: Database, store: JobStore) -> None:
     """As far as DEEPEST, and less far again once jobs are taken."""
-    rows(db, 1, 4 * DEEPEST)
+    rows(db, 1, 2 * DEEPEST)
     queue = mirror(store)
     queue.touch(1)
     await queue.refresh()
@@ -183,6 +184,33 @@ async def test_what_could_not_be_read_stays_stale(
     assert queue.stale and len(queue.of(1)) == 1
     await queue.refresh()
     assert len(queue.of(1)) == 2 and not queue.stale
+
+
+async def test_where_many_wait_less_of_each_is_kept(
+    db: Database, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that all of them fit; two of each at least, and nobody's queue is looked at deeper."""
+    monkeypatch.setattr(queue_mirror, "WINDOW", 16)
+    for user, count in ((1, 9), (2, 9), (3, 1), (4, 9)):
+        rows(db, user, count)
+    queue = mirror(store)
+    await queue.count()
+    await queue.refresh()
+    assert [len(queue.of(user)) for user in (1, 2, 3, 4)] == [4, 4, 1, 4]
+    queue.deepen(1)
+    await queue.refresh()
+    assert len(queue.of(1)) == 8
+    rows(db, 5, 9)
+    await queue.count()
+    await queue.refresh()
+    assert len(queue.of(5)) == 3 and len(queue) == 20
+    queue.deepen(2)
+    assert not queue.stale
+    monkeypatch.setattr(queue_mirror, "WINDOW", 1)
+    rows(db, 6, 9)
+    await queue.count()
+    await queue.refresh()
+    assert len(queue.of(6)) == queue_mirror.LEAST_DEPTH
 
 
 def test_reading_uses_the_indexes(db: Database) -> None:

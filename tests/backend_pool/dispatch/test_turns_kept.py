@@ -1,15 +1,33 @@
 """What survives: virtual times over a restart, the line over a database that is away."""
 
 import asyncio
+import signal
 import sqlite3
+import sys
 from pathlib import Path
 
-from backend_pool.job_state import JobState
+import pytest
+
+from backend_pool.job_state import FINAL, JobState
 from backend_pool.job_store import JobStore
+from backend_pool.registry import Registry
+from proxy.base import database
+from proxy.base.errors import DatabaseUnavailable
 from proxy.base.settings import Settings
 from tests.backend_pool.conftest import Start
-from tests.backend_pool.graphs import saved
-from tests.backend_pool.rig import QUICK, Heard, Rig, assemble, open_database, rig, running
+from tests.backend_pool.graphs import sampled, saved
+from tests.backend_pool.rig import (
+    QUICK,
+    WAIT_S,
+    Heard,
+    Rig,
+    assemble,
+    engine_get,
+    open_database,
+    rig,
+    running,
+    submission,
+)
 
 
 def again(root: Path) -> Rig:
@@ -59,18 +77,59 @@ async def test_virtual_times_are_those_of_the_ended_jobs(tmp_path: Path, start: 
         assert abs(kept - job.gpu_ms / 1000) < 0.05 and kept == r.dispatcher._turns.line.virtual_s(1)
 
 
-async def test_a_database_that_is_locked_for_a_while(tmp_path: Path, urls: list[str]) -> None:
-    """Nothing is lost, nobody runs twice."""
+async def test_turns_survive_a_kill(tmp_path: Path, start: Start) -> None:
+    """What a job took is stored with its end: its user's next one, though older, comes after another's."""
+    engine = start("--step-ms", "20")
+    db = open_database(tmp_path)
+    await Registry(db).add(engine.url)
+    store = JobStore(db, 100, 100)
+    jobs = [
+        await store.submit(submission(prompt, user)) for user, prompt in ((1, sampled(20)), (1, saved()), (2, saved()))
+    ]
+    await store.queue.store_virtual_times({1: 100.0, 2: 100.1})
+    code = "import pathlib, sys, asyncio; from tests.backend_pool.pool_process import main"
+    run = f"{code}; asyncio.run(main(pathlib.Path(sys.argv[1]), 'after finish'))"
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", run, str(tmp_path))
+    assert await asyncio.wait_for(child.wait(), WAIT_S) == -signal.SIGKILL
+    kept = await store.queue.virtual_times()
+    assert kept[1] > 100.3 and kept[2] == 100.1
+    r = again(tmp_path)
+    async with running(r):
+        done = [(await r.final(job.prompt_id, job.user_id))[0] for job in jobs[1:]]
+        assert all(job.state is JobState.SUCCEEDED and job.attempt == 1 for job in done)
+        assert (done[1].assigned_ms or 0) < (done[0].assigned_ms or 0)
+    await asyncio.to_thread(db.close)
+
+
+async def test_a_database_that_is_locked_for_a_while(
+    tmp_path: Path, urls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that was acknowledged is lost, nobody runs twice; who submits meanwhile is told so."""
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.2)
     async with rig(tmp_path, urls[0]) as r:
-        r.db.writer.dispose()
-        jobs = [await r.submit(saved(), user) for user in (1, 2)]
-        other = await asyncio.to_thread(sqlite3.connect, tmp_path / "cluster.db", check_same_thread=False)
+        before = await jobs_run(urls[0])
+        runs = await r.submit(sampled(60))
+        waits = await r.submit(saved(), 2)
+        await r.heard.until(runs, "execution_start")
+        other = await asyncio.to_thread(sqlite3.connect, tmp_path / "cluster.db", 30.0, check_same_thread=False)
         await asyncio.to_thread(other.execute, "BEGIN IMMEDIATE")
-        waiting = [await asyncio.to_thread(other.execute, "SELECT count(*) FROM jobs WHERE attempt > 1")]
-        assert waiting[0].fetchone() == (0,)
-        await asyncio.sleep(0.3)
+        with pytest.raises(DatabaseUnavailable):
+            await r.submit(saved(), 3)
+        async with asyncio.timeout(WAIT_S):  # it ends in spite of it, and its end cannot be stored
+            while await jobs_run(urls[0]) == before:
+                await asyncio.sleep(0.02)
+        with pytest.raises(DatabaseUnavailable):
+            await r.store.cancel(2, [waits], frozenset(JobState))
+        assert {(await r.entry(one, user))[0].state for one, user in ((runs, 1), (waits, 2))}.isdisjoint(FINAL)
         await asyncio.to_thread(other.rollback)
         await asyncio.to_thread(other.close)
-        for prompt_id, user in zip(jobs, (1, 2), strict=True):
+        third = await r.submit(saved(), 3)
+        for prompt_id, user in ((runs, 1), (waits, 2), (third, 3)):
             job, _ = await r.final(prompt_id, user)
             assert (job.state, job.attempt) == (JobState.SUCCEEDED, 1)
+        assert await jobs_run(urls[0]) == before + 3
+
+
+async def jobs_run(url: str) -> int:
+    """How many an engine has run."""
+    return int((await engine_get(url, "/engine"))["counters"]["jobs_run"])
