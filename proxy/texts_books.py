@@ -27,6 +27,7 @@ BOOKS: dict[str, str] = {
     "groups.member_add": "Add",
     "groups.member_added": "Member added",
     "groups.member_remove": "Take {name} out of {group}",
+    "groups.member_remove_yes": "Take out",
     "groups.member_remove_ask": "Take {name} out of {group}?",
     "groups.change": "Change",
     "groups.save": "Save",

@@ -1,5 +1,6 @@
-// Buttons and forms that call the JSON API: data-call="METHOD /path", data-ask="question first", data-reveal="field of
-// the answer to show once", data-done="note afterwards", data-busy="label meanwhile". Every text comes from the page.
+// Buttons and forms that call the JSON API: data-call="METHOD /path", data-ask="question first", data-yes="the answer
+// that does it, where the button's own label does not say", data-reveal="field of the answer to show once",
+// data-done="note afterwards", data-busy="label meanwhile". Every text comes from the page.
 
 const toasts = document.getElementById("toasts");
 
@@ -12,9 +13,10 @@ function toast(text, bad = false) {
   setTimeout(() => note.remove(), bad ? 9000 : 4000);
 }
 
-function ask(question) {
+function ask(element) {
   const dialog = document.getElementById("ask");
-  document.getElementById("ask-text").textContent = question;
+  document.getElementById("ask-text").textContent = element.dataset.ask;
+  document.getElementById("ask-yes").textContent = element.dataset.yes || element.textContent.trim();
   dialog.returnValue = "";
   dialog.showModal();
   return new Promise((resolve) => {
@@ -44,7 +46,7 @@ function fields(form) {
 }
 
 async function call(element, body) {
-  if (element.dataset.ask && !(await ask(element.dataset.ask))) return;
+  if (element.dataset.ask && !(await ask(element))) return;
   const [method, path] = element.dataset.call.split(" ");
   element.setAttribute("aria-busy", "true");
   const label = element.dataset.busy && element.lastChild;

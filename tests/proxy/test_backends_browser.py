@@ -73,7 +73,7 @@ async def test_a_card_is_worked_with(server: Server, context: BrowserContext) ->
     card = page.get_by_role("listitem").filter(has_text="gpu-2")
     await card.get_by_role("button", name="Trust again").click()
     await expect(page.get_by_text("Give gpu-2 jobs again without a trial?")).to_be_visible()
-    await page.get_by_role("button", name="Yes, do it").click()
+    await page.locator("#ask").get_by_role("button", name="Trust again").click()
     await expect(card.get_by_role("button", name="Trust again")).to_be_hidden(timeout=WAIT_MS)
 
     await card.get_by_text("Labels and note").click()
@@ -86,16 +86,16 @@ async def test_a_card_is_worked_with(server: Server, context: BrowserContext) ->
 
     await card.get_by_label("More actions for gpu-2").click()
     await card.get_by_role("button", name="Drain within 10 minutes").click()
-    await page.get_by_role("button", name="Cancel", exact=True).click()
+    await page.get_by_role("button", name="Leave as is").click()
     row = (await server.cluster.registry.listing())[1]
     assert (row.mode, row.labels) == (BackendMode.ACTIVE, ["gpu=h100"]), "nothing without a yes"
     await card.get_by_label("More actions for gpu-2").click()
     await card.get_by_role("button", name="Drain within 10 minutes").click()
-    await page.get_by_role("button", name="Yes, do it").click()
+    await page.locator("#ask").get_by_role("button", name="Drain within 10 minutes").click()
     await expect(card.get_by_text("empty, can be stopped")).to_be_visible(timeout=WAIT_MS)
 
     await page.get_by_role("button", name="Restart one by one").click()
-    await page.get_by_role("button", name="Yes, do it").click()
+    await page.locator("#ask").get_by_role("button", name="Restart one by one").click()
     await expect(page.get_by_text("Still to restart: rack-7")).to_be_visible(timeout=WAIT_MS)
     await page.close()
 

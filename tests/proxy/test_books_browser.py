@@ -66,7 +66,7 @@ async def test_a_group_and_its_reservation(server: Server, context: BrowserConte
     (reservation,) = server.cluster.groups.upcoming()
     assert reservation.begin_ms == datetime(2190, 3, 2, 4, 30, tzinfo=UTC).timestamp() * 1000
     await row.get_by_role("button").click()
-    await page.get_by_role("button", name="Yes, do it").click()
+    await page.locator("#ask").get_by_role("button", name="Remove").click()
     await expect(page.get_by_text("Nothing is reserved.")).to_be_visible(timeout=WAIT_MS)
     await page.close()
 

@@ -233,6 +233,20 @@ def test_texts_and_their_uses_agree() -> None:
         assert plain in used or any(plain.startswith(prefix) for prefix in partial), key
 
 
+def test_whoever_is_asked_answers_with_the_verb() -> None:
+    """The label of the button, or words of its own: two buttons that say Cancel cancel nothing."""
+    found = 0
+    for path in TEMPLATES.glob("*.html"):
+        for tag, label in re.findall(
+            r"<button([^>]*?data-ask=(?:.|\n)*?)>((?:(?!</button>).)*)</button>", path.read_text()
+        ):
+            found += 1
+            words = re.findall(r'\bt\("([a-z_.]+)', label)
+            assert "data-yes=" in tag or (words and "queue.cancel" not in words), f"{path.name}: {label}"
+        assert not re.search(r"<(?!button)\w+[^>]*data-ask=", path.read_text()), path.name
+    assert found > 20
+
+
 def test_counted_texts_come_in_both_forms_with_the_same_fields() -> None:
     for key, text in ENGLISH.items():
         if key.endswith(".one"):

@@ -57,7 +57,10 @@ async def test_home_follows_the_queue_and_cancels(server: Server, context: Brows
     row = page.get_by_role("listitem").filter(has_text="a red fox")
     await expect(row.get_by_text("Waiting")).to_be_visible(timeout=20_000)
     await row.get_by_role("button").click()
-    await page.get_by_role("button", name="Yes, do it").click()
+    await page.get_by_role("button", name="Leave as is").click()
+    await expect(page.locator("#ask")).to_be_hidden()
+    await row.get_by_role("button").click()
+    await page.get_by_role("button", name="Cancel the job", exact=True).click()
     await expect(row.get_by_text("Cancelled")).to_be_visible(timeout=20_000)
     await page.close()
 
@@ -121,7 +124,7 @@ async def test_the_starting_page_starts_the_session_and_goes_on(tmp_path: Path, 
         await page.goto(f"{server.url}/cluster/")
         await expect(page.get_by_text("Running")).to_be_visible()
         await page.get_by_role("button", name="Stop").click()
-        await page.get_by_role("button", name="Yes, do it").click()
+        await page.locator("#ask").get_by_role("button", name="Stop").click()
         await expect(page.get_by_text("Not running")).to_be_visible(timeout=20_000)
         await page.close()
 
