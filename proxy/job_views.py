@@ -3,6 +3,7 @@
 What a job may expect comes from the latest forecast (docs/scheduling.md), and is not known in the first moments.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,9 +78,10 @@ class JobViews:
         titles = await self._titles_of(jobs)
         errors = await self._errors_of([job.key for job in ended if job.state == JobState.FAILED])
         ranks = {job.key: rank for rank, job in enumerate(waiting)}
-        return [
+        views = [
             JobView(job, titles[job.key], self._outlook(job, ranks.get(job.key)), errors.get(job.key)) for job in jobs
         ]
+        return sorted(views, key=_expected)
 
     async def active_count(self, user_id: int) -> int:
         """How many jobs of the user wait or run."""
@@ -224,6 +226,13 @@ def _cut(text: str, length: int = TITLE_LENGTH) -> str:
     # Half a surrogate pair is valid JSON and no valid UTF-8: a page with it could not be sent.
     line = " ".join(text[: 20 * length].encode("utf-8", "replace").decode().split())
     return line if len(line) <= length else line[: length - 1].rstrip() + "…"
+
+
+def _expected(view: JobView) -> tuple[int, float]:
+    """Where it stands among one user's: an own job that can run now passes one that cannot."""
+    if view.job.state == JobState.QUEUED:
+        return 1, view.outlook.position or math.inf
+    return (2 if view.job.state in FINAL else 0), 0
 
 
 def _earlier(job: Job) -> ColumnElement[bool]:

@@ -3,7 +3,7 @@
 
 import { app } from "/scripts/app.js";
 import { api } from "/scripts/api.js";
-import { STYLE, badge, describe, markNativeQueue, setClock } from "./webui_outlook.js";
+import { STYLE, badge, describe, inLine, markNativeQueue, setClock } from "./webui_outlook.js";
 import { look, part as sessionPart } from "./webui_session.js";
 import { lookAtShare, part as sharePart } from "./webui_share.js";
 
@@ -167,6 +167,7 @@ function row(job) {
 }
 
 function show() {
+  jobs = inLine(jobs);
   showBadge();
   markNativeQueue(jobs);
   if (!panel) return;

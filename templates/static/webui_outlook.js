@@ -44,7 +44,15 @@ export function describe(job) {
   const time = until(waits(job) ? job.expected_start_ms : job.expected_end_ms);
   const words = waits(job) ? [TEXT.waiting(job.position)] : [TEXT.running(job.progress)];
   if (time != null) words.push(waits(job) ? TEXT.starts(time) : TEXT.left(time));
-  return words.join(", ") + (waits(job) && job.reason ? `: ${job.reason}` : "");
+  const line = words.join(", ");
+  if (!waits(job) || !job.reason) return line;
+  return job.reason.startsWith("waiting ") ? line.replace(/^Waiting/, () => `W${job.reason.slice(1)}`) : `${line}: ${job.reason}`;
+}
+
+// What runs, then what waits as it is expected to start; what nobody can foresee stays behind, in its order.
+export function inLine(jobs) {
+  const rank = (job) => (waits(job) ? job.position ?? Number.MAX_VALUE : 0);
+  return [...jobs].sort((one, other) => rank(one) - rank(other));
 }
 
 function short(job) {

@@ -25,13 +25,16 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
         yield running
 
 
-async def foresee(server: Server, waiting: list[Job], running: Job, tails: dict[int, int] | None = None) -> float:
-    """Make a forecast with one backend that is free in five seconds; the time it was made for."""
+async def foresee(
+    server: Server, waiting: list[Job], running: Job, tails: dict[int, int] | None = None, elsewhere: str = ""
+) -> float:
+    """Make a forecast with one backend that is free in five seconds, where the job `elsewhere` cannot run; the time it
+    was made for."""
     now_s = float(round(time.time()))
     line, cases = Line(Policy()), {}
     for job in waiting:
         line.know(job.user_id, Share())
-        line.add(Waiting(job.key, job.user_id, job.number, Kind(frozenset({1}))))
+        line.add(Waiting(job.key, job.user_id, job.number, Kind(frozenset({1 + (job.prompt_id == elsewhere)}))))
         cases[job.key] = Case(line.waiting(job.user_id)[-1], {1: TOOK_S})
     seat = Seat(Spot(1), "busy", now_s + 5, running.key, running.user_id, TOOK_S)
     await server.cluster.outlooks.renew(Scene(line, now_s, [seat], cases, tails=tails or {}))
@@ -45,6 +48,17 @@ def looks(jobs: list[dict[str, Any]], now_s: float) -> list[tuple[object, ...]]:
         (job["prompt_id"], job["position"], *(job[key] and job[key] / 1000 - now_s for key in times), job["reason"])
         for job in jobs
     ]
+
+
+async def test_jobs_stand_as_they_are_expected_to_start(server: Server) -> None:
+    ann = await server.user("Ann")
+    running = await server.running(await server.job(ann, PROMPT, "runs"))
+    jobs = [await server.job(ann, PROMPT, name) for name in ("a0", "a1", "a2")]
+    await foresee(server, jobs, running, elsewhere="a0")
+    async with server.signed_in("Ann") as client:
+        told = (await client.get(f"{API}/jobs")).json()["jobs"]
+        shown = [(job["prompt_id"], job["position"]) for job in told]
+        assert shown == [("runs", None), ("a1", 1), ("a2", 2), ("a0", None)]
 
 
 async def test_positions_go_round_the_users(server: Server) -> None:
