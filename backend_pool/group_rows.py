@@ -13,6 +13,8 @@ from proxy.base.clock import now_ms
 from proxy.base.errors import BadInput, Conflict, NotFound
 
 NAME_LENGTH: Final = 64
+NO_GROUP: Final = "none"
+"""What is said in place of a group's name, and no group may be called therefore."""
 MOST: Final[Mapping[str, float]] = {
     "weight": 1000,
     "running_limit": 1000,
@@ -67,7 +69,7 @@ def find(session: Session, name: str) -> Group | None:
 
 
 def named(session: Session, which: str) -> Group:
-    """By name, else by id: a name may be a number. Raises NotFound."""
+    """By name, else by id. Raises NotFound."""
     group = find(session, which)
     if group is None and which.isascii() and which.isdecimal():
         group = session.get(Group, min(int(which), 2**63 - 1))
@@ -104,6 +106,8 @@ def clean_name(name: str) -> str:
     name = name.strip()
     if not name or len(name) > NAME_LENGTH or not name.isprintable():
         raise BadInput(f"A group's name has 1 to {NAME_LENGTH} printable characters.")
+    if name.isdecimal() or name.casefold() == NO_GROUP:
+        raise BadInput(f"A group cannot be called {name}: numbers stand for ids, `{NO_GROUP}` for no group.")
     return name
 
 

@@ -81,6 +81,8 @@ def group_set(  # noqa: PLR0917 - one parameter per flag
     fields = _fields(weight, running, queue, priority, run_limit_s, label, quota_s, quota_period, quota_warn_percent)
     if no_labels:
         fields["labels"] = []
+    if not fields:
+        raise typer.BadParameter("nothing to change: name what shall be otherwise, such as --weight 2")
     with database(settings_of(context)) as db:
         group = db.write_now(lambda s: group_rows.change(s, group_rows.named(s, which), fields))
     typer.echo(f"Group {group.name} changed.")
@@ -147,7 +149,7 @@ def user_group(
     def work(session: Session) -> str:
         user_id = _user(session, name)
         found = group_rows.find(session, group)
-        if found is None and group.lower() == "none":
+        if found is None and group.casefold() == group_rows.NO_GROUP:
             group_rows.assign(session, user_id, None)
             return f"User {name} is in no group."
         found = found or group_rows.named(session, group)

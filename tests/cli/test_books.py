@@ -66,6 +66,8 @@ def test_groups(cli: Cli) -> None:
     assert cli("user", "group", "ben", "research") == [["User ben is in the group research."]]
     cli("user", "group", "Ann", "none")
     assert cli("group", "members", "research") == [["Ben"]]
+    done = CliRunner().invoke(app, ["group", "set", "research"])
+    assert done.exit_code == 2 and "nothing to change" in done.output
     cli("group", "remove", "research")
     assert cli("group", "list") == []
 
@@ -75,6 +77,8 @@ def test_what_is_refused(cli: Cli) -> None:
     refused: list[tuple[str, type[ClusterError]]] = [
         ("group set nobody --weight 2", NotFound),
         ("group add a --weight 0", BadInput),
+        ("group add 2026", BadInput),
+        ("group add None", BadInput),
         ("group add a --quota-period week", BadInput),
         ("group add a --user nobody", NotFound),
         ("user group nobody none", NotFound),
