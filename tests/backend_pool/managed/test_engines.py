@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from backend_pool import outlooks
 from backend_pool.health import Health
 from backend_pool.job_state import JobState
 from backend_pool.job_store import JobStore
@@ -63,12 +65,14 @@ class Kept:
 
 
 @asynccontextmanager
-async def kept(root: Path, engines: int, limits: Limits = ALL, *, leave: bool = False) -> AsyncIterator[Kept]:
+async def kept(
+    root: Path, engines: int, limits: Limits = ALL, *, leave: bool = False, **chosen: Any
+) -> AsyncIterator[Kept]:
     """`leave`: its processes outlive it, as after a kill."""
     for name in ("run", "logs"):
         (root / name).mkdir(exist_ok=True)
     args = ["--step-ms", "5", "--model-load-ms", "0", "--faults"]
-    settings = Settings.model_validate({"data_dir": root, **QUICK, "engine_args": args})
+    settings = Settings.model_validate({"data_dir": root, **QUICK, "engine_args": args, **chosen})
     recipe = EngineRecipe(settings, root / "run")
     instances = Instances(recipe, root / "run", root / "logs", stop_timeout_s=0.5)
     try:
@@ -124,8 +128,11 @@ async def test_one_that_cannot_start_is_not_tried_all_the_time(tmp_path: Path) -
         await r.eventually(lambda: r.health() == [Health.UP, Health.UP])
 
 
-async def test_one_with_nothing_to_do_sleeps_and_a_job_wakes_it(tmp_path: Path) -> None:
-    """What it offers stays on show meanwhile, and the job waits rather than fails."""
+async def test_one_with_nothing_to_do_sleeps_and_a_job_wakes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it offers stays on show meanwhile, and the job waits rather than fails; its user is told what for."""
+    monkeypatch.setattr(outlooks, "EVERY_S", 0.1)
     async with kept(tmp_path, 1, SLEEPY) as k:
         r = k.rig
         await k.phase(Phase.RUNNING)
@@ -137,19 +144,18 @@ async def test_one_with_nothing_to_do_sleeps_and_a_job_wakes_it(tmp_path: Path) 
         assert not Path(f"/proc/{ran}").exists()
         assert not list((tmp_path / "run").glob("engine-*.json"))
         assert set(r.pool.info.union) == nodes
+        assert r.pool.members[1].wanted_since_s is None
+        told: set[str] = set()
+        forecasts = r.dispatcher.outlooks
+        forecasts.on_change.append(lambda _users: told.update(outlook.reason for _, outlook in forecasts.of_user(1)))
+        elsewhere = await r.submit(saved(), 2, labels=["nowhere"])  # which wakes nobody
         prompt_id = await r.submit(sampled(steps=3))
-        await wake(k)
         job, _ = await r.final(prompt_id)
         assert (job.state, job.attempt) == (JobState.SUCCEEDED, 1)
+        assert "a GPU is waking up" in told
+        assert r.pool.members[1].wanted_since_s is None
         await k.phase(Phase.ASLEEP)
-
-
-async def wake(k: Kept) -> None:
-    """As the dispatcher does for a waiting job; harmless beside it."""
-    while k.phases() == [Phase.ASLEEP]:
-        k.rig.pool.members[1].wanted_since_s = 0.0
-        await asyncio.sleep(0.05)
-    k.rig.pool.members[1].wanted_since_s = None
+        assert (await r.entry(elsewhere, 2))[0].state is JobState.QUEUED
 
 
 async def test_one_that_is_known_stays_asleep_at_the_next_start(tmp_path: Path) -> None:
