@@ -36,7 +36,8 @@ def backend_add(
 @backend_app.command("list")
 def backend_list(context: typer.Context) -> None:
     """All registered backends: id, name, URL, mode, source, level, labels, until when it drains (UTC), why it is in
-    quarantine, note."""
+    quarantine, note. Whether they are up is no row: a running server knows (administration page, API), and `doctor`
+    asks them."""
     from backend_pool.registry import Registry
     from backend_pool.worker_rows import levels_now
 
