@@ -8,9 +8,9 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from proxy.base.logs import events
-from proxy.base.settings import Settings
 from user_sessions import cgroup, seccomp
 from user_sessions.confinement import Confinement
 from user_sessions.landlock import abi
@@ -19,6 +19,9 @@ from user_sessions.runtimes import COMFYUI
 from user_sessions.sandbox import python_paths
 from user_sessions.uid_policy import decide, why_not
 from user_sessions.uids import Range
+
+if TYPE_CHECKING:  # a session host has flags, and is to start without loading the settings
+    from proxy.base.settings import Settings
 
 log = events(__name__)
 
@@ -37,7 +40,7 @@ class Policy:
         return replace(self, confinement=confinement)
 
 
-def policy_of(settings: Settings, runtime: str) -> Policy:
+def policy_of(settings: "Settings", runtime: str) -> Policy:
     """What the settings ask for that runtime; the runtime's own readable paths are not in it."""
     real = runtime == COMFYUI
     network = {"auto": real and keeps_to_ports(), "on": True, "off": False}[settings.session_network]

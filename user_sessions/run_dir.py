@@ -9,17 +9,20 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from proxy.base.errors import ConfigError
-from proxy.base.settings import Settings
 from user_sessions.directories import make_private
+
+if TYPE_CHECKING:  # a session host has flags, and is to start without loading the settings
+    from proxy.base.settings import Settings
 
 SOCKET_BYTES = 107
 LONGEST_SLUG = 24 + 1 + 8  # names.slug: readable part, dash, hash
 LONGEST_BELOW = 1 + LONGEST_SLUG + len("/session.sock")
 
 
-def run_dir(settings: Settings) -> Path:
+def run_dir(settings: "Settings") -> Path:
     """The run directory in force, made 0700 and verified to be ours. Raises ConfigError or Unavailable."""
     if settings.run_dir is not None:
         given = _absolute(settings.run_dir)
@@ -36,7 +39,7 @@ def run_dir(settings: Settings) -> Path:
     return _made(path)
 
 
-def clear(settings: Settings) -> None:
+def clear(settings: "Settings") -> None:
     """After a clean stop: remove the directory in the temporary folder, which nobody would ever miss. One that a
     session host listens in, or that has records of processes, stays; so do directories an operator knows of."""
     data = _absolute(settings.data_dir)

@@ -155,25 +155,20 @@ async def test_a_killed_session_host_is_back_too(eve: Someone, mortal: Cluster) 
     await newcomer.leave()
 
 
-async def test_a_clean_stop_leaves_no_directory_in_the_temporary_folder(tmp_path: Path) -> None:
-    data_dir = tmp_path / ("long" * 25) / "data"
-    with await asyncio.to_thread(start_cluster, data_dir.parent, "--engines", "1") as cluster:
-        ann = Someone(cluster, await asyncio.to_thread(cluster.user, "ann"))
-        assert (await ann.comfy.get("/settings")).status == 200
-        await ann.comfy.close()
-        run = socket_of(cluster, ann.person.slug).parent.parent
-        assert run.is_dir() and not run.is_relative_to(data_dir)
-        assert await asyncio.to_thread(cluster.stop) == 0
-        assert not run.exists()
-
-
-async def test_a_restarted_server_shows_sessions_as_stopped_not_failed(tmp_path: Path) -> None:
-    with await asyncio.to_thread(start_cluster, tmp_path, "--engines", "1") as first:
+async def test_a_clean_stop_leaves_no_directory_in_the_temporary_folder_and_sessions_stopped_not_failed(
+    tmp_path: Path,
+) -> None:
+    place = tmp_path / ("long" * 25)
+    with await asyncio.to_thread(start_cluster, place, "--engines", "0") as first:
         person = await asyncio.to_thread(first.user, "ann")
         ann = Someone(first, person)
         assert (await ann.comfy.get("/settings")).status == 200
         await ann.comfy.close()
-    with await asyncio.to_thread(start_cluster, tmp_path, "--engines", "1") as second:
+        run = socket_of(first, person.slug).parent.parent
+        assert run.is_dir() and not run.is_relative_to(first.data_dir)
+        assert await asyncio.to_thread(first.stop) == 0
+        assert not run.exists()
+    with await asyncio.to_thread(start_cluster, place, "--engines", "0") as second:
         ann = Someone(second, person)
         session = (await ann.comfy.get("/cluster/api/v1/session")).json()
         assert (session["state"], session["error"]) == ("stopped", None)
