@@ -1,9 +1,11 @@
 """Real embedded engines for tests: `start_engine(base_dir)` gives one on a free port, in a process of its own."""
 
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from backend_pool.engine.__main__ import main
+from tests.forked import Forked
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
@@ -14,7 +16,7 @@ class Engine:
     """A running engine. End it with `stop` (SIGTERM, status 0) or `kill` (SIGKILL)."""
 
     url: str
-    process: subprocess.Popen[str]
+    process: Forked
     base_dir: Path
     log: Path
 
@@ -33,11 +35,7 @@ class Engine:
         return self._wait()
 
     def _wait(self) -> int:
-        try:
-            return self.process.wait(STOP_TIMEOUT_S)
-        finally:
-            if self.process.stdout is not None:
-                self.process.stdout.close()
+        return self.process.wait(STOP_TIMEOUT_S)
 
 
 def start_engine(base_dir: Path, *args: str) -> Engine:
@@ -45,14 +43,17 @@ def start_engine(base_dir: Path, *args: str) -> Engine:
     base_dir.mkdir(parents=True, exist_ok=True)
     log = base_dir / "engine.log"
     quick = ["--step-ms", "5", "--model-load-ms", "0", "--faults"]
-    command = [sys.executable, "-m", "backend_pool.engine", "--base-dir", str(base_dir), *quick, *args]
-    with log.open("a") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
-    assert process.stdout is not None
+    process = Forked(_run, "--base-dir", str(base_dir), *quick, *args, log=log)
     line = process.stdout.readline()  # ends when the process does, so a failed start cannot hang
     if not line.startswith("Ready: "):
         process.kill()
         process.wait(STOP_TIMEOUT_S)
-        process.stdout.close()
         raise RuntimeError(f"The engine did not start: {line!r} {log.read_text()[-2000:]}")
     return Engine(line.removeprefix("Ready: ").strip(), process, base_dir, log)
+
+
+def _run(*args: str) -> None:
+    """What `python -m backend_pool.engine` does; one that begins anew starts by its command line."""
+    sys.argv = ["backend_pool.engine", *args]
+    sys.orig_argv = [sys.executable, "-m", *sys.argv]
+    main()

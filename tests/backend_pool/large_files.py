@@ -1,13 +1,11 @@
-"""A job with a large input and a large output; run by `test_transfers.py` in a process of its own.
+"""A job with a large input and a large output; run by `test_transfers.py` in a process of its own, as is the backend.
 
-`python -m tests.backend_pool.large_files ROOT SIZE` prints as JSON what became of it and how far memory grew.
+It prints as JSON what became of it and how far memory grew.
 """
 
 import asyncio
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 from backend_pool.user_folder import user_folder
@@ -25,7 +23,7 @@ def peak() -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
-async def serve(root: Path, size: int) -> None:
+async def _serve(root: Path, size: int) -> None:
     """The backend, until it is killed."""
     made = root / "output" / FOLDER / "big.bin"
     made.parent.mkdir(parents=True)
@@ -37,7 +35,7 @@ async def serve(root: Path, size: int) -> None:
         await asyncio.sleep(600)
 
 
-async def main(root: Path, url: str, size: int) -> None:
+async def _run(root: Path, url: str, size: int) -> None:
     """A small job to warm up, then the large one."""
     async with rig(root, url, transfer_timeout_s=60) as r:
         mine = r.dirs(1).input / "mine.bin"
@@ -45,20 +43,16 @@ async def main(root: Path, url: str, size: int) -> None:
         prompt = {"1": node("LoadAny", file="mine.bin"), "2": node("SaveImage", filename_prefix="x")}
         before = peak()
         os.truncate(mine, size)
-        job, _ = await r.run(prompt)
+        row, _ = await r.run(prompt)
         made = [(r.root / "users/1" / name).stat().st_size for name in r.files()]
-        print(json.dumps({"state": job.state, "sizes": made, "grew": peak() - before}))
+        print(json.dumps({"state": row.state, "sizes": made, "grew": peak() - before}))
 
 
-if __name__ == "__main__":
-    base, length = Path(sys.argv[1]), int(sys.argv[2])
-    if len(sys.argv) > 3:
-        asyncio.run(serve(base / "backend", length))
-    else:
-        again = [sys.executable, "-m", "tests.backend_pool.large_files", str(base), str(length), "serve"]
-        with subprocess.Popen(again, stdout=subprocess.PIPE, text=True) as child:
-            assert child.stdout is not None
-            try:
-                asyncio.run(main(base, child.stdout.readline().strip(), length))
-            finally:
-                child.kill()
+def backend(root: str, size: str) -> None:
+    """A process that prints its URL and serves until it is killed."""
+    asyncio.run(_serve(Path(root), int(size)))
+
+
+def job(root: str, url: str, size: str) -> None:
+    """A process that prints what became of the job."""
+    asyncio.run(_run(Path(root), url, int(size)))

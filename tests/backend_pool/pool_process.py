@@ -1,13 +1,12 @@
 """A pool with its dispatcher as a process of its own, which kills itself with SIGKILL at a labelled point.
 
-`python -m tests.backend_pool.pool_process ROOT LABEL`. It carries the jobs it finds in ROOT's database over the
-backends registered there, and ends with status 0 once none is left.
+It carries the jobs it finds in a directory's database over the backends registered there, and ends with status 0 once
+none is left.
 """
 
 import asyncio
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,5 +116,6 @@ async def main(root: Path, label: str) -> None:
             await asyncio.sleep(GRACE_S)
 
 
-if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
+def carry(root: str, label: str) -> None:
+    """What such a process runs."""
+    asyncio.run(main(Path(root), label))

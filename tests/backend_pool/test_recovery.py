@@ -5,9 +5,8 @@ That one is in the test's own process: it knows no more than another would, and 
 
 import asyncio
 import signal
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,10 +18,11 @@ from backend_pool.model import JsonDict
 from backend_pool.registry import Registry
 from tests.backend_pool.conftest import Start
 from tests.backend_pool.graphs import sampled, saved
-from tests.backend_pool.pool_process import LABELS, main
+from tests.backend_pool.pool_process import LABELS, carry, main
 from tests.backend_pool.rig import WAIT_S, arm, disarm, engine_get, open_database, submission
 from tests.engine.client import connect
 from tests.engines import Engine, start_engine
+from tests.forked import Forked
 
 
 @pytest.fixture(scope="module")
@@ -38,24 +38,20 @@ async def jobs_run(engine: Engine) -> int:
     return int((await engine_get(engine.url, "/engine"))["counters"]["jobs_run"])
 
 
-@asynccontextmanager
-async def process(root: Path, label: str = "") -> AsyncIterator[asyncio.subprocess.Process]:
+@contextmanager
+def process(root: Path, label: str = "") -> Iterator[Forked]:
     """A pool process, killed in the end if it still runs."""
-    command = [sys.executable, "-m", "tests.backend_pool.pool_process", str(root), label]
-    with (root / "process.log").open("ab") as log:
-        child = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
+    child = Forked(carry, str(root), label, log=root / "process.log")
     try:
         yield child
     finally:
-        if child.returncode is None:
-            child.kill()
-        await child.wait()
+        child.kill()
+        child.wait(WAIT_S)
 
 
-async def status(child: asyncio.subprocess.Process) -> int:
+async def status(child: Forked) -> int:
     """How it ended."""
-    async with asyncio.timeout(WAIT_S):
-        return await child.wait()
+    return await asyncio.to_thread(child.wait, WAIT_S)
 
 
 async def carried_on(root: Path) -> None:
@@ -103,7 +99,7 @@ async def test_a_second_pool_finishes_the_job(tmp_path: Path, lasting: Engine, l
     prompt_id = await queue(tmp_path, lasting, sampled(steps=80))
     if label == "collecting":  # the file comes at the end only when its event was missed
         await arm(lasting.url, fault="drop_ws", node="SaveImage")
-    async with process(tmp_path, label) as first:
+    with process(tmp_path, label) as first:
         assert await status(first) == -signal.SIGKILL, (tmp_path / "process.log").read_text()
     await carried_on(tmp_path)
     state, outputs, trail = await outcome(tmp_path, prompt_id)
@@ -122,7 +118,7 @@ async def test_a_submitted_job_that_has_not_begun_is_found_again(tmp_path: Path,
         foreign = await other.submit(sampled())
         await other.until("execution_start")
         prompt_id = await queue(tmp_path, engine, saved())
-        async with process(tmp_path) as first:
+        with process(tmp_path) as first:
             async with asyncio.timeout(WAIT_S):
                 while not (await engine_get(engine.url, "/queue"))["queue_pending"]:
                     await asyncio.sleep(0.02)
@@ -143,7 +139,7 @@ async def test_killed_while_memory_is_freed(tmp_path: Path, lasting: Engine, lab
     ran = await jobs_run(lasting)
     prompt_id = await queue(tmp_path, lasting, sampled())
     await arm(lasting.url, fault="oom", node="KSampler")
-    async with process(tmp_path, label) as first:
+    with process(tmp_path, label) as first:
         assert await status(first) == -signal.SIGKILL, (tmp_path / "process.log").read_text()
     await carried_on(tmp_path)
     state, _, trail = await outcome(tmp_path, prompt_id)
@@ -158,7 +154,7 @@ async def test_killed_while_a_backend_is_quarantined(tmp_path: Path, start: Star
     engine = start()
     prompt_id = await queue(tmp_path, engine, sampled())
     await arm(engine.url, fault="cuda", node="KSampler")
-    async with process(tmp_path, label) as first:
+    with process(tmp_path, label) as first:
         assert await status(first) == -signal.SIGKILL, (tmp_path / "process.log").read_text()
     assert await quarantine(tmp_path) is not None
     await disarm(engine.url)
@@ -178,7 +174,7 @@ async def test_process_and_engine_die_together(tmp_path: Path, start: Start, lab
     engine = start()
     port = engine.url.rsplit(":", 1)[1]
     prompt_id = await queue(tmp_path, engine, sampled(steps=80))
-    async with process(tmp_path, label) as first:
+    with process(tmp_path, label) as first:
         assert await status(first) == -signal.SIGKILL
     engine.kill()
     start("--port", port, name="engine-0")
@@ -195,7 +191,7 @@ async def test_what_is_home_is_never_rendered_again(tmp_path: Path, start: Start
     engine = start()
     prompt_id = await queue(tmp_path, engine, saved())
     await arm(engine.url, fault="drop_ws", node="SaveImage")  # so that it goes through collecting
-    async with process(tmp_path, label) as first:
+    with process(tmp_path, label) as first:
         assert await status(first) == -signal.SIGKILL
     engine.kill()
     await carried_on(tmp_path)

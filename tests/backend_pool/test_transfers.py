@@ -3,8 +3,6 @@
 import json
 import logging
 import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -18,12 +16,14 @@ from backend_pool.pool import timeouts
 from backend_pool.sent_files import SentFiles
 from backend_pool.user_folder import user_folder
 from proxy.base.settings import Settings
+from tests.backend_pool import large_files
 from tests.backend_pool.conftest import Start
 from tests.backend_pool.file_backend import FileBackend
 from tests.backend_pool.graphs import sampled
-from tests.backend_pool.rig import arm, rig
+from tests.backend_pool.rig import WAIT_S, arm, rig
 from tests.backend_pool.strange_backend import serving
 from tests.engine.graphs import node
+from tests.forked import Forked
 
 FOLDER = user_folder(f"{1:020x}")
 LARGE = bytes(range(256)) * 16_384
@@ -204,9 +204,16 @@ async def test_a_slow_file_of_an_ended_job_is_no_beginning(
 
 def test_a_large_file_is_never_whole_in_memory(tmp_path: Path) -> None:
     """A job that reads and makes files of 96 MB each, in a process whose memory is watched."""
-    command = [sys.executable, "-m", "tests.backend_pool.large_files", str(tmp_path), str(96 * MB)]
-    ran = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
-    assert ran.returncode == 0, ran.stderr
-    outcome = json.loads(ran.stdout)
+    log, size = tmp_path / "errors.log", str(96 * MB)
+    server = Forked(large_files.backend, str(tmp_path / "backend"), size, log=log)
+    try:
+        url = server.stdout.readline().strip()
+        watched = Forked(large_files.job, str(tmp_path), url, size, log=log)
+        told = watched.stdout.read()
+        assert watched.wait(WAIT_S) == 0, log.read_text()
+    finally:
+        server.kill()
+        server.wait(WAIT_S)
+    outcome = json.loads(told)
     assert outcome["state"] == "succeeded" and outcome["sizes"] == [96 * MB]
     assert outcome["grew"] < 48 * MB

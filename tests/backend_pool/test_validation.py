@@ -217,7 +217,7 @@ def test_cycles_are_named() -> None:
 
 @pytest.mark.parametrize("closed", [False, True])
 def test_deep_graphs_do_not_overflow(closed: bool) -> None:
-    depth = 20_000
+    depth = 4_000  # Python's own limit is 1,000
     prompt = {str(i): node("Chain", image=[str(i + 1), 0]) for i in range(depth)}
     prompt[str(depth)] = node("Chain", image=["0", 0]) if closed else node("Image", width=16)
     verdict = validate(prompt | {"out": node("Save", images=["0", 0])}, INFO)
@@ -226,9 +226,9 @@ def test_deep_graphs_do_not_overflow(closed: bool) -> None:
 
 
 def test_very_many_failures_stay_linear() -> None:
-    verdict = validate({str(i): node("Save") for i in range(20_000)}, INFO)
-    assert len(verdict.node_errors) == 20_000
-    assert sum(len(entry["dependent_outputs"]) for entry in verdict.node_errors.values()) < 60_000
+    verdict = validate({str(i): node("Save") for i in range(4_000)}, INFO)
+    assert len(verdict.node_errors) == 4_000
+    assert sum(len(entry["dependent_outputs"]) for entry in verdict.node_errors.values()) < 12_000
 
 
 @pytest.mark.parametrize(
