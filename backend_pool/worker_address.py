@@ -19,7 +19,10 @@ Place = tuple[str, int, str]
 
 
 def place_of(url: str) -> Place:
-    """Host, port and path of a clean URL, the same for every spelling of it. Names are not looked up."""
+    """Host, port and path of a clean URL, the same for every spelling of it. Names are not looked up.
+
+    ComfyUI has all of its routes below `/api` too.
+    """
     parts = urlsplit(url)
     host = (parts.hostname or "").rstrip(".")
     number = _number(host)
@@ -27,7 +30,7 @@ def place_of(url: str) -> Place:
         host = "127.0.0.1"
     elif number is not None:
         host = str(number)
-    return host, parts.port or PORTS[parts.scheme], parts.path
+    return host, parts.port or PORTS[parts.scheme], parts.path.rstrip("/").removesuffix("/api")
 
 
 async def check_address(url: str, own_port: int | None) -> None:

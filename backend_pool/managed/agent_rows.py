@@ -41,7 +41,8 @@ def register(s: Session, token_id: int, key: str, *, labels: list[str], url: str
         name = backend.name
         row.token_id = token_id
     pack = None if worker_id is None else Pack(worker_id, token_id)
-    placed = place(s, SOURCE, name, url, pack)
+    kin = [own.id for own in of_token(s, token_id)]
+    placed = place(s, SOURCE, name, url, pack=pack, kin=kin)
     assert placed.id is not None
     if row is None:
         s.add(AgentInstance(id=key, backend_id=placed.id, token_id=token_id))

@@ -19,7 +19,11 @@ class Facts:
 
 
 class Doings:
-    """Remembers which members have ever told what they offer; the rest is read off them."""
+    """Remembers which members have ever told what they offer; the rest is read off them.
+
+    A prompt that nobody waits for keeps busy what is to stay; what is to end does not wait for it, since a process that
+    hangs never lets go of one.
+    """
 
     def __init__(self) -> None:
         self.known: set[int] = set()
@@ -30,15 +34,21 @@ class Doings:
             return Facts(known=backend_id in self.known)
         if member.info:
             self.known.add(backend_id)
-        busy = member.busy or bool(member.leftovers)
+        restart = member.restart_wanted.is_set() or _hangs(member)
+        busy = member.busy or (bool(member.leftovers) and not (restart or _stops(member)))
         since_s = member.idle_since_s
         return Facts(
             busy=busy,
             idle_s=None if busy or since_s is None else max(0.0, now - since_s),
             wanted=member.wanted_since_s is not None,
             known=backend_id in self.known,
-            restart=member.restart_wanted.is_set() or _hangs(member),
+            restart=restart,
         )
+
+
+def _stops(member: Member) -> bool:
+    """Whether it gets no new job any more, and ends."""
+    return member.managed is not None and member.managed.state is Phase.STOPPING
 
 
 def _hangs(member: Member) -> bool:

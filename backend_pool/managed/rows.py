@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from sqlmodel import Session, col, select
 
 from backend_pool.model import Backend
+from backend_pool.worker_address import place_of
 from backend_pool.worker_rows import Worker
 from proxy.base.backend_url import clean_url
 from proxy.base.clock import now_ms
@@ -35,7 +36,12 @@ class ManagedRows:
 
     async def place(self, name: str, url: str, pack: Pack | None = None) -> Backend:
         """The row of that name, at that address from now on. Raises Conflict when somebody else's has either."""
-        return await self._db.write(lambda s: place(s, self.source, name, url, pack))
+
+        def work(s: Session) -> Backend:
+            kin = s.exec(select(Backend.id).where(Backend.source == self.source)).all()
+            return place(s, self.source, name, url, pack=pack, kin=kin)
+
+        return await self._db.write(work)
 
     async def keep_only(self, names: Collection[str]) -> None:
         """Forget those that are not kept any more."""
@@ -48,13 +54,16 @@ class ManagedRows:
         await self._db.write(work)
 
 
-def place(s: Session, source: str, name: str, url: str, pack: Pack | None) -> Backend:
-    """`ManagedRows.place` within a transaction."""
+def place(
+    s: Session, source: str, name: str, url: str, *, pack: Pack | None = None, kin: Collection[int | None] = ()
+) -> Backend:
+    """`ManagedRows.place` within a transaction. `kin` are the same keeper's: the address of one that sleeps may be
+    another's by now, with another secret."""
     address = clean_url(url)
     row = s.exec(select(Backend).where(Backend.name == name)).first()
     if row is not None and row.source != source:
         raise Conflict(f"There is a backend {name} that somebody has registered. Remove it: backend remove {name}")
-    other = s.exec(select(Backend).where(Backend.url == address, Backend.name != name)).first()
+    other = _at(s, address, name, kin)
     if other is not None:
         raise Conflict(f"The backend {other.name} has the address of {name}. Remove it: backend remove {other.name}")
     if row is None:
@@ -64,6 +73,13 @@ def place(s: Session, source: str, name: str, url: str, pack: Pack | None) -> Ba
     s.flush()
     _place_worker(s, row, pack)
     return row
+
+
+def _at(s: Session, address: str, name: str, kin: Collection[int | None]) -> Backend | None:
+    """Another's row with this address, however it is spelled."""
+    where = place_of(address)
+    others = s.exec(select(Backend).where(Backend.name != name)).all()
+    return next((o for o in others if o.url == address or (o.id not in kin and place_of(o.url) == where)), None)
 
 
 def remove(s: Session, row: Backend) -> None:

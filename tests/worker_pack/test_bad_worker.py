@@ -104,7 +104,10 @@ def test_a_bucket_fills_again() -> None:
         bucket.take(1, "things")
 
 
-@pytest.mark.parametrize(("one", "other"), [("http://a", "http://A:80"), ("https://a/b", "https://x:y@a.:443/b")])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("http://a", "http://A:80"), ("https://a/b", "https://x:y@a.:443/b"), ("http://a", "http://a/api")],
+)
 def test_spellings(one: str, other: str) -> None:
     assert place_of(one) == place_of(other)
 

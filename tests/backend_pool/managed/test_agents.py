@@ -88,6 +88,26 @@ async def test_an_instance_keeps_its_backend_at_another_address(tmp_path: Path) 
         assert [row.id for row in await s.rig.registry.listing()] == [1]
 
 
+async def test_a_prompt_that_nobody_waits_for_delays_no_end(tmp_path: Path) -> None:
+    """A process that hangs never lets go of it; one that stays has to, before it may sleep."""
+    async with server(tmp_path) as s:
+        token = await asyncio.to_thread(s.token)
+        await s.beat(token, told(phase="running"))
+        member = s.rig.pool.members[1]
+        member.leftovers.add("p")
+
+        async def busy(phase: str) -> bool:
+            return (await s.beat(token, told(phase=phase))).instances["gpu-0"].busy
+
+        assert await busy("running")
+        assert not await busy("stopping")
+        assert await busy("running")
+        member.restart_wanted.set()
+        assert not await busy("running")
+        member.collecting.add(1)
+        assert await busy("running") and await busy("stopping")
+
+
 async def test_one_with_the_worker_pack_is_a_worker_of_that_token(tmp_path: Path) -> None:
     """Before its pack has said a word: its first heartbeat finds its row."""
     async with server(tmp_path) as s:
@@ -144,6 +164,22 @@ async def test_it_takes_no_backend_of_anybody_else(tmp_path: Path) -> None:
         stolen = await s.beat(token, told("gpu-2", port=5003, worker_id="w" * 32))
         assert "registered as another backend" in stolen.refused["gpu-2"]
         assert [name for name, _ in await s.names()] == ["mine", "box-gpu-1"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://localhost:5001", "http://127.1:5001", "http://me:pw@127.0.0.1:5001", "http://[::1]:5001/",
+     "http://127.0.0.1:5001/api"],
+)  # fmt: skip
+async def test_another_spelling_is_no_other_address(tmp_path: Path, url: str) -> None:
+    """For a stranger; its own sleeping instance may have had that port, with another secret."""
+    async with server(tmp_path) as s:
+        theirs, mine = await asyncio.to_thread(s.token), await asyncio.to_thread(s.token, "mine")
+        await s.beat(theirs, told(url="http://127.0.0.1:5001"))
+        answer = await s.beat(mine, told(url=url), agent_id=OTHER)
+        assert "has the address" in answer.refused["gpu-0"]
+        await s.beat(theirs, told("gpu-1", url=url))
+        assert len(await s.names()) == 2
 
 
 @pytest.mark.parametrize(
