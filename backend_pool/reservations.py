@@ -15,6 +15,8 @@ from proxy.base.clock import now_ms
 from proxy.base.errors import BadInput, Conflict, NotFound
 
 LONGEST_MS = 31 * 86_400_000
+FARTHEST_MS = 5 * 366 * 86_400_000
+"""Ahead of now. What is shown in dates must be one: they end with the year 9999."""
 LIMIT = 500
 NOTE_LENGTH = 200
 KEPT_MS = 86_400_000
@@ -110,6 +112,8 @@ def _checked(session: Session, wish: Wish) -> Reservation:
         raise BadInput("That time is past.")
     if wish.end_ms - wish.begin_ms > LONGEST_MS:
         raise BadInput("A reservation lasts 31 days at most.")
+    if wish.end_ms - now_ms() > FARTHEST_MS:
+        raise BadInput("A reservation is for the next five years at most.")
     labels, backends = cleaned(wish.labels), sorted(set(wish.backends))
     if not labels and not backends:
         raise BadInput("Name at least one backend or label.")

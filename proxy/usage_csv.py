@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -11,7 +12,8 @@ from backend_pool.usage import Sums
 
 MOST_ROWS: Final = 1_000_000
 """As many as a spreadsheet takes; who wants more asks for fewer days at a time."""
-FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+FORMULA: Final = re.compile(r'(^|[;,\t\r\n])(?=[\s"]*[=+\-@\t\r\uff1d\uff0b\uff0d\uff20])')
+"""Where a cell begins, also for a program that splits at semicolons or tabs and so knows nothing of the quotes."""
 SUMS_HEAD: Final = ("key", "jobs", "succeeded", "failed", "cancelled", "gpu_s", "load_s", "run_s", "wait_s")
 JOBS_HEAD: Final = (
     "job", "prompt_id", "user", "group", "lane", "backend", "device", "result", "attempts", "submitted", "ended",
@@ -23,13 +25,15 @@ NextPage = Callable[[int], Awaitable[list[LedgerEntry]]]
 
 def text(value: str) -> str:
     """A cell that no spreadsheet takes for a formula: names are anybody's, and they are opened by administrators."""
-    return f"'{value}" if value.startswith(FORMULA) else value
+    return FORMULA.sub(r"\1'", value)
 
 
 def lines(rows: Iterable[Sequence[object]]) -> str:
-    """Rows as CSV (RFC 4180)."""
+    """Rows as CSV (RFC 4180), texts in quotes."""
     out = io.StringIO()
-    csv.writer(out).writerows([text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    csv.writer(out, quoting=csv.QUOTE_NONNUMERIC).writerows(
+        [text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows
+    )
     return out.getvalue()
 
 

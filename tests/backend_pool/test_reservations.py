@@ -41,12 +41,17 @@ async def test_a_backend_is_reserved_once(db: Database, keeper: BooksKeeper) -> 
     assert groups.reserved(3, [], begin) is None
 
 
+YEAR_9999 = 253_402_214_400_000
+FAR = {"begin_ms": YEAR_9999, "end_ms": YEAR_9999 + DAY_MS}
+"""What can be stored must be one that pages can show as a date."""
+
+
 async def test_reservations_that_make_no_sense(db: Database, keeper: BooksKeeper) -> None:
     await backends(db)
     await keeper.add("class", {})
     now = now_ms()
     wish: dict[str, Any] = {"begin_ms": now, "end_ms": now + HOUR_MS}
-    for bad in ({"end_ms": now}, {"begin_ms": now - DAY_MS, "end_ms": now - 1}, {"end_ms": now + 32 * DAY_MS}):
+    for bad in ({"end_ms": now}, {"begin_ms": now - DAY_MS, "end_ms": now - 1}, {"end_ms": now + 32 * DAY_MS}, FAR):
         with pytest.raises(BadInput):
             await keeper.reserve("class", ["1"], wish | bad)
     with pytest.raises(BadInput):

@@ -1,6 +1,7 @@
 """The verbs about groups, reservations and usage, on a data directory without a server."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -95,14 +96,17 @@ def test_what_is_refused(cli: Cli) -> None:
 
 def test_reservations(cli: Cli) -> None:
     cli("group", "add", "class")
-    ahead = ("--from", "2190-03-02T10:00+01:00", "--to", "2190-03-02T11:00+01:00")
+    day = f"{datetime.now(UTC).year + 1}-03-02"
+    ahead = ("--from", f"{day}T10:00+01:00", "--to", f"{day}T11:00+01:00")
     cli("reservation", "add", "class", *ahead, "--backend", "gpu-1", "--note", "drawing course")
-    listed = ["1", "class", "2190-03-02 09:00", "2190-03-02 10:00", "gpu-1", "-", "drawing course"]
+    listed = ["1", "class", f"{day} 09:00", f"{day} 10:00", "gpu-1", "-", "drawing course"]
     assert cli("reservation", "list") == [listed]
     with pytest.raises(Conflict, match="gpu-1"):
         cli("reservation", "add", "class", *ahead, "--backend", "1")
     with pytest.raises(BadInput, match="zone"):
-        cli("reservation", "add", "class", "--from", "2190-03-02T10:00", "--to", "2190-03-03", "--backend", "1")
+        cli("reservation", "add", "class", "--from", f"{day}T10:00", "--to", f"{day}T11:00", "--backend", "1")
+    with pytest.raises(BadInput, match="five years"):
+        cli("reservation", "add", "class", "--from", "9999-12-31T10:00-12:00", "--to", "9999-12-31T23:00-12:00")
     cli("reservation", "remove", "1")
     assert cli("reservation", "list") == []
 

@@ -38,8 +38,25 @@ def test_no_cell_is_a_formula(name: str) -> None:
     assert text(f"a{name}") == f"a{name}"
 
 
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ("x;=cmd|' C'!A0;", "x;'=cmd|' C'!A0;"),
+        ('x;"=1+1"', 'x;\'"=1+1"'),
+        ("x\t@SUM(A1)", "x\t'@SUM(A1)"),
+        ("x,\n =1", "x,'\n' =1"),
+        (" =1", "' =1"),
+        ("\uff1d1", "'\uff1d1"),
+        ("a;b, c-d=e", "a;b, c-d=e"),
+    ],
+)
+def test_no_cell_is_a_formula_for_those_who_split_elsewhere(name: str, cell: str) -> None:
+    """Where the list separator is a semicolon, quotes within a line are no quotes."""
+    assert text(name) == cell
+
+
 def test_cells_are_quoted() -> None:
-    assert lines([("a,b", 'c"d', -1.5)]) == '"a,b","c""d",-1.5\r\n'
+    assert lines([("a,b", 'c"d', -1.5), ("x", 2)]) == '"a,b","c""d",-1.5\r\n"x",2\r\n'
 
 
 async def test_jobs_come_by_the_page_until_there_are_no_more() -> None:
@@ -51,7 +68,7 @@ async def test_jobs_come_by_the_page_until_there_are_no_more() -> None:
 
     written = [part async for part in jobs_csv(page, {1: "Ann"})]
     assert asked == [0, 2, 4]
-    assert [line.split(",")[0] for line in "".join(written).splitlines()] == ["job", "1", "2", "3", "4"]
+    assert [line.split(",")[0] for line in "".join(written).splitlines()] == ['"job"', "1", "2", "3", "4"]
     assert "user 2" in written[1]
 
 
