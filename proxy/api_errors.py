@@ -1,6 +1,8 @@
 """Errors on their way out as JSON: ComfyUI's error object, a request id, Retry-After where it helps."""
 
+import json
 import secrets
+from typing import Any
 
 from starlette.responses import JSONResponse
 from starlette.types import Scope
@@ -25,6 +27,14 @@ class MethodNotAllowed(CallerError):
 
     status = 405
     kind = "method_not_allowed"
+
+
+class ErrorJson(JSONResponse):
+    """An error may quote what was sent: half a surrogate pair is allowed in JSON and has no bytes of its own."""
+
+    def render(self, content: Any) -> bytes:
+        """What cannot be encoded is a question mark."""
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 def request_id(scope: Scope) -> str:
@@ -52,7 +62,7 @@ def error_response(scope: Scope, error: ClusterError) -> JSONResponse:
     log_failure(scope, error)
     body = error.body()
     body["error"]["extra_info"]["request_id"] = request_id(scope)
-    return JSONResponse(body, error.status, error_headers(error, scope))
+    return ErrorJson(body, error.status, error_headers(error, scope))
 
 
 def log_failure(scope: Scope, error: ClusterError) -> None:

@@ -77,7 +77,7 @@ def _priority(given: object) -> int:
     number: int | None = None
     if isinstance(given, int) and not isinstance(given, bool):
         number = given
-    elif isinstance(given, str) and len(given) < 20 and given.strip().removeprefix("-").isdecimal():
+    elif isinstance(given, str) and len(given) < 20 and given.isascii() and given.strip().removeprefix("-").isdecimal():
         number = int(given)
     if number is None or not LOWEST <= number <= -LOWEST:
         raise BadInput(f"priority must be a whole number from {LOWEST} to {-LOWEST}; higher runs earlier, 0 is usual.")

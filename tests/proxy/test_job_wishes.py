@@ -63,6 +63,7 @@ def test_a_users_own_lane_holds_unless_the_job_says_otherwise() -> None:
         ({"prioirty": 1}, {}),
         ({}, {"x-cluster-lane": ""}),
         ({}, {"x-cluster-priority": "--1"}),
+        ({"priority": "\u0663"}, {}),
         ({}, {"x-cluster-priority": "9" * 400}),
     ],
 )
