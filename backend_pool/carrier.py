@@ -12,10 +12,12 @@ from typing import Any
 
 from backend_pool.errors import BackendError
 from backend_pool.gap import Gaps
+from backend_pool.harms import BARRED, Harms
 from backend_pool.job_record import JobRecord
 from backend_pool.job_state import FINAL, JobState
 from backend_pool.job_store import Fenced, JobStore, Result
 from backend_pool.known_files import KnownFiles
+from backend_pool.ladder import KILLER
 from backend_pool.listener import JobListener
 from backend_pool.matching import Matching
 from backend_pool.model import Job
@@ -60,6 +62,7 @@ class Carrier:
     gaps: Gaps
     ring: Callable[[], None]
     known: KnownFiles = field(default_factory=KnownFiles)
+    harms: Harms = field(default_factory=Harms)
     prestaging: Prestaging = field(init=False)
     carried: set[int] = field(default_factory=set)
     """Jobs that have a runner, or are about to."""
@@ -105,9 +108,9 @@ class Carrier:
         self._begin(job, member)
         self.tasks.start(f"job {job.key}", self._run(job, member, resume=True))
 
-    async def fail(self, job: Job, why: str) -> None:
+    async def fail(self, job: Job, why: str, kind: str = "JobFailed") -> None:
         """End a job that cannot be carried."""
-        message = failed(job.prompt_id, "JobFailed", why)
+        message = failed(job.prompt_id, kind, why)
         with contextlib.suppress(Fenced):
             record = JobRecord(job, self.store, self.listener)
             await record.finish(JobState.FAILED, Result(messages=[as_history(message)]), why, message)
@@ -184,6 +187,11 @@ class Carrier:
 
     async def _carry(self, job: Job, member: Member, *, resume: bool) -> None:
         document = await self.store.document(job.key)
+        graph = self.matching.traits(job.key).graph
+        if not resume and self.harms.barred(job.user_id, graph):
+            await self.fail(job, BARRED, KILLER)
+            self.to_prune.add(job.user_id)
+            return
         runner = Runner(
             job,
             document,
@@ -194,6 +202,8 @@ class Carrier:
             known=self.known,
             pool=self.pool,
             run_limit=limit_of(self.shares.share(job.user_id)),
+            harms=self.harms,
+            graph=graph,
             elsewhere=partial(self.matching.elsewhere, member),
             settings=self.settings,
             rendered=lambda: self._rendered(job, member, runner),
@@ -227,12 +237,13 @@ class Carrier:
 
     def _ended(self, job: Job, member: Member, runner: Runner, state: JobState) -> None:
         if state is JobState.QUEUED:
-            self.turns.returned(job.key)
+            self.turns.returned(job.key, runner.used_s)
         else:
             self.turns.ended(job.key, runner.used_s)
         if member.job == job.key:
             self.gaps.released(member.key)
         if state is JobState.SUCCEEDED:
+            self.harms.succeeded(job.user_id, self.matching.traits(job.key).graph)
             cold = self._cold.get(job.key, frozenset())
             self.timings.learn(self.matching.traits(job.key), member.device, runner.meter, cold)
         if state in FINAL:

@@ -31,6 +31,9 @@ class Endings:
         self._member = member
         self.spent: Spent | None = None
         """What its user is charged, once that is known."""
+        job = record.job
+        self._before_ms = 0 if job.state is JobState.COLLECTING else job.gpu_ms
+        """What earlier attempts are charged; while files are fetched the row has the sum."""
 
     def charge(self, messages: list[Any]) -> Spent:
         """What it took of its backend, which has ended it with these messages."""
@@ -39,10 +42,11 @@ class Endings:
 
     @property
     def used_ms(self) -> int:
-        """What its user is charged as far as is known: nothing before the backend's end."""
-        if self.spent is None and self._record.rendered_ms is not None:
-            return self._spent([]).gpu_ms
-        return 0 if self.spent is None else self.spent.gpu_ms
+        """What its user is charged for this attempt as far as is known: nothing before the backend's end."""
+        found = self.spent
+        if found is None and self._record.rendered_ms is not None:
+            found = self._spent([])
+        return 0 if found is None else found.gpu_ms - self._before_ms
 
     async def collecting(self, result: Result) -> None:
         """The backend has ended it, and files of it are not here yet."""
@@ -71,13 +75,19 @@ class Endings:
         result = Result(self._relay.told, messages=[as_history(message)])
         why = str(message.data["exception_message"])
         if not charged:
-            self.spent = Spent(backend=self._member.row.name, device=self._member.device)
+            self.spent = Spent(self._before_ms, backend=self._member.row.name, device=self._member.device)
         await self._record.finish(JobState.FAILED, result, why, message, self.charge([]))
 
-    async def given_back(self, why: str, *, counts: bool, avoid: int | None = None, vram_mb: int | None = None) -> None:
+    async def given_back(
+        self, why: str, *, counts: bool, charged: bool = False, avoid: int | None = None, vram_mb: int | None = None
+    ) -> None:
         """It waits again at its old place."""
         await self._clear()
-        await self._record.requeue(why, counts=counts, files=self._files.files, avoid=avoid, vram_mb=vram_mb)
+        gpu_ms = self.charge([]).gpu_ms if charged else self._before_ms
+        if not charged:
+            self.spent = Spent(gpu_ms)
+        files = self._files.files
+        await self._record.requeue(why, counts=counts, files=files, avoid=avoid, vram_mb=vram_mb, gpu_ms=gpu_ms)
 
     async def again(self, why: str) -> None:
         """It is tried once more where it is."""
@@ -95,4 +105,4 @@ class Endings:
             return Spent(job.gpu_ms, job.load_ms, run_ms, name, device)
         ended_ms = self._record.rendered_ms or now_ms()
         found = spent(job, messages, began_ms=self._record.began_ms, ended_ms=ended_ms, load_ms=self._meter.load_ms)
-        return Spent(found.gpu_ms, found.load_ms, found.run_ms, name, device)
+        return Spent(self._before_ms + found.gpu_ms, found.load_ms, found.run_ms, name, device)

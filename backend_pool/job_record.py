@@ -6,6 +6,7 @@ holds the job up and loses nothing: writing is repeated until it works.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from backend_pool.frames import Frame, Message, encode
 from backend_pool.job_state import JobState
@@ -93,12 +94,18 @@ class JobRecord:
         self.tell(Message("executing", {"node": None, "prompt_id": self.job.prompt_id}))
 
     async def requeue(
-        self, why: str, *, counts: bool, files: list[JsonDict], avoid: int | None = None, vram_mb: int | None = None
+        self,
+        why: str,
+        *,
+        counts: bool,
+        files: list[JsonDict],
+        gpu_ms: int,
+        avoid: int | None = None,
+        vram_mb: int | None = None,
     ) -> None:
-        """Back to its old place in the queue."""
-        await self._write(
-            lambda: self._store.requeue(self.job, why, counts=counts, files=files, avoid=avoid, vram_mb=vram_mb)
-        )
+        """Back to its old place in the queue. `gpu_ms` is what its user is charged so far."""
+        put = partial(self._store.requeue, why=why, counts=counts, files=files, avoid=avoid, vram_mb=vram_mb)
+        await self._write(lambda: put(self.job, gpu_ms=gpu_ms))
         log.warning("job requeued", job=self.job.prompt_id, user=self.job.user_id, why=why)
         self._listener.queue_changed(self.job.user_id)
 

@@ -37,10 +37,15 @@ def name_upstream(job: Job) -> None:
     job.upstream_id, job.upstream_client = new_id(), new_id().replace("-", "")
 
 
-def put_back(job: Job, why: str, *, counts: bool, avoid: int | None, vram_mb: int | None) -> None:
-    """Into the queue, at its old place."""
+def put_back(
+    job: Job, why: str, *, counts: bool, avoid: int | None, vram_mb: int | None, gpu_ms: int | None = None
+) -> None:
+    """Into the queue, at its old place; `gpu_ms` as in `requeue`."""
+    if gpu_ms is None:
+        gpu_ms = 0 if job.state is JobState.COLLECTING else job.gpu_ms
     change(job, JobState.QUEUED, why)
     _forget_attempt(job)
+    job.gpu_ms = gpu_ms
     job.epoch += 1
     job.backend_id = job.upstream_id = job.upstream_client = job.assigned_ms = None
     job.attempt -= not counts
@@ -63,4 +68,4 @@ def begin_again(job: Job, why: str) -> None:
 
 def _forget_attempt(job: Job) -> None:
     job.started_ms = job.rendered_ms = None
-    job.load_ms = job.gpu_ms = 0
+    job.load_ms = 0

@@ -209,15 +209,19 @@ class JobStore:
         files: list[JsonDict] | None = None,
         avoid: int | None = None,
         vram_mb: int | None = None,
+        gpu_ms: int | None = None,
     ) -> Job:
         """Back to its old place in the queue; `number` and `seq` have not changed. `avoid`, `vram_mb` as in the row.
+        `gpu_ms` is what is charged so far; None leaves out this attempt.
 
         `counts` False takes the attempt back: no backend began it. `files` are those of this attempt that are still
         on disk; None leaves the noted ones, for the next attempt to remove.
         """
-        return await self._held(
-            job, lambda _s, row: put_back(row, why, counts=counts, avoid=avoid, vram_mb=vram_mb), Result(), files
-        )
+
+        def put(_s: Session, row: Job) -> None:
+            put_back(row, why, counts=counts, avoid=avoid, vram_mb=vram_mb, gpu_ms=gpu_ms)
+
+        return await self._held(job, put, Result(), files)
 
     async def again(self, job: Job, why: str, files: list[JsonDict]) -> Job:
         """Another attempt at the same backend, which is freed for it, under fresh upstream ids."""

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 KILLS = 3
 """A job that brought down so many different backends is not tried again, whatever attempts are left."""
+KILLER = "JobKillsBackends"
 
 
 class Mishap(StrEnum):
@@ -21,6 +22,10 @@ class Mishap(StrEnum):
     SWEPT = "swept"
     OUTDATED = "outdated"
     NEVER_BEGAN = "never began"
+
+
+HARMFUL = (Mishap.FAULT, Mishap.HUNG, Mishap.DEAF, Mishap.GONE)
+"""What may have been the job's doing, once it had begun."""
 
 
 class Act(StrEnum):
@@ -43,6 +48,8 @@ class Case:
     backend: int
     began: bool = True
     """Whether the backend had begun it: else it cannot have been the job's doing."""
+    repeated: bool = False
+    """Whether its user's same workflow lost a backend before."""
     avoid: frozenset[int] = frozenset()
     """Backends that it has left behind already."""
     freed: bool = False
@@ -61,6 +68,8 @@ class Step:
     """Type and text of what the user is told by FAIL; None: what the backend said, with `hint`."""
     hint: str = ""
     counts: bool = True
+    charged: bool = False
+    """Whether its user pays for the time that the attempt took: a backend's own failure is not theirs."""
     avoid: bool = False
     vram_mb: int | None = None
     doubt: bool = False
@@ -105,14 +114,17 @@ def _memory(case: Case) -> Step:
 def _harm(case: Case) -> Step:
     """The backend went down with it, or is not fit for another."""
     broken, deaf = case.mishap is Mishap.FAULT, case.mishap is Mishap.DEAF
-    step = Step(Act.FAIL, doubt=True, quarantine=broken or deaf, restart=deaf)
     harmed = case.avoid | ({case.backend} if case.began else frozenset())
-    if len(harmed) >= KILLS:
+    kills = len(harmed) >= KILLS
+    # Who waits for a job that stands still keeps a backend from others all the while.
+    charged = deaf or case.mishap is Mishap.HUNG or (case.began and (case.repeated or kills))
+    step = Step(Act.FAIL, charged=charged, doubt=True, quarantine=broken or deaf, restart=deaf)
+    if kills:
         text = (
             f"The job was stopped for good: {len(harmed)} backends broke down while they ran it ({case.why}). "
             "Ask the administrator before you run it again."
         )
-        return replace(step, error=("JobKillsBackends", text))
+        return replace(step, error=(KILLER, text))
     if case.attempt < case.attempts:
         return replace(step, act=Act.ELSEWHERE, avoid=case.began)
     if broken:

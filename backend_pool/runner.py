@@ -10,12 +10,13 @@ from collections.abc import Callable
 from backend_pool.attempt import Attempt, Kit, Stop, Stopped, TokensGone
 from backend_pool.endings import Endings
 from backend_pool.errors import BackendError, BackendGone, BackendRefused, FileGone, Swept
+from backend_pool.harms import Harms
 from backend_pool.housekeeping import free
 from backend_pool.job_record import JobRecord
 from backend_pool.job_state import JobState
 from backend_pool.job_store import Fenced, JobStore
 from backend_pool.known_files import KnownFiles
-from backend_pool.ladder import Act, Case, Mishap, next_step
+from backend_pool.ladder import HARMFUL, KILLER, KILLS, Act, Case, Mishap, next_step
 from backend_pool.listener import JobListener
 from backend_pool.meter import Meter
 from backend_pool.mishaps import mishap_of, said, with_hint
@@ -58,6 +59,8 @@ class Runner:
         elsewhere: Callable[[BackendRefused, JsonDict], bool],
         rendered: Callable[[], None] = lambda: None,
         run_limit: RunLimit | None = None,
+        harms: Harms | None = None,
+        graph: str = "",
     ) -> None:
         """`rendered` is called once the backend has ended the prompt, while files may still be on their way."""
         self._record = JobRecord(job, store, listener)
@@ -66,6 +69,7 @@ class Runner:
         self._settings = settings
         self._pool = pool
         self._elsewhere = elsewhere
+        self._harms, self._graph = harms or Harms(), graph
         self._cancel = asyncio.Event()
         self._kit = Kit(document, member, owner, known, settings, rendered, run_limit)
         self._attempt = Attempt(self._kit, self._record, self._cancel)
@@ -92,7 +96,7 @@ class Runner:
 
     @property
     def used_s(self) -> float:
-        """Seconds of the backend that the user is charged for: 0 before its end, and for what was lost with it."""
+        """Seconds of the backend that the user is charged for this attempt: 0 before its end, and where it was lost."""
         return self._endings.used_ms / 1000
 
     async def forget(self) -> None:
@@ -196,15 +200,21 @@ class Runner:
         log.warning(
             "mishap", job=self._prompt_id, backend=self._kit.member.row.name, what=mishap, why=why, act=step.act
         )
+        if self._record.began and mishap in HARMFUL:
+            kills = step.error is not None and step.error[0] == KILLER
+            times, broke = (KILLS, True) if kills else (1, step.quarantine)
+            self._harms.note(self._record.job.user_id, self._graph, broke=broke, times=times)
         if step.quarantine:
             await self._pool.quarantine(self._kit.member, why, restart=step.restart)
         if step.act is Act.HERE:
             return await self._again(f"{why}; its memory was freed")
         if step.act is Act.ELSEWHERE:
             avoid = self._kit.member.key if step.avoid else None
-            await self._endings.given_back(why, counts=step.counts, avoid=avoid, vram_mb=step.vram_mb)
+            await self._endings.given_back(
+                why, counts=step.counts, charged=step.charged, avoid=avoid, vram_mb=step.vram_mb
+            )
         elif step.error is not None:
-            await self._fail(*step.error, charged=False)
+            await self._fail(*step.error, charged=step.charged)
         elif refused is not None:
             await self._endings.failed(refusal(self._prompt_id, self._document.prompt, refused))
         elif result is not None:
@@ -221,6 +231,7 @@ class Runner:
             self._settings.job_attempts,
             member.key,
             began=self._record.began,
+            repeated=self._harms.repeated(job.user_id, self._graph),
             avoid=frozenset(job.avoid),
             freed=job.freed,
             vram_mb=member.vram_mb,

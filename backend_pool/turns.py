@@ -131,12 +131,13 @@ class Turns:
             self.line.ended(seq, used_s)
             self._changed.add(waiting.user_id)
 
-    def returned(self, seq: int) -> None:
-        """It goes back into the queue: what it took is not charged."""
+    def returned(self, seq: int, used_s: float = 0.0) -> None:
+        """It goes back into the queue."""
         waiting = self.placed.pop(seq, None)
         self._used.pop(seq, None)
         if waiting is not None:
-            self.line.returned(waiting)
+            self.line.returned(waiting, used_s)
+            self._changed.add(waiting.user_id)
             self.line.remove(seq)  # until its row has been read again: it may need other backends now
             self._mirror.touch(waiting.user_id)
 

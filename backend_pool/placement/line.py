@@ -137,15 +137,19 @@ class Line:
         self._show(user)
         return user.settled_s
 
-    def returned(self, job: Waiting) -> None:
-        """A placed job was lost by its backend: it waits at its old place, and its user is not charged."""
+    def returned(self, job: Waiting, used_s: float = 0.0) -> None:
+        """A placed job is tried again: it waits at its old place, and its user is charged what the attempt is said to
+        have taken, which is nothing where the backend lost it."""
         if self._running.pop(job.seq, None) is None:
             self.add(job)
             return
         user = self._user(job.user_id)
         self.add(job)  # before the charge goes: the user was here all the time
         del user.charges[job.seq]
-        user.placed = max(0, user.placed - 1)
+        if used_s > 0:
+            user.settled_s += used_s / user.share.weight
+        else:
+            user.placed = max(0, user.placed - 1)
         self._show(user)
 
     def waiting(self, user_id: int) -> list[Waiting]:

@@ -41,8 +41,11 @@ def harm(**more: Any) -> Step:
         ({"began": False}, harm(avoid=False)),
         ({"mishap": Mishap.FAULT}, harm(quarantine=True)),
         ({"mishap": Mishap.FAULT, "attempt": 3}, harm(act=Act.FAIL, avoid=False, quarantine=True, hint=BROKEN)),
-        ({"mishap": Mishap.HUNG}, harm()),
-        ({"mishap": Mishap.DEAF}, harm(quarantine=True, restart=True)),
+        ({"repeated": True}, harm(charged=True)),
+        ({"repeated": True, "began": False}, harm(avoid=False)),
+        ({"mishap": Mishap.FAULT, "repeated": True}, harm(quarantine=True, charged=True)),
+        ({"mishap": Mishap.HUNG}, harm(charged=True)),
+        ({"mishap": Mishap.DEAF}, harm(quarantine=True, restart=True, charged=True)),
         ({"mishap": Mishap.SWEPT}, Step(Act.ELSEWHERE)),
         ({"mishap": Mishap.OUTDATED}, Step(Act.ELSEWHERE, doubt=True)),
         ({"mishap": Mishap.OUTDATED, "attempt": 3}, Step(Act.FAIL, doubt=True)),
@@ -60,7 +63,7 @@ def test_a_job_that_harmed_three_backends_ends(mishap: Mishap) -> None:
     assert next_step(case).act is Act.ELSEWHERE
     step = next_step(replace(case, backend=3))
     assert step.act is Act.FAIL and step.error is not None
-    assert step.error[0] == "JobKillsBackends" and "3 backends" in step.error[1]
+    assert step.error[0] == "JobKillsBackends" and "3 backends" in step.error[1] and step.charged
     assert next_step(replace(case, backend=3, began=False)).act is Act.ELSEWHERE
 
 

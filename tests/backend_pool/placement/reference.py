@@ -95,12 +95,13 @@ class Reference:
             self.mean_s = used_s if self.mean_s is None else self.mean_s + 0.2 * (used_s - self.mean_s)
         return person.settled_s
 
-    def returned(self, job: Waiting) -> None:
+    def returned(self, job: Waiting, used_s: float) -> None:
         person = self.people[job.user_id]
         del self.running[job.seq]
         self.jobs[job.seq] = job
         del person.charges[job.seq]
-        person.placed -= 1
+        person.settled_s += used_s / person.share.weight
+        person.placed -= used_s == 0
 
     # -- whose turn it is ------------------------------------------------------------------------------------------
 

@@ -120,8 +120,9 @@ class Life:
     def lose(self) -> None:
         if self.placed:
             job = self.placed.pop(self.chance.choice(list(self.placed)))
-            self.line.returned(job)
-            self.plain.returned(job)
+            used_s = self.chance.choice([0.0, 0.0, 1.0])
+            self.line.returned(job, used_s)
+            self.plain.returned(job, used_s)
 
     def remove(self) -> None:
         if self.plain.jobs:
@@ -172,7 +173,7 @@ def test_such_lives_see_what_there_is_to_see() -> None:
         for _ in range(120):
             life.step()
     seen = [choice for life in lives for choice in life.seen]
-    assert sum(choice.why == "warm" for choice in seen) > len(seen) / 40
+    assert sum(choice.why == "warm" for choice in seen) > len(seen) / 50
     assert {life.mixed for life in lives} == {True, False}
 
 

@@ -146,6 +146,17 @@ def test_a_lost_attempt_costs_nothing_and_no_place() -> None:
     assert ben in order
 
 
+def test_an_attempt_that_counts_is_paid_and_its_job_keeps_its_place() -> None:
+    """Ann's job stood still for 30 s: it is her first one still, after what Ben makes up."""
+    scene = Scene()
+    still, _, *ben = scene.queue(ANN), scene.queue(ANN), *(scene.queue(BEN) for _ in range(4))
+    job = scene.line.waiting(ANN)[0]
+    placed(scene.place())
+    scene.line.returned(job, 30.0)
+    assert scene.line.virtual_s(ANN) == 30
+    assert scene.order(4) == [*ben[:3], still]
+
+
 def test_who_was_away_has_no_credit() -> None:
     """Ben comes after an hour of Ann's: they share from now on."""
     scene = Scene()
