@@ -9,6 +9,7 @@ import pytest
 from backend_pool.job_state import JobState
 from backend_pool.lane import Lane
 from backend_pool.model import Backend, Job
+from backend_pool.placement.values import Choice
 from backend_pool.share import Share
 from backend_pool.shares import DefaultShares, Reserved
 from proxy.base.clock import now_ms
@@ -71,12 +72,29 @@ async def test_a_light_user_waits_for_one_job_of_a_heavy_one(tmp_path: Path, sta
     """However many that one has queued; and the heavy one goes on afterwards in its own order."""
     async with rig(tmp_path, start("--step-ms", "20").url) as r:
         long = await blocker(r)
-        heavy = [await r.submit(saved(), 1) for _ in range(20)]
+        heavy = [await r.submit(saved(), 1) for _ in range(8)]
         light = await r.submit(saved(), 2)
         await r.cancel(long, 9)
         placed = await in_order(r, [*((one, 1) for one in heavy), (light, 2)])
         assert [job.user_id for job in placed].index(2) <= 1
         assert [job.prompt_id for job in placed if job.user_id == 1] == heavy
+
+
+async def test_nothing_is_placed_by_what_may_have_changed(tmp_path: Path, urls: list[str]) -> None:
+    """Thousands of jobs are judged anew in parts; one that waits for that is passed by, and placed afterwards."""
+    async with rig(tmp_path, urls[0]) as r:
+        long = await blocker(r)
+        job = (await r.entry(await r.submit(saved())))[0]
+        turns, mirror = r.dispatcher._turns, r.dispatcher._mirror
+        await r.eventually(lambda: job.key in turns.line and not turns.behind)
+        r.dispatcher._new_shares = True
+        r.dispatcher._place()  # without another sync
+        assert turns.behind and turns.started(Choice(job.key, 1)) is None
+        assert job.key not in turns.placed and job.key in mirror and job.key in turns.line
+        r.dispatcher.ring()
+        await r.eventually(lambda: not turns.behind)
+        await r.cancel(long, 9)
+        assert (await r.final(job.prompt_id))[0].state is JobState.SUCCEEDED
 
 
 async def test_a_user_runs_as_many_jobs_as_the_share_says(tmp_path: Path, urls: list[str]) -> None:
