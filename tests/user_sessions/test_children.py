@@ -30,7 +30,7 @@ def pid_of(someone: Someone) -> int:
 
 async def begin(tmp_path: Path) -> Cluster:
     """A server with child sessions on that directory."""
-    return await asyncio.to_thread(start_cluster, tmp_path, "--engines", "1", env=CHILD)
+    return await asyncio.to_thread(start_cluster, tmp_path, "--engines", "0", env=CHILD)
 
 
 async def test_a_server_runs_on_child_sessions(tmp_path: Path) -> None:
