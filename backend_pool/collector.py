@@ -15,7 +15,7 @@ from typing import Any
 from backend_pool.claims import Claims
 from backend_pool.comfy_client import ComfyClient, FileRef
 from backend_pool.errors import FileAbsent, FileGone, Swept
-from backend_pool.file_refs import mentions, references, replaced
+from backend_pool.file_refs import homes, mentions, path_of, references, replaced
 from backend_pool.file_text import restore_prompt
 from backend_pool.incoming import arrive, clear_incoming
 from backend_pool.known_files import Home, KnownFiles
@@ -97,7 +97,7 @@ class Collector:
             await to_its_end(self.clear)
             raise
         own = {ref: mine for ref in (*refs, *told) if (mine := self._own_file(ref)) is not None}
-        return replaced(value, self._noted() | own)
+        return replaced(value, homes(self.files) | own)
 
     def is_home(self, value: Any) -> bool:
         """Whether `localize` would find every file of this output at home."""
@@ -131,7 +131,7 @@ class Collector:
             if entry not in kept:
                 local = FileRef(**entry["local"])
                 with contextlib.suppress(OSError):  # what the user has made of the folder meanwhile is theirs
-                    remove_file(self._dirs.root(local.type), self._path(local))
+                    remove_file(self._dirs.root(local.type), path_of(self._dirs, local))
         self.files = kept
         self.clear()
 
@@ -142,16 +142,13 @@ class Collector:
     def _is_home(self, ref: FileRef) -> bool:
         if self._own_file(ref) is not None:
             return True
-        local = self._noted().get(ref)
-        return local is not None and self._path(local).is_file()
+        local = homes(self.files).get(ref)
+        return local is not None and path_of(self._dirs, local).is_file()
 
     def _own_file(self, ref: FileRef) -> FileRef | None:
         """The user's own file behind a staged input that a node shows again."""
         staged = ref.type == "input" and ref.subfolder == self._staged.subfolder(ref.filename)
         return self._staged.own.get(ref.filename) if staged else None
-
-    def _noted(self) -> dict[FileRef, FileRef]:
-        return {FileRef(**entry["source"]): FileRef(**entry["local"]) for entry in self.files}
 
     async def _bring(self, source: FileRef, number: int, unsure: bool) -> Arrival | None:
         """One file; with `unsure` None when there is none."""
@@ -167,7 +164,7 @@ class Collector:
         if safe_filename(source.filename) is None or safe_subfolder(source.subfolder) is None:
             raise FileGone(f"The backend named a file outside its folders: {source.filename}")
         home = self._known.get(self._job.backend_id or 0, self._job.user_id, source)
-        if home is not None and not self._path(home.local).is_file():
+        if home is not None and not path_of(self._dirs, home.local).is_file():
             home = None
         try:
             fetched = await fetch(
@@ -200,7 +197,7 @@ class Collector:
         except OSError as error:
             raise disk_error(error) from error
         if place is not None:
-            if not self._path(place).is_file():
+            if not path_of(self._dirs, place).is_file():
                 raise Swept(f"{source.filename} was cleared away there, and here too")
             return Arrival(source, None, Home(place, etag))
         restore_prompt(root, path, self._own_prompt)
@@ -226,14 +223,14 @@ class Collector:
 
     def _choose(self, arrivals: list[Arrival]) -> list[FileRef]:
         """A place for each; the noted one if there is one, as after a crash between noting and landing."""
-        noted = self._noted()
+        noted = homes(self.files)
         places: list[FileRef] = []
         for arrival in arrivals:
             self._find_again(arrival, {*places, *noted.values()})
             local = noted.get(arrival.source)
             if arrival.partial is None:
                 local = arrival.home.local
-            elif local is None or self._path(local).exists():
+            elif local is None or path_of(self._dirs, local).exists():
                 local = self._free(arrival.source, places, self._number(arrival.source, arrivals, places))
             places.append(local)
         return places
@@ -241,7 +238,7 @@ class Collector:
     def _find_again(self, arrival: Arrival, others: set[FileRef]) -> None:
         """For a file out of the backend's cache, the one that an earlier job brought home and nobody remembers."""
         source = arrival.source
-        if arrival.partial is None or not arrival.cached or source in self._noted():
+        if arrival.partial is None or not arrival.cached or source in homes(self.files):
             return
         subfolder = self._local_subfolder(source)
         taken = {ref.filename for ref in others if (ref.subfolder, ref.type) == (subfolder, source.type)}
@@ -256,7 +253,7 @@ class Collector:
         if group is None:
             return None
         together = [(arrival.source, place) for arrival, place in zip(arrivals, places, strict=False)]
-        for other, place in [*together, *self._noted().items()]:
+        for other, place in [*together, *homes(self.files).items()]:
             if counted(other.filename) == group and other != source:
                 mine = counted(place.filename)
                 if (other.subfolder, other.type) == (source.subfolder, source.type) and mine is not None:
@@ -285,7 +282,7 @@ class Collector:
                 landed.append(True)
                 continue
             landing(self._dirs.root(local.type), local.subfolder)
-            landed.append(arrive(arrival.partial, self._path(local), durable=local.type != "temp"))
+            landed.append(arrive(arrival.partial, path_of(self._dirs, local), durable=local.type != "temp"))
         if all(landed):
             self.clear()
         return landed
@@ -295,6 +292,3 @@ class Collector:
         if subfolder == self._folder:
             return ""
         return subfolder.removeprefix(f"{self._folder}/")
-
-    def _path(self, ref: FileRef) -> Path:
-        return self._dirs.root(ref.type) / ref.subfolder / ref.filename

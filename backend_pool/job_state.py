@@ -41,11 +41,6 @@ class IllegalTransition(Exception):
     """A change the state machine does not know: a bug or a fenced owner, shown with the row's recent history."""
 
 
-def sources_of(target: JobState) -> frozenset[JobState]:
-    """The states that may change into `target`; what a compare-and-set names."""
-    return frozenset(state for state, targets in ALLOWED.items() if target in targets)
-
-
 def check(current: JobState, target: JobState, trail: Sequence[object]) -> None:
     """Raise IllegalTransition unless `current` may become `target`."""
     if target not in ALLOWED[current]:

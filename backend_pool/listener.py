@@ -14,13 +14,3 @@ class JobListener(Protocol):
 
     def queue_changed(self, user_id: int) -> None:
         """The user's queue_remaining may have changed: a `status` frame is due."""
-
-
-class Silent:
-    """Nobody listens."""
-
-    def frame(self, job: Job, frame: Frame) -> None:
-        """Dropped."""
-
-    def queue_changed(self, user_id: int) -> None:
-        """Dropped."""

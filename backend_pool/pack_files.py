@@ -14,7 +14,7 @@ from typing import Any
 
 from backend_pool.comfy_client import CHUNK, FileRef
 from backend_pool.errors import BackendBroken, FileGone
-from backend_pool.file_refs import references, replaced
+from backend_pool.file_refs import homes, references, replaced
 from backend_pool.frames import Message
 from backend_pool.incoming import clear_incoming, close, create_incoming, write
 from backend_pool.job_files import JobFiles
@@ -155,7 +155,7 @@ class PackFiles(JobFiles):
         refs = list(references(ui))
         if self._folder is not None:
             await self._seen(refs)
-        noted = self._noted()
+        noted = homes(self.files)
         return replaced(ui, {ref: noted[ref] for ref in refs if ref in noted})
 
     async def bring_rest(self) -> None:
@@ -196,9 +196,6 @@ class PackFiles(JobFiles):
         path = self._lander.path(FileRef(**entry["local"]))
         return path.is_file() and path.stat().st_size == file.size
 
-    def _noted(self) -> dict[FileRef, FileRef]:
-        return {FileRef(**entry["source"]): FileRef(**entry["local"]) for entry in self.files}
-
     async def _bring(self, files: list[Written]) -> None:
         try:
             for file in files:
@@ -210,7 +207,7 @@ class PackFiles(JobFiles):
     async def _fetch(self, file: Written) -> None:
         arrived = await self._save(file)
         for _ in range(ATTEMPTS):
-            own = self._noted().get(file.ref)
+            own = homes(self.files).get(file.ref)
             local = await asyncio.to_thread(self._lander.choose, file, own)
             replaces = own is not None or (file.known and local == file.ref)
             if own is None:

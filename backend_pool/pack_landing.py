@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from backend_pool.comfy_client import FileRef
 from backend_pool.errors import FileGone
+from backend_pool.file_refs import path_of
 from backend_pool.incoming import arrive, make_durable
 from backend_pool.model import JsonDict
 from backend_pool.user_files import (
@@ -65,7 +66,7 @@ class Lander:
 
     def path(self, ref: FileRef) -> Path:
         """Where a file of the user's is."""
-        return self._dirs.root(ref.type) / ref.subfolder / ref.filename
+        return path_of(self._dirs, ref)
 
     def remove(self, ref: FileRef) -> None:
         """Remove a file of the user's, if it is there and they let us."""

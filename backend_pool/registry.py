@@ -54,18 +54,6 @@ class Registry:
 
         return await self._db.write(work)
 
-    async def relocate(self, name: str, url: str, source: str) -> Backend:
-        """Give the row of that name and source a new URL; added if it is gone."""
-
-        def work(s: Session) -> Backend:
-            row = s.exec(select(Backend).where(Backend.name == name, Backend.source == source)).first()
-            if row is None:
-                return _add(s, url, name, source)
-            row.url = clean_url(url)
-            return row
-
-        return await self._db.write(work)
-
     async def keep_only(self, source: str, urls: list[str]) -> None:
         """Forget backends of a source that are not configured any more, so that removing a flag removes the backend."""
         wanted = [clean_url(url) for url in urls]

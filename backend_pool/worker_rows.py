@@ -3,8 +3,6 @@
 A worker's token is stored as its SHA-256 and may do nothing but register. Revoking one takes its backends away.
 """
 
-import hashlib
-
 from sqlalchemy import BigInteger
 from sqlmodel import Field, Session, SQLModel, col, select
 
@@ -12,7 +10,7 @@ from backend_pool.model import Backend
 from proxy.base.clock import now_ms
 from proxy.base.database import Database
 from proxy.base.errors import BadInput, NotFound
-from proxy.base.names import new_secret
+from proxy.base.names import hash_of, new_secret
 
 PREFIX = "cwt_"
 SHOWN = len(PREFIX) + 6
@@ -50,11 +48,6 @@ class AgentInstance(SQLModel, table=True):
     id: str = Field(primary_key=True)
     backend_id: int = Field(foreign_key="backends.id", ondelete="CASCADE", unique=True)
     token_id: int = Field(foreign_key="worker_tokens.id")
-
-
-def hash_of(token: str) -> str:
-    """What is stored of a token."""
-    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def find(session: Session, token: str) -> WorkerToken | None:

@@ -15,11 +15,12 @@ from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.database import Database
 from proxy.base.errors import ClusterError
 from proxy.base.logs import events
+from proxy.base.names import hash_of
 from proxy.base.tasks import Tasks
 from proxy.credentials import IN_ADDRESS, Credential, extract
 from proxy.logins import Logins
 from proxy.throttle import Throttle, address_key
-from proxy.tokens import Tokens, hash_of
+from proxy.tokens import Tokens
 
 __all__ = ["Authenticator", "Identity", "identity", "no_referrer"]
 

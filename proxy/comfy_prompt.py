@@ -106,19 +106,33 @@ class PromptRoute:
             vram_mb=wishes.vram_mb,
             queue_limit=share.queue_limit,
         )
-        with self.dispatcher.hold(user.user_id, new.prompt_id):
+        await self._accept(
+            request, send, new, secrets=secrets, node_errors=verdict.node_errors, notes=_notes(wishes, quota)
+        )
+
+    async def _accept(
+        self,
+        request: Request,
+        send: Send,
+        new: Submission,
+        *,
+        secrets: dict[str, Any],
+        node_errors: Mapping[str, Any],
+        notes: dict[str, str],
+    ) -> None:
+        """Store it and answer; it starts no earlier."""
+        with self.dispatcher.hold(new.user_id, new.prompt_id):
             job = await self.store.submit(new)
             self.dispatcher.keep_secrets(job.key, secrets)
             answer = {
                 "prompt_id": job.prompt_id,
-                "number": shown_number(job.number) if order.number is None else order.number,
-                "node_errors": verdict.node_errors,
+                "number": shown_number(job.number) if new.number is None else new.number,
+                "node_errors": node_errors,
             }
             try:
-                response = ComfyJson(answer, headers=_notes(wishes, quota))
-                await response(request.scope, request.receive, send)
+                await ComfyJson(answer, headers=notes)(request.scope, request.receive, send)
             finally:
-                self.events.queue_changed(user.user_id)
+                self.events.queue_changed(new.user_id)
 
     async def _verdict(self, body: Any, dirs: UserDirs) -> Verdict | None:
         """None for a body without a prompt."""

@@ -45,28 +45,7 @@ def listen(settings: Settings) -> socket.socket:
 async def serve(cluster: Cluster, bound: socket.socket, ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or Ctrl-C, then drain and take everything down; `ready` is told the URL once it answers."""
     loop = asyncio.get_running_loop()
-    settings = cluster.settings
-    server = AnnouncingServer(
-        ready,
-        uvicorn.Config(
-            cluster.asgi,
-            interface="asgi3",
-            http=ClientProtocol,
-            ws=ClientWebSocket,
-            ws_per_message_deflate=False,  # most bytes are previews, which are compressed already
-            ws_max_size=min(CLIENT_FRAME_MB, settings.max_frame_mb) * 1024 * 1024,
-            ws_ping_interval=settings.ping_interval_s,
-            ws_ping_timeout=settings.ping_interval_s,
-            timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
-            forwarded_allow_ips=settings.trusted_proxies,
-            proxy_headers=True,
-            server_header=False,
-            access_log=False,
-            log_config=None,
-            lifespan="off",
-        ),
-    )
-
+    server = AnnouncingServer(ready, _config(cluster))
     this = asyncio.current_task()
     assert this is not None
     starting = True
@@ -87,6 +66,27 @@ async def serve(cluster: Cluster, bound: socket.socket, ready: Callable[[str], N
     finally:
         starting = False
         await lifespan.stop(cluster)
+
+
+def _config(cluster: Cluster) -> uvicorn.Config:
+    settings = cluster.settings
+    return uvicorn.Config(
+        cluster.asgi,
+        interface="asgi3",
+        http=ClientProtocol,
+        ws=ClientWebSocket,
+        ws_per_message_deflate=False,  # most bytes are previews, which are compressed already
+        ws_max_size=min(CLIENT_FRAME_MB, settings.max_frame_mb) * 1024 * 1024,
+        ws_ping_interval=settings.ping_interval_s,
+        ws_ping_timeout=settings.ping_interval_s,
+        timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
+        forwarded_allow_ips=settings.trusted_proxies,
+        proxy_headers=True,
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        lifespan="off",
+    )
 
 
 def own_url(bound: socket.socket) -> str:

@@ -1,9 +1,5 @@
-"""API tokens: random URL-safe words, shown once, stored as SHA-256.
+"""API tokens: random URL-safe words, shown once, stored as SHA-256."""
 
-A fast hash is right here: a token has 256 random bits, so there is nothing to guess from its hash.
-"""
-
-import hashlib
 from collections.abc import Collection
 
 from sqlalchemy import BigInteger
@@ -15,7 +11,7 @@ from proxy.accounts import find as find_user
 from proxy.base.clock import now_ms
 from proxy.base.database import Database
 from proxy.base.errors import BadInput, Conflict, NotFound
-from proxy.base.names import new_secret
+from proxy.base.names import hash_of, new_secret
 
 PREFIX = "cct_"
 SHOWN = len(PREFIX) + 6
@@ -42,11 +38,6 @@ class Token(SQLModel, table=True):
         """`id` of a stored row."""
         assert self.id is not None
         return self.id
-
-
-def hash_of(token: str) -> str:
-    """What is stored of a token."""
-    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def clean_name(name: str) -> str:

@@ -18,7 +18,7 @@ from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.errors import Conflict, Unavailable
 from proxy.base.log_file import tail
 from proxy.base.logs import events
-from proxy.base.processes import spawn, start_time
+from proxy.base.processes import Daemon, spawn
 from user_sessions.cold import IMPORTS_ITSELF
 from user_sessions.confinement import Confinement
 from user_sessions.directories import failures, make_private
@@ -50,7 +50,7 @@ class Record:
 
     def alive(self) -> bool:
         """Whether this very process runs."""
-        return start_time(self.pid) == self.started
+        return Daemon(self.pid, self.started).alive()
 
 
 class ChildSpawner:

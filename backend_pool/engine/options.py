@@ -31,6 +31,29 @@ class Options:
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
     """Read the command line; wrong use ends the process with status 2, as argparse does."""
+    given = _parser().parse_args(arguments)
+    return Options(
+        base_dir=given.base_dir.resolve(),
+        host=given.host,
+        port=given.port,
+        name=given.name,
+        url_file=given.url_file,
+        secret_file=given.secret_file,
+        step_ms=given.step_ms,
+        model_load_ms=given.model_load_ms,
+        vram_mb=given.vram_mb,
+        checkpoints=_names(given.checkpoints),
+        without=_names(given.without),
+        without_nodes=_names(given.without_nodes),
+        seed=given.seed,
+        previews=given.preview_method == "auto",
+        faults=given.faults,
+        max_upload_mb=given.max_upload_size,
+        worker_pack=given.worker_pack,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m backend_pool.engine",
         description="A ComfyUI-compatible server that needs no GPU and no model, for trying, testing and load.",
@@ -53,26 +76,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     add("--faults", action="store_true", help="allow POST /engine/faults from this machine")
     add("--max-upload-size", type=_positive, default=100, help="largest request body in MiB")
     add("--worker-pack", type=Path, help="settings of a worker pack to mount, as its installer writes them")
-    given = parser.parse_args(arguments)
-    return Options(
-        base_dir=given.base_dir.resolve(),
-        host=given.host,
-        port=given.port,
-        name=given.name,
-        url_file=given.url_file,
-        secret_file=given.secret_file,
-        step_ms=given.step_ms,
-        model_load_ms=given.model_load_ms,
-        vram_mb=given.vram_mb,
-        checkpoints=_names(given.checkpoints),
-        without=_names(given.without),
-        without_nodes=_names(given.without_nodes),
-        seed=given.seed,
-        previews=given.preview_method == "auto",
-        faults=given.faults,
-        max_upload_mb=given.max_upload_size,
-        worker_pack=given.worker_pack,
-    )
+    return parser
 
 
 def _names(text: str) -> tuple[str, ...]:

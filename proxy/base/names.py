@@ -23,3 +23,8 @@ def new_id() -> str:
 def new_secret() -> str:
     """43 URL-safe characters of 256 random bits."""
     return secrets.token_urlsafe(32)
+
+
+def hash_of(secret: str) -> str:
+    """What is stored of a `new_secret`. A fast hash is right: there is nothing to guess among 256 random bits."""
+    return hashlib.sha256(secret.encode()).hexdigest()
