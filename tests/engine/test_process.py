@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from backend_pool.engine.options import parse
 from tests.engine.client import connect
 from tests.engine.graphs import default_graph
 from tests.engines import STOP_TIMEOUT_S
@@ -35,10 +36,10 @@ async def test_bodies_over_the_limit_get_413(start: Any) -> None:
 
 
 @pytest.mark.parametrize("args", [["--port", "x"], ["--step-ms", "-1"], ["--vram-mb", "0"], ["--nope"]])
-def test_wrong_use(tmp_path: Path, args: list[str]) -> None:
-    command = [sys.executable, "-m", "backend_pool.engine", "--base-dir", str(tmp_path), *args]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=STOP_TIMEOUT_S, check=False)
-    assert done.returncode == 2 and "usage:" in done.stderr
+def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str], args: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(["--base-dir", str(tmp_path), *args])
+    assert ended.value.code == 2 and "usage:" in capsys.readouterr().err
 
 
 def test_a_taken_port_is_said_without_a_stack_trace(start: Any, tmp_path: Path) -> None:
