@@ -104,7 +104,9 @@ def next_step(case: Case) -> Step:
 def _memory(case: Case) -> Step:
     if not case.freed:
         return Step(Act.HERE)
-    if not case.roomier or len(case.avoid | {case.backend}) >= KILLS:
+    # Back at one that it left behind: the others have been busy all the time, and would be tried for ever.
+    again = case.backend in case.avoid and case.attempt >= case.attempts
+    if not case.roomier or again or len(case.avoid | {case.backend}) >= KILLS:
         return Step(Act.FAIL, hint=SMALLER)
     if case.vram_mb:
         return Step(Act.ELSEWHERE, vram_mb=case.vram_mb)

@@ -104,20 +104,26 @@ class Matching:
         known = self._known.get(seq)
         return known is not None and known.sends
 
-    def kind(self, job: Job, share: Share) -> Kind:
-        """Where a job that has been read can run, and what it has to load. Backends that it is to avoid are places only
-        where no other is one that answers."""
+    def kind(self, job: Job, share: Share, left: frozenset[int] = frozenset()) -> Kind:
+        """Where a job that has been read can run, and what it has to load. `left` is not to be used for now."""
         known = self._known[job.key]
-        labels, avoid = frozenset(job.labels) | share.labels, frozenset(job.avoid)
+        labels = frozenset(job.labels) | share.labels
         asked = known.asked
-        key = (known.alike, labels, job.vram_mb, avoid)
+        key = (known.alike, labels, job.vram_mb)
         places = self._places.get(key)
         if places is None:
-            able = {m.key: m for m in self._pool.members.values() if fits(asked, m, labels, job.vram_mb)}
-            others = able.keys() - avoid
-            places = frozenset(others if any(able[key].health not in AWAY for key in others) else able)
+            members = self._pool.members.values()
+            places = frozenset(m.key for m in members if fits(asked, m, labels, job.vram_mb))
             self._places[key] = places
-        return Kind(places, known.traits.models)
+        return Kind(places - left, known.traits.models, places & left)
+
+    def harmed(self, job: Job, share: Share) -> frozenset[int]:
+        """Places of a job that it was lost with, if another one answers."""
+        if not job.avoid:
+            return frozenset()
+        places, avoid = self.kind(job, share).places, frozenset(job.avoid)
+        answers = any(m.key in places - avoid and m.health not in AWAY for m in self._pool.members.values())
+        return places & avoid if answers else frozenset()
 
     def elsewhere(self, member: Member, refused: BackendRefused, prompt: Mapping[str, Any]) -> bool:
         """Whether a backend refused a prompt only for what another one offers: its node list was out of date."""

@@ -116,7 +116,7 @@ class Job(SQLModel, table=True):
     avoid: list[int] = Field(
         default_factory=list,
         sa_column=Column(JSON, nullable=False, server_default="[]"),
-        description="Backends that it brought down or that were too small; it goes to others while there are any.",
+        description="Backends that it brought down or that were too small; it tries others first.",
     )
     freed: bool = Field(
         default=False,

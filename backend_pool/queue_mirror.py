@@ -4,7 +4,8 @@ The rows are the truth. Who submits, cancels or gives back a job tells whose job
 finds what other processes did. Cost grows with the users that changed, not with the jobs that wait.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import nsmallest
 from typing import NamedTuple
@@ -61,6 +62,10 @@ class QueueMirror:
     def stale(self) -> bool:
         """Whether something has to be read again."""
         return bool(self._stale)
+
+    def is_stale(self, user_id: int) -> bool:
+        """Whether the user's jobs have to be read again."""
+        return user_id in self._stale
 
     @property
     def users(self) -> Collection[int]:
@@ -156,3 +161,13 @@ class QueueMirror:
             self._fronts[user_id] = _Front(new, self._depth if whole else depth, whole)
         else:
             self._fronts.pop(user_id, None)
+
+
+def side_by_side(jobs: Iterable[Job]) -> list[Job]:
+    """Everybody's first job, then everybody's second."""
+    count: Counter[int] = Counter()
+    ranked = []
+    for job in jobs:
+        ranked.append((count[job.user_id], job.key, job))
+        count[job.user_id] += 1
+    return [job for _, _, job in sorted(ranked, key=lambda entry: entry[:2])]

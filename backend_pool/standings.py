@@ -40,7 +40,7 @@ class Standings:
         )
 
     def _places(self, job: Waiting, group_id: int | None) -> "_Places":
-        key = (job.kind.places, group_id)
+        key = (job.kind.places | job.kind.left, group_id)
         if key not in self._known:
             self._known[key] = _places(self._scene, *key)
         return self._known[key]

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 
+from backend_pool.comebacks import Comebacks
 from backend_pool.job_store import JobStore
 from backend_pool.loads import Loads
 from backend_pool.matching import Matching
@@ -16,7 +17,7 @@ from backend_pool.model import Job
 from backend_pool.placement.line import Line
 from backend_pool.placement.values import Choice, Kind, Policy, Spot, Waiting
 from backend_pool.pool import Member
-from backend_pool.queue_mirror import QueueMirror
+from backend_pool.queue_mirror import QueueMirror, side_by_side
 from backend_pool.shares import Shares
 from backend_pool.timings import Timings
 from proxy.base.clock import now_ms
@@ -49,6 +50,7 @@ class Turns:
         self._shares = shares
         self._timings = timings
         self.line = Line(policy)
+        self._comebacks = Comebacks(policy.affinity_s)
         self._unread: dict[int, Job] = {}
         """Jobs at the front to be read, or to be judged anew before they may be placed."""
         self._sending: set[int] = set()
@@ -83,9 +85,11 @@ class Turns:
         for seq in changes.went:
             self._unread.pop(seq, None)
             self.line.remove(seq)
-        self._unread |= {job.key: job for job in _side_by_side(changes.came)}
+        self._unread |= {job.key: job for job in side_by_side(changes.came)}
+        self._comebacks.keep_unread(lambda seq, user: seq in self._unread or self._mirror.is_stale(user))
         if self._matching.look():
             self._reconsider(self._mirror.users)
+        self._reconsider(self._comebacks.over(self._mirror.__contains__, now_ms() / 1000))
         await self._read()
         if not self._unread and not self._mirror.stale:
             self._give_up_seats()
@@ -140,6 +144,8 @@ class Turns:
             self._changed.add(waiting.user_id)
             self.line.remove(seq)  # until its row has been read again: it may need other backends now
             self._mirror.touch(waiting.user_id)
+            self._comebacks.returned(seq, waiting.user_id)
+            self._reconsider([waiting.user_id])
 
     def gone(self, seq: int) -> None:
         """A waiting job was cancelled."""
@@ -221,11 +227,8 @@ class Turns:
 
     def heads(self) -> list[Job]:
         """The next job of each user who has none on a backend."""
-        running = self._running_users()
+        running = {waiting.user_id for waiting in self.placed.values()}
         return [job for job in self._mirror.heads() if job.user_id not in running]
-
-    def _running_users(self) -> set[int]:
-        return {waiting.user_id for waiting in self.placed.values()}
 
     def _reconsider(self, users: Iterable[int]) -> None:
         """Their jobs may run elsewhere now, or need other things; in parts, for there may be thousands of them."""
@@ -248,9 +251,13 @@ class Turns:
 
     def _enter(self, job: Job) -> None:
         """Put a job that has been read into the line, or take it out while its user is blocked."""
-        if not self._matching.read(job.key):
+        if not self._matching.read(job.key) or self._comebacks.behind(job):
             self._unread.setdefault(job.key, job)
             return
+        share = self._shares.share(job.user_id)
+        if self._comebacks.read(job, self._matching.harmed(job, share), now_ms() / 1000):
+            self._reconsider([job.user_id])
+            self._unread.pop(job.key, None)
         if self._shares.blocked(job.user_id) is not None:
             self.line.remove(job.key)
             return
@@ -276,25 +283,16 @@ class Turns:
             seq=job.key,
             user_id=job.user_id,
             number=job.number,
-            kind=self._matching.kind(job, self._shares.share(job.user_id)),
+            kind=self._matching.kind(job, self._shares.share(job.user_id), self._comebacks.left_by(job.user_id)),
             lane=job.lane,
             priority=job.priority,
             since_s=job.created_ms / 1000,
             expected_s=0.0 if expected is None else expected.mean_s,
             graph=traits.graph,
+            avoid=frozenset(job.avoid),
         )
 
     def _give_up_seats(self) -> None:
         for seq in self._seats:
             self.line.remove(seq)
         self._seats.clear()
-
-
-def _side_by_side(jobs: Iterable[Job]) -> list[Job]:
-    """Everybody's first job, then everybody's second."""
-    count: Counter[int] = Counter()
-    ranked = []
-    for job in jobs:
-        ranked.append((count[job.user_id], job.key, job))
-        count[job.user_id] += 1
-    return [job for _, _, job in sorted(ranked, key=lambda entry: entry[:2])]

@@ -86,11 +86,12 @@ class Decision:
         return spot.key in free or any(place is spot and self._fits(job, spot, room_s) for place, room_s in short)
 
     def _best_spot(self, job: Waiting) -> Spot:
-        """Least to load, then the user's own workflow cached, then what others need least, then the soundest."""
+        """Where it was not lost, then least to load, then the user's own workflow cached, then what others need least,
+        then the soundest."""
 
-        def fit(spot: Spot) -> tuple[float, bool]:
+        def fit(spot: Spot) -> tuple[bool, float, bool]:
             own = bool(job.graph) and (spot.user_id, spot.graph) == (job.user_id, job.graph)
-            return spot.load(job.kind.models - spot.warm), not own
+            return spot.key in job.avoid, spot.load(job.kind.models - spot.warm), not own
 
         able = [spot for spot in self._spots.values() if self._may_run(job, spot)]
         best = min(fit(spot) for spot in able)

@@ -20,6 +20,8 @@ class Kind:
     places: frozenset[int]
     """Keys of all the backends that can run it, whether busy, asleep or idle."""
     models: frozenset[str] = frozenset()
+    left: frozenset[int] = frozenset()
+    """Others that could run it, and that are left to other users' jobs for the moment."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Waiting:
     """How long it will keep a backend, loading included; 0 for unknown."""
     graph: str = ""
     """Signature of its workflow; empty for unknown."""
+    avoid: frozenset[int] = frozenset()
+    """Backends that it was lost with: the last choice among idle ones."""
 
 
 @dataclass(frozen=True)

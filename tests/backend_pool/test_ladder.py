@@ -37,6 +37,14 @@ def harm(**more: Any) -> Step:
             {"mishap": Mishap.MEMORY, "freed": True, "roomier": True, "avoid": frozenset({2, 3})},
             Step(Act.FAIL, hint=SMALLER),
         ),
+        (
+            {"mishap": Mishap.MEMORY, "freed": True, "roomier": True, "avoid": frozenset({2}), "attempt": 4},
+            Step(Act.ELSEWHERE, avoid=True),
+        ),
+        (
+            {"mishap": Mishap.MEMORY, "freed": True, "roomier": True, "avoid": frozenset({1}), "attempt": 4},
+            Step(Act.FAIL, hint=SMALLER),
+        ),
         ({}, harm()),
         ({"began": False}, harm(avoid=False)),
         ({"mishap": Mishap.FAULT}, harm(quarantine=True)),

@@ -157,7 +157,7 @@ class Reference:
             for other in self.jobs.values()
             if load_s and spot.key in other.kind.places and other.kind != job.kind
         )
-        return (load_s, not own, undone_s, -spot.speed, spot.failed, spot.done, spot.key)
+        return (spot.key in job.avoid, load_s, not own, undone_s, -spot.speed, spot.failed, spot.done, spot.key)
 
     def key(self, job: Waiting) -> Key:
         person = self.people[job.user_id]

@@ -30,10 +30,11 @@ class Scene:
         priority: int = 0,
         expected_s: float = 10.0,
         graph: str = "",
+        avoid: frozenset[int] = frozenset(),
     ) -> int:
         self.last += 1
         seq = self.last
-        self.line.add(Waiting(seq, user_id, number, kind, lane, priority, self.now_s, expected_s, graph))
+        self.line.add(Waiting(seq, user_id, number, kind, lane, priority, self.now_s, expected_s, graph, avoid))
         return seq
 
     def place(self, *spots: Spot) -> Choice | None:

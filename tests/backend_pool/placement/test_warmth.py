@@ -95,6 +95,16 @@ def test_where_a_job_goes(spots: list[Spot], chosen: int, why: str) -> None:
     assert placed(scene.line.next(spots, 0)) == (ann, chosen), why
 
 
+def test_where_a_job_was_lost_is_the_last_choice_and_a_choice() -> None:
+    """Another idle one, cold and slower; else that one, before a later job of its user's."""
+    scene = Scene()
+    lost = scene.queue(ANN, FLUX, avoid=frozenset({1, 2}))
+    scene.queue(ANN, FLUX)
+    worse = Spot(3, HAS_WAN, speed=0.5, failed=3, done=9)
+    assert placed(scene.line.next([Spot(1, HAS_FLUX), worse], 0)) == (lost, 3)
+    assert placed(scene.line.next([Spot(1), Spot(2, HAS_FLUX)], 0)) == (lost, 2)
+
+
 def test_half_of_the_models_is_better_than_none() -> None:
     scene = Scene()
     scene.queue(ANN, Kind(EVERYWHERE, frozenset({"flux", "style"})))
