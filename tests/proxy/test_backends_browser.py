@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import BrowserContext, expect
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, expect
 from sqlmodel import Session
 
 from backend_pool.health import Health
@@ -15,12 +16,12 @@ from tests.chromium import launched
 from tests.proxy.control_server import Server, serving
 from tests.proxy.test_pages_browser import sign_in
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 PROMPT = {"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "a red fox"}}}
 WAIT_MS = 20_000
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def server(tmp_path: Path) -> AsyncIterator[Server]:
     async with serving(tmp_path, probe_interval_s=60) as running:
         await running.user("root", admin=True)
@@ -28,10 +29,16 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
         yield running
 
 
-@pytest.fixture
-async def context() -> AsyncIterator[BrowserContext]:
-    async with launched() as browser:
-        yield await browser.new_context()
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    async with launched() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
+    async with await browser.new_context() as window:
+        yield window
 
 
 async def peopled(server: Server) -> None:

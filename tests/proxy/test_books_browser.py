@@ -5,17 +5,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from playwright.async_api import BrowserContext, expect
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, expect
 
 from tests.chromium import launched
 from tests.proxy.control_server import Server, serving
 from tests.proxy.test_pages_browser import sign_in
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 WAIT_MS = 20_000
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def server(tmp_path: Path) -> AsyncIterator[Server]:
     async with serving(tmp_path) as running:
         await running.user("root", admin=True)
@@ -25,10 +26,16 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
         yield running
 
 
-@pytest.fixture
-async def context() -> AsyncIterator[BrowserContext]:
-    async with launched() as browser:
-        yield await browser.new_context(timezone_id="Asia/Kolkata")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    async with launched() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
+    async with await browser.new_context(timezone_id="Asia/Kolkata") as window:
+        yield window
 
 
 async def test_a_group_and_its_reservation(server: Server, context: BrowserContext) -> None:
@@ -58,13 +65,14 @@ async def test_a_group_and_its_reservation(server: Server, context: BrowserConte
     await expect(card.get_by_text("3 at a time")).to_have_count(0, timeout=WAIT_MS)
     assert server.cluster.groups.share(ann.key).running_limit == 1
     await page.get_by_label("Backends", exact=True).fill("gpu 1")
-    await page.get_by_label("From (your time)").fill("2190-03-02T10:00")
-    await page.get_by_label("To (your time)").fill("2190-03-02T11:00")
+    day = f"{datetime.now(UTC).year + 2}-03-02"
+    await page.get_by_label("From (your time)").fill(f"{day}T10:00")
+    await page.get_by_label("To (your time)").fill(f"{day}T11:00")
     await page.get_by_role("button", name="Reserve").click()
     row = page.get_by_role("listitem").filter(has_text="gpu 1")
-    await expect(row).to_contain_text("2190-03-02 04:30 to 2190-03-02 05:30 UTC", timeout=WAIT_MS)
+    await expect(row).to_contain_text(f"{day} 04:30 to {day} 05:30 UTC", timeout=WAIT_MS)
     (reservation,) = server.cluster.groups.upcoming()
-    assert reservation.begin_ms == datetime(2190, 3, 2, 4, 30, tzinfo=UTC).timestamp() * 1000
+    assert reservation.begin_ms == datetime.fromisoformat(f"{day}T04:30+00:00").timestamp() * 1000
     await row.get_by_role("button").click()
     await page.locator("#ask").get_by_role("button", name="Remove").click()
     await expect(page.get_by_text("Nothing is reserved.")).to_be_visible(timeout=WAIT_MS)
