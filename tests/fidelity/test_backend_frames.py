@@ -3,10 +3,10 @@
 import asyncio
 import struct
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from tests.backend_pool.strange_backend import Strange, strange_backend
 from tests.cluster import start_cluster
@@ -14,6 +14,7 @@ from tests.contract import graphs
 from tests.contract.wire import FLAGS, Frame, preview_metadata
 from tests.system.people import Someone
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 NODE = "57:8"
 DISPLAYED = "57"
 IDS = {"node_id": NODE, "display_node_id": DISPLAYED, "parent_node_id": None, "real_node_id": NODE}
@@ -46,12 +47,12 @@ BETWEEN: list[Any] = [
 """With what must not pass: the backend's own status, another prompt's progress, a binary type nobody knows."""
 
 
-@pytest.fixture
-async def people(tmp_path: Path) -> AsyncIterator[tuple[Strange, Someone, Someone]]:
-    """A server whose one backend says all that, and two people."""
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def people(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Strange, Someone, Someone]]:
+    """A server whose one backend says all that, and two people, for all tests here."""
     async with strange_backend(ui=UI, between=BETWEEN) as strange:
         arguments = ("--engines", "0", "--backend", strange.url)
-        cluster = await asyncio.to_thread(start_cluster, tmp_path, *arguments)
+        cluster = await asyncio.to_thread(start_cluster, tmp_path_factory.mktemp("server"), *arguments)
         try:
             persons = [await asyncio.to_thread(cluster.user, name) for name in ("ann", "ben")]
             ann, ben = (Someone(cluster, person) for person in persons)
@@ -100,9 +101,9 @@ async def test_frames_of_nodes_reach_their_user_unchanged(people: tuple[Strange,
         heard = await his.job(own)
         assert {frame.data["prompt_id"] for frame in heard if "prompt_id" in frame.data} == {own}
     assert (await ann.comfy.history(prompt_id))["status"]["status_str"] == "success"
-    first, second, _ = strange.prompts
+    first, second, third = strange.prompts[-3:]
     assert first["extra_data"]["api_key_comfy_org"] == "k" and "api_key_comfy_org" not in second["extra_data"]
-    assert len({sent["client_id"] for sent in strange.prompts} - {"tab", None, ""}) == 3
+    assert len({sent["client_id"] for sent in (first, second, third)} - {"tab", None, ""}) == 3
 
 
 async def test_what_a_user_may_not_do_to_everybody_stays_here(people: tuple[Strange, Someone, Someone]) -> None:
