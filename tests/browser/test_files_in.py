@@ -35,7 +35,7 @@ async def test_a_mask_painted_in_the_editor_reaches_the_run(visit: Visit, tmp_pa
     assert max(_corner(mask)) == 0
 
 
-async def test_a_picture_dropped_on_the_canvas_brings_its_workflow_back(visit: Visit) -> None:
+async def test_a_picture_dropped_on_the_canvas_brings_its_workflow_back_and_a_template_opens(visit: Visit) -> None:
     ann = await visit("ann")
     webui = await ann.open()
     await webui.write_prompt("a fox to be found again")
@@ -50,19 +50,15 @@ async def test_a_picture_dropped_on_the_canvas_brings_its_workflow_back(visit: V
     again = await webui.run()
     assert again != first
     await webui.idle()
-    assert await webui.picture_bytes(await webui.picture()) == picture
+    last = await webui.picture()
+    assert await webui.picture_bytes(last) == picture
     await ann.shot("dropped")
-
-
-async def test_a_template_opens_and_runs(visit: Visit) -> None:
-    ann = await visit("ann")
-    webui = await ann.open()
     await webui.open_templates()
     await ann.shot("templates")
     await webui.open_template("House style")
     await webui.shows("EmptyImage")
     await webui.run()
-    assert len(await webui.picture_bytes(await webui.picture())) > 100
+    assert len(await webui.picture_bytes(await webui.picture(before=last))) > 100
 
 
 def _middle(picture: Image.Image) -> bytes:

@@ -11,6 +11,7 @@ from tests.browser.conftest import Visit
 from tests.browser.runtimes import Runtime
 from tests.browser.visitor import Visitor
 from tests.system.inside import fault
+from tests.system.people import Someone, painting
 
 PHONE: ViewportSize = {"width": 390, "height": 844}
 PAGES = ("/cluster/", "/cluster/gallery", "/cluster/account")
@@ -112,10 +113,11 @@ async def test_the_next_person_at_this_computer_finds_nothing_of_the_last(visit:
 
 async def test_pages_fit_on_a_phone(visit: Visit) -> None:
     ann = await visit("ann")
-    webui = await ann.open()
-    await webui.write_prompt("a very long prompt " * 20)
-    await webui.run()
-    await webui.picture()
+    someone = Someone(ann.cluster, ann.person)
+    wordy = painting(1)
+    wordy["2"]["inputs"]["text"] = "a very long prompt " * 20
+    await someone.runs(wordy)
+    await someone.comfy.close()
     await ann.page.set_viewport_size(PHONE)
     for path in PAGES:
         await ann.page.goto(ann.cluster.url + path)
