@@ -21,7 +21,7 @@ from backend_pool.scene import Case, Scene, Seat
 from backend_pool.share import Share
 from backend_pool.shares import Shares
 from backend_pool.turns import Turns
-from proxy.base.clock import now_ms
+from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.tasks import Tasks
 
 NOWHERE = Kind(frozenset())
@@ -70,7 +70,8 @@ class Foresight:
     async def _make(self) -> None:
         try:
             await asyncio.sleep(self._outlooks.due_in_s)
-            await self._outlooks.renew(self.scene())
+            began_s = monotonic_s()
+            await self._outlooks.renew(self.scene(), began_s)
         finally:
             self._making = False
 

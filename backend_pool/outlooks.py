@@ -49,9 +49,12 @@ class Outlooks:
         """The user's first jobs with what they may expect, running ones before waiting ones."""
         return self._told.get(user_id, ())
 
-    async def renew(self, scene: Scene) -> None:
-        """Make a forecast and tell whom it concerns. One at a time; whoever calls waits for `due_in_s` before."""
-        began_s = monotonic_s()
+    async def renew(self, scene: Scene, began_s: float | None = None) -> None:
+        """Make a forecast and tell whom it concerns. One at a time; whoever calls waits for `due_in_s` before.
+
+        `began_s` is when putting the scene together began, which costs time too.
+        """
+        began_s = monotonic_s() if began_s is None else began_s
         self._due_s = began_s + EVERY_S
         cases = list(scene.cases.values())
         users = {case.job.seq: case.job.user_id for case in cases}

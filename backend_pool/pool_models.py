@@ -22,6 +22,8 @@ class PoolModels:
                         continue
                     shown.setdefault(spelled(name), name)
                     files.setdefault(spelled(name), []).append(provider.key)
+        self.everywhere = frozenset(name for files in self._files.values() for name in files)
+        """Names of all files, whatever their folders."""
 
     def folders(self) -> list[str]:
         """Names of all folders."""

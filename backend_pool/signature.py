@@ -6,7 +6,7 @@ more than a large one; the rest of it then counts by its number of nodes.
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +16,9 @@ from backend_pool.prompt_reach import is_link, reached
 NODES_READ = 2000
 VALUES_READ = 64
 """Numbers and models of one node."""
+MODELS_READ = 32
+"""Models of one workflow that placement weighs."""
+LOADERS = frozenset(known.folder for known in MODEL_INPUTS.values())
 SEEDS = ("seed", "noise_seed", "control_after_generate", "rng_seed")
 WORK_INPUTS = ("steps", "width", "height", "length", "batch_size", "num_frames", "frames", "megapixels")
 """Inputs that a sampler's time grows with, wherever in the workflow they are given."""
@@ -46,8 +49,13 @@ class Traits:
     """Ids of the nodes that take the time: a run that did not execute them tells nothing about the next."""
 
 
-def traits(prompt: Mapping[str, Any], targets: Iterable[str]) -> Traits:
-    """Of the nodes that the targets need. Never raises, whatever the prompt holds."""
+def traits(
+    prompt: Mapping[str, Any], targets: Iterable[str], real: Callable[[str], bool] = lambda _name: True
+) -> Traits:
+    """Of the nodes that the targets need. Never raises, whatever the prompt holds.
+
+    `real` knows names of files that somebody has: a node may be given any number of others, which nobody loads.
+    """
     nodes = _reached(prompt, targets)
     parts = sorted(_part(node) for node in nodes.values())
     found = sorted({model for node in nodes.values() for model in models_of(node)})
@@ -58,7 +66,7 @@ def traits(prompt: Mapping[str, Any], targets: Iterable[str]) -> Traits:
         signature=_digest([*parts, len(prompt) if len(nodes) >= NODES_READ else ""]),
         group=_digest([*classes, *_main(found), _magnitude(nodes)]),
         graph=_digest([*names, *found]),
-        models=frozenset(map(str, found)),
+        models=frozenset(map(str, _loaded(model for model in found if real(model.name)))),
         heaviest=frozenset(heavy),
     )
 
@@ -134,6 +142,11 @@ def _value(node: Mapping[str, Any], name: str) -> float:
     except OverflowError:
         return 0.0
     return number if math.isfinite(number) else 0.0
+
+
+def _loaded(models: Iterable[Model]) -> list[Model]:
+    """Those that ComfyUI's own loaders load come first."""
+    return sorted(models, key=lambda model: (model.folder not in LOADERS, model))[:MODELS_READ]
 
 
 def _main(models: Iterable[Model]) -> list[str]:

@@ -57,7 +57,7 @@ class Timings:
         device, loads_s = device_class(device), meter.loads_s
         if not traits.heaviest <= meter.executed:
             return
-        for model in loads_s.keys() | (cold & traits.models):
+        for model in (loads_s.keys() | cold) & traits.models:
             self._learned.learn_load(model, device, loads_s.get(model, 0.0))
         if traits.signature:
             self._learned.learn(traits, device, (meter.run_ms - meter.load_ms) / 1000)

@@ -16,7 +16,7 @@ from proxy.base.database import Database
 from tests.backend_pool.rig import open_database
 
 SLOW, FAST = "NVIDIA T4", "NVIDIA H100"
-A = Traits("a", "grp", "ga", frozenset(), frozenset({"5"}))
+A = Traits("a", "grp", "ga", frozenset({"checkpoints:m"}), frozenset({"5"}))
 B = Traits("b", "grp", "gb", frozenset(), frozenset({"5"}))
 OTHER = Traits("c", "other", "gc", frozenset(), frozenset({"5"}))
 
@@ -150,6 +150,13 @@ def run(took_s: float, *, executed: tuple[str, ...] = ("1", "5"), well: bool = T
         meter.hear("executing", {"node": node}, float(second))
     meter.hear("execution_success" if well else "execution_error", {}, took_s)
     return meter
+
+
+def test_loading_is_learned_of_models_that_somebody_has(db: Database) -> None:
+    """A prompt may name any number of others."""
+    timings = Timings(db)
+    timings.learn(B, FAST, run(11.0))
+    assert timings.expect(B, FAST) is not None and timings.loads(frozenset({"checkpoints:m"}), FAST) == {}
 
 
 async def test_what_was_learned_outlives_the_server(db: Database) -> None:

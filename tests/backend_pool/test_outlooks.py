@@ -10,6 +10,7 @@ from backend_pool.placement.line import Line
 from backend_pool.placement.values import Kind, Policy, Spot, Waiting
 from backend_pool.scene import Case, Scene, Seat
 from backend_pool.share import Share
+from proxy.base.clock import monotonic_s
 
 NOW = 1_000_000.0
 
@@ -55,6 +56,13 @@ async def test_only_what_people_would_see_counts_as_a_change(made: tuple[Outlook
     assert rung[2:] == [{2}]
     await found.renew(scene((1, 1), free_s=7.1))
     assert rung[3:] == [{2}] and found.of_user(2) == ()
+
+
+async def test_putting_the_scene_together_counts_for_how_often(made: tuple[Outlooks, list[set[int]]]) -> None:
+    """At most PART of the time goes into forecasts."""
+    found, _ = made
+    await found.renew(scene((1, 1)), monotonic_s() - 60)
+    assert found.due_in_s > 60 / outlooks.PART - 61
 
 
 async def test_a_job_far_back_is_known_by_its_rank(made: tuple[Outlooks, list[set[int]]]) -> None:

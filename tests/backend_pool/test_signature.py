@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
-from backend_pool.signature import Model, models_of, traits
+from backend_pool.matching import _read_all
+from backend_pool.model import JobDocument
+from backend_pool.pool_info import PoolInfo
+from backend_pool.signature import MODELS_READ, Model, models_of, traits
+from tests.backend_pool.infos import info, provider
 
 PROMPT: dict[str, Any] = {
     "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sd.safetensors"}},
@@ -84,6 +88,32 @@ def test_models_and_the_heaviest_node_are_found() -> None:
 )
 def test_models_of_a_node(inputs: Any, found: list[Model]) -> None:
     assert models_of({"class_type": "X", "inputs": inputs}) == found
+
+
+def flood(nodes: int, each: int) -> dict[str, Any]:
+    """A prompt whose nodes name files that nobody has."""
+    made = {
+        f"n{number}": {"class_type": "Any", "inputs": {f"a{key}": f"{number}.{key}.pt" for key in range(each)}}
+        for number in range(nodes)
+    }
+    return made | {"1": PROMPT["1"], "end": {"class_type": "X", "inputs": {name: [name, 0] for name in (*made, "1")}}}
+
+
+def test_models_are_few_and_those_of_loaders_come_first() -> None:
+    """However many a prompt names; it is another workflow all the same."""
+    found = traits(flood(40, 30), ["end"])
+    assert len(found.models) == MODELS_READ and "checkpoints:sd.safetensors" in found.models
+    assert found.graph != traits(flood(40, 29), ["end"]).graph
+
+
+def test_only_models_that_somebody_has_are_weighed() -> None:
+    """What the pool lists for a loader, or has in a folder; the rest nobody loads."""
+    pool = PoolInfo([provider(1, info("sd.safetensors"), models={"upscale_models": ["4x.pt"]})])
+    given = {"ckpt_name": "sd.safetensors", "other": "4x.pt", "a": "x.pt", "unet_name": "made-up"}
+    prompt = {"1": {"class_type": "Loader", "inputs": given}}
+    document = JobDocument(seq=7, prompt=prompt, extra_data={}, targets=["1"])
+    (known,) = _read_all([document], pool, (0, True)).values()
+    assert known.traits.models == {"checkpoints:sd.safetensors", "other:4x.pt"}
 
 
 def test_texts_never_show() -> None:
