@@ -1,12 +1,13 @@
 """One server of each kind per test run, a fresh client per test."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from tests.contract import servers
 from tests.contract.servers import Server
-from tests.contract.wire import Comfy
+from tests.contract.wire import WAIT_S, Comfy
 from tests.real_comfyui import configured
 
 KINDS = {"engine": servers.engine, "proxy": servers.proxy, "comfyui": servers.comfyui}
@@ -30,4 +31,12 @@ async def comfy(server: Server) -> AsyncIterator[Comfy]:
     yield client
     await client.post("/queue", {"clear": True})
     await client.post("/interrupt")
+    await idle(client)
     await client.close()
+
+
+async def idle(client: Comfy) -> None:
+    """Wait until nothing runs: what is broadcast of a job's end is not for the next test."""
+    async with asyncio.timeout(WAIT_S):
+        while any((await client.get("/queue")).json().values()):
+            await asyncio.sleep(0.02)
