@@ -227,6 +227,7 @@ class Carrier:
         could_ms = self._could_ms.pop(job.key, None)
         if could_ms is not None and runner.began_ms is not None:
             self.gaps.began(could_ms, runner.began_ms)
+        self.store.charged(job, round(runner.used_s * 1000))
         self.turns.rendered(job.key, runner.used_s)  # its user's next job waits: tabs hear of one after the other
         if member.worker is not None:
             return  # its next job takes the directories, and with them files that are not home yet

@@ -1,22 +1,24 @@
 """Groups as the running server uses them: everybody's share, quota and reservations, in memory.
 
 Rows are the truth and are read again when somebody changed them here and every few seconds; `on_change` rings then.
+What ending jobs are charged counts at once, until it is found in the ledger.
 Answers without waiting, so that the dispatcher may ask for each job. Changes no row.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from sqlmodel import Session, select
+from sqlmodel import Session, col, select
 
 from backend_pool import group_rows, reservations
-from backend_pool.books import Group, QuotaPeriod, Reservation, UserChoice
+from backend_pool.books import Group, LedgerEntry, QuotaPeriod, Reservation, UserChoice
 from backend_pool.lane import Lane
+from backend_pool.model import Job
 from backend_pool.quotas import Quota, Used, period_at
 from backend_pool.reservations import Reserved
 from backend_pool.share import Share
-from proxy.base.bell import rung
 from proxy.base.clock import now_ms
 from proxy.base.database import Database
 from proxy.base.logs import events
@@ -34,6 +36,8 @@ class _Rows:
     reservations: tuple[Reservation, ...] = ()
     used: dict[tuple[QuotaPeriod, str], int] = field(default_factory=dict)
     lanes: dict[int, Lane] = field(default_factory=dict)
+    booked: frozenset[int] = frozenset()
+    """Of the jobs whose charges were known, those that `used` counts."""
 
 
 class Groups:
@@ -42,7 +46,6 @@ class Groups:
     def __init__(self, db: Database, settings: Settings) -> None:
         self._db = db
         self._settings = settings
-        self._bell = asyncio.Event()
         self._reading = asyncio.Lock()
         self._used = Used()
         self._rows = _Rows()
@@ -55,13 +58,13 @@ class Groups:
         )
         self._shares: dict[int, Share] = {}
         self._told: dict[int, str] = {}
+        self._charges: dict[int, tuple[str, int]] = {}
+        """By job that is not in the ledger as it was last read: group and GPU milliseconds."""
+        self._extra: Counter[str] = Counter()
+        """Their sums by group."""
         self.on_change: list[Callable[[], None]] = []
         self.on_quota: list[Callable[[list[int]], None]] = []
         """Hears of users whose group comes near its quota, has used it up, or may go on."""
-
-    def wake(self) -> None:
-        """Read the rows now: somebody changed them."""
-        self._bell.set()
 
     async def watch(self) -> None:
         """Keep in step with the rows, for ever."""
@@ -70,21 +73,40 @@ class Groups:
                 await self.reload()
             except Exception as error:  # what is known holds until then
                 log.error("groups could not be read", error=repr(error))
-            await rung(self._bell, LOOK_EVERY_S)
+            await asyncio.sleep(LOOK_EVERY_S)
 
     async def reload(self) -> None:
         """Read the rows; rings `on_change` when somebody may do more or less than before."""
         async with self._reading:
-            self._take(await self._db.read(self._read))
+            known = list(self._charges)
+            self._take(await self._db.read(lambda s: self._read(s, known)))
+
+    def charged(self, job: Job, gpu_ms: int | None) -> None:
+        """What a job that ends, or has rendered, is charged counts from now on; None: it is not charged after all."""
+        group = self._rows.groups.get(self._rows.members.get(job.user_id, 0))
+        if gpu_ms is not None and group is not None and group.quota_s is not None:
+            self._charges[job.key] = (group.name, gpu_ms)
+        elif self._charges.pop(job.key, None) is None:
+            return
+        self._look()
 
     def _take(self, rows: _Rows) -> None:
-        shares = {key: self._share(group) for key, group in rows.groups.items()}
-        self._rows, self._shares = rows, shares
+        self._rows, self._shares = rows, {key: self._share(group) for key, group in rows.groups.items()}
+        limited = {group.name for group in rows.groups.values() if group.quota_s is not None}
+        charges = self._charges.items()
+        self._charges = {seq: one for seq, one in charges if seq not in rows.booked and one[0] in limited}
+        self._look()
+
+    def _look(self) -> None:
+        """Tell whom it concerns what has changed."""
+        rows, self._extra = self._rows, Counter()
+        for name, gpu_ms in self._charges.values():
+            self._extra[name] += gpu_ms
         self._warn()
         # Usage changes all the time, and matters when it stops a group or lets it go on.
         stopped = {key for key, group in rows.groups.items() if (quota := self._quota(group)) and quota.exhausted}
         kept = [(row.id, row.group_id, row.begin_ms, row.end_ms, row.backends, row.labels) for row in rows.reservations]
-        seen = (shares, rows.members, kept, stopped)
+        seen = (self._shares, rows.members, kept, stopped)
         changed, self._seen = seen != self._seen, seen
         if changed:
             for ring in self.on_change:
@@ -139,10 +161,14 @@ class Groups:
         group = self._rows.groups.get(group_id or 0)
         return group.name if group else ""
 
-    def _read(self, session: Session) -> _Rows:
+    def _read(self, session: Session, charged: list[int]) -> _Rows:
         groups = group_rows.everything(session)
         used: dict[tuple[QuotaPeriod, str], int] = {}
+        booked: frozenset[int] = frozenset()
         if any(group.quota_s is not None for group in groups):
+            # Before the sums: what is booked in between counts twice until the next look, rather than not at all.
+            found = select(LedgerEntry.job_seq).where(col(LedgerEntry.job_seq).in_(charged))
+            booked = frozenset(session.exec(found).all()) if charged else booked
             self._used.read(session, now_ms())
             used = {(kind, name): total for kind in QuotaPeriod for name, total in self._used.of(kind).items()}
         return _Rows(
@@ -151,6 +177,7 @@ class Groups:
             reservations=tuple(reservations.everything(session)),
             used=used,
             lanes={choice.user_id: choice.lane for choice in session.exec(select(UserChoice)).all()},
+            booked=booked,
         )
 
     def _share(self, group: Group) -> Share:
@@ -170,10 +197,10 @@ class Groups:
         if group.quota_s is None:
             return None
         period = period_at(group.quota_period, now_ms())
-        used_s = self._rows.used.get((group.quota_period, group.name), 0) / 1000
+        used_ms = self._rows.used.get((group.quota_period, group.name), 0) + self._extra[group.name]
         return Quota(
             group=group.name,
-            used_s=used_s,
+            used_s=used_ms / 1000,
             limit_s=group.quota_s,
             warn_percent=group.quota_warn_percent,
             period=group.quota_period,

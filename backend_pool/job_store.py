@@ -34,6 +34,8 @@ class JobStore:
         self.queue = QueueReads(db)
         self.virtual_s: Callable[[Job], float | None] = lambda _job: None
         """The dispatcher's: the virtual time of a job's user, to be stored with its end."""
+        self.charged: Callable[[Job, int | None], None] = lambda _job, _gpu_ms: None
+        """The groups': hears what a job is charged before that is stored; None when it is not charged after all."""
         self._queue_limit = queue_limit
         self._history_limit = history_limit
         self._history_size = history_mb << 20
@@ -198,7 +200,12 @@ class JobStore:
             enter(s, row, spent or spent_by(s, row))
             put_virtual_times(s, [] if virtual_s is None else [(row.user_id, virtual_s)])
 
-        return await self._held(job, end, result, files=[])
+        self.charged(job, spent.gpu_ms if spent else job.gpu_ms)
+        try:
+            return await self._held(job, end, result, files=[])
+        except Fenced:
+            self.charged(job, None)
+            raise
 
     async def requeue(
         self,
@@ -221,7 +228,9 @@ class JobStore:
         def put(_s: Session, row: Job) -> None:
             put_back(row, why, counts=counts, avoid=avoid, vram_mb=vram_mb, gpu_ms=gpu_ms)
 
-        return await self._held(job, put, Result(), files)
+        held = await self._held(job, put, Result(), files)
+        self.charged(job, gpu_ms)
+        return held
 
     async def again(self, job: Job, why: str, files: list[JsonDict]) -> Job:
         """Another attempt at the same backend, which is freed for it, under fresh upstream ids."""

@@ -148,6 +148,7 @@ def build(settings: Settings, db: Database) -> Cluster:
     pool.on_change.append(dispatcher.ring)
     groups.on_quota.append(QuotaNews(groups, events, settings.quota_contact).changed)
     groups.on_change.append(dispatcher.shares_changed)
+    store.charged = groups.charged
     restarts = Restarts(RestartRows(db), pool, settings, dispatcher.ring)
     jobs = Jobs(store, dispatcher, events)
     session_nodes = SessionNodes(partial(upstream_of, sessions), upstreams)
