@@ -1,4 +1,4 @@
-"""A server for all browser tests of a process, a Chromium for each, and people with a window of their own."""
+"""A server for all browser tests of a process, a Chromium for them, and people with a window of their own."""
 
 import asyncio
 import itertools
@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
+import pytest_asyncio
 from PIL import Image
 from playwright.async_api import Browser
 
@@ -47,13 +48,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, runtime: Runtime) -> Itera
         yield running
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def browser() -> AsyncIterator[Browser]:
     async with chromium.launched() as running:
         yield running
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="package")
 async def visit(browser: Browser, cluster: Cluster) -> AsyncIterator[Visit]:
     """Makes people who have signed in, each in a window of their own; their windows are closed in the end."""
     visitors: list[Visitor] = []

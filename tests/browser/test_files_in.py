@@ -3,11 +3,14 @@
 import io
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from tests.browser.conftest import Visit
 from tests.browser.graphs import mask_shown
 from tests.browser.mask_editor import MaskEditor
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 
 async def test_a_mask_painted_in_the_editor_reaches_the_run(visit: Visit, tmp_path: Path) -> None:

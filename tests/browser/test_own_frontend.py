@@ -20,7 +20,12 @@ from tests.cluster import Cluster
 from tests.real_comfyui import WHY_SKIPPED, configured
 from tests.system.inside import fault
 
-pytestmark = [pytest.mark.comfyui, pytest.mark.slow, pytest.mark.skipif(not configured(), reason=WHY_SKIPPED)]
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="package"),
+    pytest.mark.comfyui,
+    pytest.mark.slow,
+    pytest.mark.skipif(not configured(), reason=WHY_SKIPPED),
+]
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from PIL import Image
 from playwright.async_api import expect
 
@@ -9,6 +10,8 @@ from tests.browser.conftest import Visit
 from tests.browser.graphs import scaled_and_blurred
 from tests.browser.panels import Assets, models_listed
 from tests.system.inside import fault
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 
 async def test_the_job_list_runs_waits_cancels_one_and_gives_a_workflow_back(visit: Visit) -> None:

@@ -3,12 +3,15 @@
 import io
 from pathlib import Path
 
+import pytest
 from PIL import Image, ImageStat
 from playwright.async_api import expect
 
 from tests.browser.conftest import Visit
 from tests.browser.graphs import scaled_and_blurred
 from tests.system.inside import fault
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 
 async def test_a_reload_during_a_run_brings_progress_back_and_the_picture_in_the_end(visit: Visit) -> None:

@@ -2,12 +2,15 @@
 
 import asyncio
 
+import pytest
 from playwright.async_api import expect
 
 from tests.browser.conftest import Visit
 from tests.browser.visitor import Visitor
 from tests.system.people import Someone
 from tests.system.session_process import kill_session
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 CRASHED = "Your session ended unexpectedly and was brought back. Jobs are not touched."
 GAVE_UP = "Your session ended several times within a minute"

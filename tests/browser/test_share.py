@@ -2,9 +2,12 @@
 
 import asyncio
 
+import pytest
 from playwright.async_api import expect
 
 from tests.browser.conftest import Visit
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 API = "/cluster/api/v1"
 WAIT_MS = 30_000

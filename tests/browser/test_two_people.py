@@ -2,8 +2,12 @@
 
 import asyncio
 
+import pytest
+
 from tests.browser.conftest import Visit
 from tests.browser.visitor import Visitor
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 
 async def paint(visitor: Visitor, words: str, seed: int) -> tuple[str, str, bytes]:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
 from playwright.async_api import Browser, Page, ViewportSize, expect
 
 from tests import chromium
@@ -12,6 +13,8 @@ from tests.browser.runtimes import Runtime
 from tests.browser.visitor import Visitor
 from tests.system.inside import fault
 from tests.system.people import Someone, painting
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 PHONE: ViewportSize = {"width": 390, "height": 844}
 PAGES = ("/cluster/", "/cluster/gallery", "/cluster/account")
