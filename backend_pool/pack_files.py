@@ -19,6 +19,7 @@ from backend_pool.frames import Message
 from backend_pool.incoming import clear_incoming, close, create_incoming, write
 from backend_pool.job_files import JobFiles
 from backend_pool.model import Job, JobDocument, JsonDict
+from backend_pool.own_paths import OwnPaths
 from backend_pool.owner import Owner
 from backend_pool.pack_inputs import Input, name_stubs, named_inputs
 from backend_pool.pack_landing import Lander, Written, written
@@ -66,6 +67,7 @@ class PackFiles(JobFiles):
         self._translator = Translator(job.upstream_id, job.prompt_id, Staged(document.prompt))
         self._folder = _folder(owner.dirs.output, users_dir) if member.shared else None
         """The user's folder on shared storage, None where it is not used."""
+        self._paths = OwnPaths([owner.tag, owner.dirs.output.parent.name])
         self._inputs: list[Input] = []
         self._stubs: list[JsonDict] = []
         self._listed: list[Written] = []
@@ -122,8 +124,11 @@ class PackFiles(JobFiles):
         """Of no use here: all that lies in the job's directories is the user's."""
 
     def text(self, frame: str) -> Message | None:
-        """The prompt id mapped back; names are the user's own."""
-        return self._translator.text(frame)
+        """The prompt id mapped back; names are the user's own, but an error may hold paths."""
+        message = self._translator.text(frame)
+        if message is None or message.type != "execution_error":
+            return message
+        return Message(message.type, self.restored(message.data))
 
     def binary(self, frame: bytes) -> bytes | None:
         """The prompt id mapped back."""
@@ -134,8 +139,8 @@ class PackFiles(JobFiles):
         return self._translator.document(value)
 
     def restored(self, value: Any) -> Any:
-        """As it is."""
-        return value
+        """Without paths of the worker to what is the user's."""
+        return self._paths.removed(value)
 
     # -- the way home ----------------------------------------------------------------------------------------------
 
