@@ -186,6 +186,7 @@ class Dispatcher:
                     await self._look()
                     look_again = monotonic_s() + self._settings.job_poll_s
                 self.gaps.look()
+                self._place()  # a backend that has become free waits for nothing that is to be read
                 await self._turns.sync()
                 self._place()
                 self._foresight.look()

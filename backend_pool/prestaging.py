@@ -71,16 +71,15 @@ class Prestaging:
             self.guess(member, guessed.get(member.key))
 
     def guess(self, member: Member, job: Job | None) -> None:
-        """This job will probably run there next; None gives up what was guessed before."""
+        """This job will probably run there next. None keeps the guess before: jobs that are judged anew stand in no
+        line for a moment, and what is on its way would be sent again."""
         known = self._guesses.get(member.key)
-        if known is not None and (known.seq == member.job or (job is not None and known.seq == job.key)):
-            return  # the right one; one that was just placed is waiting for what is on its way
+        if job is None or (known is not None and known.seq in (member.job, job.key)):
+            return  # one that was just placed is waiting for what is on its way
         if known is not None:
             known.task.cancel()
-            del self._guesses[member.key]
-        if job is not None:
-            task = self._tasks.start(f"stage {job.key} ahead", self._send(job, member))
-            self._guesses[member.key] = _Guess(job.key, task)
+        task = self._tasks.start(f"stage {job.key} ahead", self._send(job, member))
+        self._guesses[member.key] = _Guess(job.key, task)
 
     async def finished(self, member: Member, seq: int) -> None:
         """The job runs there now: wait for what is on its way, else its runner would send it a second time."""
