@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 from backend_pool.endings import Endings
 from backend_pool.errors import BackendGone, FileGone, Swept
+from backend_pool.forecasts.meter import Meter
 from backend_pool.job_files import JobFiles
 from backend_pool.job_record import JobRecord
 from backend_pool.job_state import JobState
 from backend_pool.known_files import KnownFiles
 from backend_pool.member import Member
-from backend_pool.meter import Meter
 from backend_pool.model import Job, JobDocument, JsonDict
 from backend_pool.owner import Owner
 from backend_pool.pack_files import PackFiles

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from backend_pool.books.shares import Shares
 from backend_pool.errors import BackendError
+from backend_pool.forecasts.timings import Timings
 from backend_pool.gap import Gaps
 from backend_pool.harms import BARRED, Harms
 from backend_pool.job_record import JobRecord
@@ -26,8 +28,6 @@ from backend_pool.pool import Member, Pool
 from backend_pool.prestaging import Prestaging
 from backend_pool.run_limit import limit_of
 from backend_pool.runner import Runner
-from backend_pool.shares import Shares
-from backend_pool.timings import Timings
 from backend_pool.turns import Turns
 from backend_pool.verdicts import as_history, failed
 from backend_pool.warmth import room_mb

@@ -6,7 +6,7 @@ is not believed beyond what our own saw pass.
 
 from typing import Any
 
-from backend_pool.ledger import Spent
+from backend_pool.books.ledger import Spent
 from backend_pool.model import Job
 from backend_pool.verdicts import TERMINAL, began
 

@@ -9,9 +9,12 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from backend_pool.books.shares import DefaultShares, Shares
 from backend_pool.carrier import Carrier, OwnerOf
-from backend_pool.estimates import Estimates
-from backend_pool.foresight import Foresight
+from backend_pool.forecasts.estimates import Estimates
+from backend_pool.forecasts.foresight import Foresight
+from backend_pool.forecasts.outlooks import Outlooks
+from backend_pool.forecasts.timings import Timings
 from backend_pool.gap import Gaps
 from backend_pool.health import ANSWERING, Health
 from backend_pool.job_record import JobRecord
@@ -20,13 +23,10 @@ from backend_pool.job_store import Fenced, JobStore
 from backend_pool.listener import JobListener
 from backend_pool.matching import Matching
 from backend_pool.model import Job
-from backend_pool.outlooks import Outlooks
 from backend_pool.placement.values import Policy
 from backend_pool.pool import Member, Pool
 from backend_pool.queue_mirror import QueueMirror
-from backend_pool.shares import DefaultShares, Shares
 from backend_pool.sleepers import note_wanted
-from backend_pool.timings import Timings
 from backend_pool.turns import Turns
 from backend_pool.verdicts import interrupted
 from proxy.base.bell import rung

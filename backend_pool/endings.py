@@ -6,14 +6,14 @@ What came home and is not shown goes before the end is stored, or before another
 import asyncio
 from typing import Any
 
+from backend_pool.books.ledger import Spent
 from backend_pool.charge import spent
+from backend_pool.forecasts.meter import Meter
 from backend_pool.frames import Message
 from backend_pool.job_files import JobFiles
 from backend_pool.job_record import JobRecord
 from backend_pool.job_state import JobState
-from backend_pool.ledger import Spent
 from backend_pool.member import Member
-from backend_pool.meter import Meter
 from backend_pool.relay import Relay
 from backend_pool.submission import Result
 from backend_pool.verdicts import TERMINAL, as_history, interrupted, state_of

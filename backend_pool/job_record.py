@@ -8,10 +8,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+from backend_pool.books.ledger import Spent
 from backend_pool.frames import Frame, Message, encode
 from backend_pool.job_state import JobState
 from backend_pool.job_store import JobStore, Result
-from backend_pool.ledger import Spent
 from backend_pool.listener import JobListener
 from backend_pool.model import Job, JsonDict
 from proxy.base.clock import now_ms

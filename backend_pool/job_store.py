@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 
 from sqlmodel import Session, col, select
 
+from backend_pool.books.ledger import Spent, enter, enter_cancelled, spent_by
 from backend_pool.document_size import held_by, measure
 from backend_pool.history import prune_user, remove_jobs
 from backend_pool.job_row import begin_again, change, cost, name_upstream, note, put_back
 from backend_pool.job_state import ACTIVE, FINAL, ON_BACKEND, JobState
-from backend_pool.ledger import Spent, enter, enter_cancelled, spent_by
 from backend_pool.model import Job, JobDocument, JsonDict, PromptCounter
 from backend_pool.queue_reads import QueueReads, put_virtual_times
 from backend_pool.submission import Result, Submission, count_outputs, workflow_id

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from backend_pool.timings import Timings
+from backend_pool.forecasts.timings import Timings
 
 
 class Loads(Mapping[str, float]):

@@ -9,8 +9,10 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, S
 from dataclasses import dataclass
 from typing import Any
 
+from backend_pool.books.share import Share
 from backend_pool.errors import BackendRefused
 from backend_pool.fitness import Demands, demands, lacking
+from backend_pool.forecasts.signature import Traits, traits
 from backend_pool.health import AWAY, Health
 from backend_pool.job_store import JobStore
 from backend_pool.model import BackendMode, Job, JobDocument
@@ -19,8 +21,6 @@ from backend_pool.placement.values import Kind
 from backend_pool.pool import Member, Pool
 from backend_pool.pool_info import PoolInfo
 from backend_pool.prompt_files import names_files
-from backend_pool.share import Share
-from backend_pool.signature import Traits, traits
 from proxy.base.logs import events
 
 log = events(__name__)

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, func
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import Select, SelectOfScalar
 
-from backend_pool.books import UserShare
+from backend_pool.books.tables import UserShare
 from backend_pool.job_state import JobState
 from backend_pool.lane import Lane
 from backend_pool.model import Job, JobDocument

@@ -7,10 +7,10 @@ import asyncio
 from collections.abc import Callable
 
 from backend_pool.errors import BackendGone, FileGone, Swept
+from backend_pool.forecasts.meter import Meter
 from backend_pool.frames import Message
 from backend_pool.job_files import JobFiles
 from backend_pool.job_record import JobRecord
-from backend_pool.meter import Meter
 from backend_pool.model import JsonDict
 from backend_pool.verdicts import TERMINAL
 from proxy.base.clock import monotonic_s

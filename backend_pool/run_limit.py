@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from backend_pool.share import Share
+from backend_pool.books.share import Share
 
 
 @dataclass(frozen=True)

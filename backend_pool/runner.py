@@ -10,6 +10,7 @@ from collections.abc import Callable
 from backend_pool.attempt import Attempt, Kit, Stop, Stopped, TokensGone
 from backend_pool.endings import Endings
 from backend_pool.errors import BackendError, BackendGone, BackendRefused, FileGone, Swept
+from backend_pool.forecasts.meter import Meter
 from backend_pool.harms import Harms
 from backend_pool.housekeeping import free
 from backend_pool.job_record import JobRecord
@@ -18,7 +19,6 @@ from backend_pool.job_store import Fenced, JobStore
 from backend_pool.known_files import KnownFiles
 from backend_pool.ladder import HARMFUL, KILLER, KILLS, Act, Case, Mishap, next_step
 from backend_pool.listener import JobListener
-from backend_pool.meter import Meter
 from backend_pool.mishaps import mishap_of, said, with_hint
 from backend_pool.model import Job, JobDocument, JsonDict
 from backend_pool.owner import Owner

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 
+from backend_pool.books.shares import Shares
 from backend_pool.comebacks import Comebacks
+from backend_pool.forecasts.timings import Timings
 from backend_pool.job_store import JobStore
 from backend_pool.loads import Loads
 from backend_pool.matching import Matching
@@ -18,8 +20,6 @@ from backend_pool.placement.line import Line
 from backend_pool.placement.values import Choice, Kind, Policy, Spot, Waiting
 from backend_pool.pool import Member
 from backend_pool.queue_mirror import QueueMirror, side_by_side
-from backend_pool.shares import Shares
-from backend_pool.timings import Timings
 from proxy.base.clock import now_ms
 
 LEARN_AT_ONCE = 64

@@ -9,7 +9,8 @@ from typing import Final
 
 from sqlmodel import Session
 
-from backend_pool import history, ledger, reservations
+from backend_pool import history
+from backend_pool.books import ledger, reservations
 from proxy.base.clock import now_ms
 from proxy.base.database import Database
 from proxy.base.logs import events

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 from starlette.types import Scope
 
-from backend_pool.quotas import QuotaUsed
+from backend_pool.books.quotas import QuotaUsed
 from proxy.base.errors import CallerError, ClusterError, NotAuthenticated, error_body
 from proxy.base.logs import events
 from proxy.base.seldom import Seldom

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel
 
-from backend_pool.books import Group, Reservation
-from backend_pool.quotas import Quota, notice
+from backend_pool.books.quotas import Quota, notice
+from backend_pool.books.tables import Group, Reservation
 from proxy.api_books_models import (
     GroupChange,
     GroupInfo,

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from pydantic import BaseModel
 from starlette.responses import Response, StreamingResponse
 
-from backend_pool.usage import By, Span, Sums, total
+from backend_pool.books.usage import By, Span, Sums, total
 from proxy.api_books_models import UsageReport, UsageSums
 from proxy.api_operations import Call
 from proxy.base.errors import BadInput

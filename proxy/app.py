@@ -6,20 +6,20 @@ from functools import partial
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backend_pool.books_keeper import BooksKeeper
+from backend_pool.books.groups import Groups
+from backend_pool.books.keeper import BooksKeeper
 from backend_pool.consultant import Consultant
 from backend_pool.dispatcher import Dispatcher
-from backend_pool.groups import Groups
+from backend_pool.forecasts.outlooks import Outlooks
+from backend_pool.forecasts.timings import Timings
 from backend_pool.housekeeping import Housekeeping
 from backend_pool.job_queries import JobQueries
 from backend_pool.job_store import JobStore
 from backend_pool.managed.agents import Agents
-from backend_pool.outlooks import Outlooks
 from backend_pool.pool import Pool
 from backend_pool.registry import Registry
 from backend_pool.restart_rows import RestartRows
 from backend_pool.restarts import Restarts
-from backend_pool.timings import Timings
 from backend_pool.workers import Workers
 from proxy import api, pages
 from proxy.access import Access, open_access

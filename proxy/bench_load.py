@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 from sqlmodel import col, func, select
 
-from backend_pool import group_rows
+from backend_pool.books import group_rows
 from backend_pool.job_state import ACTIVE, JobState
 from backend_pool.model import Job
 from proxy.base.clock import monotonic_s

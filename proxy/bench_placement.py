@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from time import process_time
 
+from backend_pool.books.share import Share
 from backend_pool.placement.line import Line
 from backend_pool.placement.values import Kind, Policy, Spot, Waiting
-from backend_pool.share import Share
 from proxy.pool_simulation import Load, Simulation, Task
 from proxy.simulation_outcome import Outcome, outcome
 

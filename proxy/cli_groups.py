@@ -46,7 +46,7 @@ def group_add(  # noqa: PLR0917 - one parameter per flag
     """Create a group."""
     from sqlmodel import Session
 
-    from backend_pool import group_rows
+    from backend_pool.books import group_rows
 
     fields = _fields(weight, running, queue, priority, run_limit_s, label, quota_s, quota_period, quota_warn_percent)
 
@@ -76,7 +76,7 @@ def group_set(  # noqa: PLR0917 - one parameter per flag
     quota_warn_percent: Warn = None,
 ) -> None:
     """Change a group: the flags that are given; labels replace those it had."""
-    from backend_pool import group_rows
+    from backend_pool.books import group_rows
 
     fields = _fields(weight, running, queue, priority, run_limit_s, label, quota_s, quota_period, quota_warn_percent)
     if no_labels:
@@ -93,7 +93,7 @@ def group_list(context: typer.Context) -> None:
     """All groups: id, name, weight, running, queue, priority and run limits, labels, quota, members."""
     from collections import Counter
 
-    from backend_pool import group_rows
+    from backend_pool.books import group_rows
 
     with database(settings_of(context)) as db:
         rows, members = db.read_now(lambda s: (group_rows.everything(s), group_rows.members(s)))
@@ -110,7 +110,7 @@ def group_list(context: typer.Context) -> None:
 @group_app.command("members")
 def group_members(context: typer.Context, which: Which) -> None:
     """The names of a group's users."""
-    from backend_pool import group_rows
+    from backend_pool.books import group_rows
     from proxy.accounts import everyone
 
     with database(settings_of(context)) as db:
@@ -125,7 +125,7 @@ def group_remove(context: typer.Context, which: Which) -> None:
     """End a group: its users are in none then, its reservations end."""
     from sqlmodel import Session
 
-    from backend_pool import group_rows
+    from backend_pool.books import group_rows
 
     def work(session: Session) -> str:
         group = group_rows.named(session, which)
@@ -144,7 +144,7 @@ def user_group(
     """Put a user into a group, out of any other."""
     from sqlmodel import Session
 
-    from backend_pool import group_rows
+    from backend_pool.books import group_rows
 
     def work(session: Session) -> str:
         user_id = _user(session, name)
@@ -173,7 +173,7 @@ def reservation_add(  # noqa: PLR0917 - one parameter per flag
     note: Annotated[str, typer.Option(help="What for.")] = "",
 ) -> None:
     """Keep backends for a group for a while; refused where one is reserved already."""
-    from backend_pool.books_keeper import reserve
+    from backend_pool.books.keeper import reserve
 
     wish: dict[str, Any] = {
         "begin_ms": _moment(begin),
@@ -189,7 +189,7 @@ def reservation_add(  # noqa: PLR0917 - one parameter per flag
 @reservation_app.command("list")
 def reservation_list(context: typer.Context) -> None:
     """All reservations, the next one first: id, group, from, to (UTC), backends, labels, note."""
-    from backend_pool import group_rows, reservations
+    from backend_pool.books import group_rows, reservations
     from backend_pool.registry import Registry
 
     with database(settings_of(context)) as db:
@@ -208,7 +208,7 @@ def reservation_remove(
     context: typer.Context, which: Annotated[int, typer.Argument(metavar="ID", help="As `reservation list` shows it.")]
 ) -> None:
     """Take a reservation back, or end it."""
-    from backend_pool import reservations
+    from backend_pool.books import reservations
 
     with database(settings_of(context)) as db:
         db.write_now(lambda s: reservations.remove(s, which))

@@ -13,7 +13,7 @@ from proxy.base.errors import BadInput, NotFound
 from proxy.cli_data import database, settings_of
 
 if TYPE_CHECKING:
-    from backend_pool.usage import By, Span, Sums
+    from backend_pool.books.usage import By, Span, Sums
 
 By_ = Annotated[str | None, typer.Option(help="user, group, day or backend. Default: user; with --csv each job.")]
 
@@ -26,9 +26,9 @@ def usage(
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV instead of a table.")] = False,
 ) -> None:
     """GPU-seconds, jobs, waits and failures by user, group, day or backend."""
-    from backend_pool import usage as ledger
-    from backend_pool.ledger import day_of
-    from backend_pool.usage import By, Span
+    from backend_pool.books import usage as ledger
+    from backend_pool.books.ledger import day_of
+    from backend_pool.books.usage import By, Span
     from proxy.accounts import everyone
 
     if by not in {None, *(one.value for one in By)}:
@@ -48,8 +48,8 @@ def usage(
 def _write_jobs(db: Database, span: "Span", names: Mapping[int, str]) -> None:
     import asyncio
 
-    from backend_pool import usage as ledger
-    from backend_pool.books import LedgerEntry
+    from backend_pool.books import usage as ledger
+    from backend_pool.books.tables import LedgerEntry
     from proxy.usage_csv import jobs_csv
 
     async def page(after: int) -> list[LedgerEntry]:

@@ -13,15 +13,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from backend_pool.books.groups import Groups
+from backend_pool.books.quotas import Quota, QuotaUsed
 from backend_pool.consultant import Consultant
 from backend_pool.dispatcher import Dispatcher
 from backend_pool.file_verdict import with_files
-from backend_pool.groups import Groups
 from backend_pool.job_queries import JobQueries
 from backend_pool.job_store import JobStore, Submission
 from backend_pool.judgement import judge
 from backend_pool.pool import Pool
-from backend_pool.quotas import Quota, QuotaUsed
 from backend_pool.second_opinion import Opinions
 from backend_pool.user_files import UserDirs, resolve
 from backend_pool.user_models import files_of

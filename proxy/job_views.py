@@ -12,10 +12,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, func, or_
 from sqlmodel import Session, col, select
 
+from backend_pool.forecasts.outlook import Outlook
+from backend_pool.forecasts.outlooks import Outlooks
 from backend_pool.job_state import ACTIVE, FINAL, ON_BACKEND, JobState
 from backend_pool.model import Job, JobDocument
-from backend_pool.outlook import Outlook
-from backend_pool.outlooks import Outlooks
 from proxy.base.database import Database
 from proxy.base.errors import NotFound
 

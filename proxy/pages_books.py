@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from starlette.requests import Request
 from starlette.responses import Response
 
-from backend_pool.usage import By
+from backend_pool.books.usage import By
 from proxy.api_books_models import ReservationInfo
 from proxy.api_groups import group_infos, reservation_infos, share_info
 from proxy.api_usage import report, span_of

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 
+from backend_pool.books.share import Share
 from backend_pool.lane import Lane
 from backend_pool.placement.line import Line
 from backend_pool.placement.values import Kind, Policy, Spot, Waiting
-from backend_pool.share import Share
 
 ARRIVAL, END = 1, 0
 

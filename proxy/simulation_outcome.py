@@ -6,7 +6,7 @@ Fairness and busy shares are taken of the time in which every busy user had jobs
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from backend_pool.share import Share
+from backend_pool.books.share import Share
 from proxy.bench_figures import jain, quantile, share_error
 from proxy.pool_simulation import Load, Run
 

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from datetime import UTC, datetime
 from typing import Final
 
-from backend_pool.books import LedgerEntry
-from backend_pool.usage import Sums
+from backend_pool.books.tables import LedgerEntry
+from backend_pool.books.usage import Sums
 
 MOST_ROWS: Final = 1_000_000
 """As many as a spreadsheet takes; who wants more asks for fewer days at a time."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from backend_pool.books_keeper import BooksKeeper
+from backend_pool.books.keeper import BooksKeeper
 from backend_pool.pool import Pool
 from backend_pool.registry import Registry
 from backend_pool.restarts import Restarts

@@ -7,13 +7,13 @@ Pure: times are passed in, storing them is the caller's. Holds the jobs that wer
 from collections.abc import Container, Iterable
 from dataclasses import replace
 
+from backend_pool.books.share import Share
 from backend_pool.lane import Lane
 from backend_pool.placement.decision import Decision
 from backend_pool.placement.index import Index
 from backend_pool.placement.ranking import Ranking
 from backend_pool.placement.user import User
 from backend_pool.placement.values import Choice, Kind, Policy, Spot, Waiting
-from backend_pool.share import Share
 
 LAG_S, LAG_JOBS = 60.0, 2
 """What a user may make up for who stood aside (a limit, a rare backend, batch work): so long plus so many mean jobs."""

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from backend_pool.books.share import Share
 from backend_pool.placement.ranking import Ranking
 from backend_pool.placement.values import Kind
-from backend_pool.share import Share
 
 
 class Bucket(NamedTuple):

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from backend_pool.books.shares import Reserved
 from backend_pool.lane import Lane
-from backend_pool.shares import Reserved
 
 DEFAULT_LOAD_S = 10.0
 """What loading a model is taken to last until it was measured."""

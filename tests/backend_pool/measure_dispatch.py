@@ -21,7 +21,7 @@ from typing import Any
 
 from sqlmodel import insert
 
-from backend_pool.foresight import Foresight
+from backend_pool.forecasts.foresight import Foresight
 from backend_pool.job_state import JobState
 from backend_pool.job_store import JobStore
 from backend_pool.model import Job, JobDocument

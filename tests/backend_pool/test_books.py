@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 from sqlmodel import Session, SQLModel, col, select
 
-from backend_pool import group_rows, groups, ledger, reservations, usage
-from backend_pool.books import Group, LedgerEntry, QuotaPeriod, Reservation
-from backend_pool.books_keeper import BooksKeeper
-from backend_pool.groups import Groups
+from backend_pool.books import group_rows, groups, ledger, reservations, usage
+from backend_pool.books.groups import Groups
+from backend_pool.books.keeper import BooksKeeper
+from backend_pool.books.ledger import Spent
+from backend_pool.books.quotas import Used
+from backend_pool.books.tables import Group, LedgerEntry, QuotaPeriod, Reservation
+from backend_pool.books.usage import By, Span
 from backend_pool.job_state import ACTIVE, JobState
 from backend_pool.job_store import Fenced, JobStore, Result
 from backend_pool.lane import Lane
-from backend_pool.ledger import Spent
 from backend_pool.model import Backend, Job
-from backend_pool.quotas import Used
 from backend_pool.upkeep import Upkeep
-from backend_pool.usage import By, Span
 from proxy.base.clock import now_ms
 from proxy.base.database import Database, sqlite_url
 from proxy.base.errors import BadInput, Conflict, NotFound

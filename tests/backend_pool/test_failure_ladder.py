@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlmodel import Session, select
 
-from backend_pool.books import LedgerEntry
+from backend_pool.books.tables import LedgerEntry
 from backend_pool.harms import BARRED
 from backend_pool.health import Health
 from backend_pool.job_state import JobState

@@ -8,14 +8,14 @@ from statistics import median
 
 import pytest
 
-from backend_pool import forecast
-from backend_pool.forecast import STAND_IN, Forecast, foresee
+from backend_pool.books.share import Share
+from backend_pool.forecasts import forecast
+from backend_pool.forecasts.forecast import STAND_IN, Forecast, foresee
+from backend_pool.forecasts.outlook import Outlook, Standing, words
+from backend_pool.forecasts.scene import Case, Scene, Seat
 from backend_pool.lane import Lane
-from backend_pool.outlook import Outlook, Standing, words
 from backend_pool.placement.line import Line
 from backend_pool.placement.values import Kind, Policy, Spot, Waiting
-from backend_pool.scene import Case, Scene, Seat
-from backend_pool.share import Share
 
 NOW = 1_000_000.0
 SHARE = Share(running_limit=2)

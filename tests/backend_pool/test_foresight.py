@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from backend_pool import outlooks
-from backend_pool.outlook import Outlook
+from backend_pool.forecasts import outlooks
+from backend_pool.forecasts.outlook import Outlook
 from tests.backend_pool.conftest import Start
 from tests.backend_pool.graphs import sampled
 from tests.backend_pool.rig import Rig, arm, disarm, rig

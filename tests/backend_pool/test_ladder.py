@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from backend_pool.books.share import Share
 from backend_pool.ladder import BROKEN, SMALLER, Act, Case, Mishap, Step, next_step
 from backend_pool.mishaps import mishap_of, said, with_hint
 from backend_pool.model import Job
 from backend_pool.run_limit import RunLimit, limit_of, spelled
-from backend_pool.share import Share
 from backend_pool.story import story
 from backend_pool.submission import Result
 

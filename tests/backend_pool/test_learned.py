@@ -7,11 +7,11 @@ from statistics import median
 
 import pytest
 
-from backend_pool import learned
-from backend_pool.learned import Key, Learned, Stat, device_class, key_of
-from backend_pool.meter import Meter
-from backend_pool.signature import Traits
-from backend_pool.timings import Timings
+from backend_pool.forecasts import learned
+from backend_pool.forecasts.learned import Key, Learned, Stat, device_class, key_of
+from backend_pool.forecasts.meter import Meter
+from backend_pool.forecasts.signature import Traits
+from backend_pool.forecasts.timings import Timings
 from proxy.base.database import Database
 from tests.backend_pool.rig import open_database
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from backend_pool.meter import Meter
+from backend_pool.forecasts.meter import Meter
 
 PROMPT: dict[str, Any] = {
     "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sd.safetensors"}},

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from backend_pool import outlooks
-from backend_pool.outlooks import Outlooks
+from backend_pool.books.share import Share
+from backend_pool.forecasts import outlooks
+from backend_pool.forecasts.outlooks import Outlooks
+from backend_pool.forecasts.scene import Case, Scene, Seat
 from backend_pool.placement.line import Line
 from backend_pool.placement.values import Kind, Policy, Spot, Waiting
-from backend_pool.scene import Case, Scene, Seat
-from backend_pool.share import Share
 from proxy.base.clock import monotonic_s
 
 NOW = 1_000_000.0

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from backend_pool import reservations
-from backend_pool.books import Reservation
-from backend_pool.books_keeper import BooksKeeper
+from backend_pool.books import reservations
+from backend_pool.books.keeper import BooksKeeper
+from backend_pool.books.tables import Reservation
 from proxy.base.clock import now_ms
 from proxy.base.database import Database
 from proxy.base.errors import BadInput, Conflict, NotFound

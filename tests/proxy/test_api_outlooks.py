@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from backend_pool.books.share import Share
+from backend_pool.forecasts.scene import Case, Scene, Seat
 from backend_pool.model import Job
 from backend_pool.placement.line import Line
 from backend_pool.placement.values import Kind, Policy, Spot, Waiting
-from backend_pool.scene import Case, Scene, Seat
-from backend_pool.share import Share
 from tests.proxy.control_server import API, Server, serving
 
 PROMPT = {"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "a red fox"}}}

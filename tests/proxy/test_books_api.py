@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
+from backend_pool.books.ledger import Spent
 from backend_pool.job_state import JobState
 from backend_pool.job_store import Result
-from backend_pool.ledger import Spent
 from proxy.accounts import User
 from tests.proxy.control_server import API, HTML, Server, serving
 

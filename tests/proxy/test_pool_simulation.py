@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backend_pool.books.share import Share
 from backend_pool.lane import Lane
 from backend_pool.placement.line import LAG_JOBS, LAG_S
 from backend_pool.placement.values import Policy
-from backend_pool.share import Share
 from proxy import bench_placement
 from proxy.bench_placement import MODELS, Crowd, cost_us, simulate
 from proxy.pool_simulation import Load, Run, Simulation, Task

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 from sqlmodel import select
 
-from backend_pool.books import LedgerEntry
+from backend_pool.books.tables import LedgerEntry
 from backend_pool.job_state import JobState
 from backend_pool.lane import Lane
 from backend_pool.model import BackendMode, Job

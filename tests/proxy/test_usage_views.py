@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from backend_pool.books import LedgerEntry, QuotaPeriod
+from backend_pool.books.quotas import Period, period_at
+from backend_pool.books.tables import LedgerEntry, QuotaPeriod
 from backend_pool.job_state import JobState
 from backend_pool.lane import Lane
-from backend_pool.quotas import Period, period_at
 from proxy.api_books_models import UsageReport, UsageSums
 from proxy.usage_csv import jobs_csv, lines, text
 from proxy.usage_views import bars, usage_lines

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from backend_pool.books.share import Share
+from backend_pool.books.shares import DefaultShares, Reserved
 from backend_pool.job_state import JobState
 from backend_pool.lane import Lane
 from backend_pool.model import Backend, Job
 from backend_pool.placement.values import Choice
-from backend_pool.share import Share
-from backend_pool.shares import DefaultShares, Reserved
 from proxy.base.clock import now_ms
 from proxy.base.settings import Settings
 from tests.backend_pool.conftest import Start

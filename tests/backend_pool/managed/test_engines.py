@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from backend_pool import outlooks
+from backend_pool.forecasts import outlooks
 from backend_pool.health import Health
 from backend_pool.job_state import JobState
 from backend_pool.job_store import JobStore

@@ -6,10 +6,10 @@ What the real line keeps in indexes is worked out anew here each time, so both a
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from backend_pool.books.share import Share
 from backend_pool.lane import Lane
 from backend_pool.placement.line import LAG_JOBS, LAG_S, STORED_LAG_S
 from backend_pool.placement.values import Choice, Kind, Policy, Spot, Waiting
-from backend_pool.share import Share
 
 Key = tuple[float, ...]
 

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 import pytest
 
+from backend_pool.books.reservations import Reserved
+from backend_pool.books.share import Share
 from backend_pool.lane import Lane
 from backend_pool.placement.values import Kind, Policy, Spot, Waiting
-from backend_pool.reservations import Reserved
-from backend_pool.share import Share
 from tests.backend_pool.placement.scene import (
     ANN,
     ANY,

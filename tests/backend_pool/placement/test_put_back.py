@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backend_pool.books.share import Share
 from backend_pool.placement.values import Kind, Spot
-from backend_pool.share import Share
 from tests.backend_pool.placement.scene import ANN, BEN, CAT, Scene, placed
 
 RARE = Kind(frozenset({2}))

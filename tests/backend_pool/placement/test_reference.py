@@ -6,11 +6,11 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backend_pool.books.reservations import Reserved
+from backend_pool.books.share import Share
 from backend_pool.lane import Lane
 from backend_pool.placement.line import Line
 from backend_pool.placement.values import Choice, Kind, Policy, Spot, Waiting
-from backend_pool.reservations import Reserved
-from backend_pool.share import Share
 from tests.backend_pool.placement.reference import Reference
 
 SPOTS, USERS, GROUP = 3, 5, 7

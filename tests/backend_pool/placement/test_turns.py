@@ -1,8 +1,8 @@
 """Whose turn it is: shares, own order, limits, charges, coming and going. Each rule by a small scene."""
 
+from backend_pool.books.share import Share
 from backend_pool.placement.line import LAG_JOBS, LAG_S, STORED_LAG_S
 from backend_pool.placement.values import Kind, Policy, Spot
-from backend_pool.share import Share
 from tests.backend_pool.placement.scene import (
     ANN,
     BEN,

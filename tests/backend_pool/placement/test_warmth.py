@@ -2,8 +2,8 @@
 
 import pytest
 
+from backend_pool.books.share import Share
 from backend_pool.placement.values import Choice, Kind, Spot
-from backend_pool.share import Share
 from tests.backend_pool.placement.scene import (
     ANN,
     BEN,

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 from sqlmodel import Session
 
-from backend_pool import group_rows, reservations, usage
-from backend_pool.books import Group, LedgerEntry, Reservation
-from backend_pool.groups import Groups
-from backend_pool.reservations import Wish
-from backend_pool.usage import By, Span, Sums
+from backend_pool.books import group_rows, reservations, usage
+from backend_pool.books.groups import Groups
+from backend_pool.books.reservations import Wish
+from backend_pool.books.tables import Group, LedgerEntry, Reservation
+from backend_pool.books.usage import By, Span, Sums
 from proxy.base.database import Database
 
 T = TypeVar("T")

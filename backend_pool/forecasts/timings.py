@@ -10,10 +10,10 @@ from typing import Any
 
 from sqlmodel import Session, col, delete, select
 
-from backend_pool.books import Timing
-from backend_pool.learned import ROWS_KEPT, Estimate, Key, Learned, Stat, device_class, key_of
-from backend_pool.meter import Meter
-from backend_pool.signature import Traits
+from backend_pool.books.tables import Timing
+from backend_pool.forecasts.learned import ROWS_KEPT, Estimate, Key, Learned, Stat, device_class, key_of
+from backend_pool.forecasts.meter import Meter
+from backend_pool.forecasts.signature import Traits
 from proxy.base.clock import now_ms
 from proxy.base.database import Database
 from proxy.base.errors import ClusterError

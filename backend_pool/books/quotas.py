@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlmodel import Session, col, func, select
 
-from backend_pool.books import LedgerEntry, QuotaPeriod
-from backend_pool.ledger import day_of
+from backend_pool.books.ledger import day_of
+from backend_pool.books.tables import LedgerEntry, QuotaPeriod
 from proxy.base.clock import now_ms
 from proxy.base.errors import TooManyRequests
 

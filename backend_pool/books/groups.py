@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 
 from sqlmodel import Session, col, select
 
-from backend_pool import group_rows, reservations
-from backend_pool.books import Group, LedgerEntry, QuotaPeriod, Reservation, UserChoice
+from backend_pool.books import group_rows, reservations
+from backend_pool.books.quotas import Quota, Used, period_at
+from backend_pool.books.reservations import Reserved
+from backend_pool.books.share import Share
+from backend_pool.books.tables import Group, LedgerEntry, QuotaPeriod, Reservation, UserChoice
 from backend_pool.lane import Lane
 from backend_pool.model import Job
-from backend_pool.quotas import Quota, Used, period_at
-from backend_pool.reservations import Reserved
-from backend_pool.share import Share
 from proxy.base.clock import now_ms
 from proxy.base.database import Database
 from proxy.base.logs import events
@@ -41,7 +41,7 @@ class _Rows:
 
 
 class Groups:
-    """Implements backend_pool.shares.Shares."""
+    """Implements backend_pool.books.shares.Shares."""
 
     def __init__(self, db: Database, settings: Settings) -> None:
         self._db = db

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from sqlmodel import Session, col, delete, select
 
-from backend_pool.books import Group, GroupMember, LedgerEntry
+from backend_pool.books.tables import Group, GroupMember, LedgerEntry
 from backend_pool.model import Backend, Job
 
 PRUNED_AT_ONCE = 5000

@@ -6,7 +6,7 @@ Behind it stand the groups, or the settings alone.
 from collections.abc import Collection
 from typing import Protocol
 
-from backend_pool.share import Share
+from backend_pool.books.share import Share
 from proxy.base.settings import Settings
 
 

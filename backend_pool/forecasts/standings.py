@@ -3,11 +3,11 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from backend_pool.books.share import Share
+from backend_pool.forecasts.outlook import Standing
+from backend_pool.forecasts.scene import Case, Scene
 from backend_pool.lane import Lane
-from backend_pool.outlook import Standing
 from backend_pool.placement.values import Waiting
-from backend_pool.scene import Case, Scene
-from backend_pool.share import Share
 
 
 class Standings:

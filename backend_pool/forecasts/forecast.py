@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from itertools import count
 
-from backend_pool.outlook import Outlook, far_back, words
+from backend_pool.forecasts.outlook import Outlook, far_back, words
+from backend_pool.forecasts.scene import Case, Scene, Seat
+from backend_pool.forecasts.standings import Standings
 from backend_pool.placement.values import Spot, Waiting
-from backend_pool.scene import Case, Scene, Seat
-from backend_pool.standings import Standings
 
 STARTS = 1000
 UNKNOWN_S = 10.0

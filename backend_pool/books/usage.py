@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import case
 from sqlmodel import Session, col, func, select
 
-from backend_pool.books import LedgerEntry
+from backend_pool.books.tables import LedgerEntry
 from backend_pool.job_state import JobState
 
 PAGE_ROWS = 1000

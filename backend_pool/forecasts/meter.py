@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from backend_pool.forecasts.signature import Model, models_of
 from backend_pool.prompt_reach import links
-from backend_pool.signature import Model, models_of
 
 STEPS_KEPT = 64
 NOISE_S = 0.02

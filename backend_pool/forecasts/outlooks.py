@@ -4,9 +4,9 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
-from backend_pool.forecast import Forecast, foresee
-from backend_pool.outlook import Outlook
-from backend_pool.scene import Scene
+from backend_pool.forecasts.forecast import Forecast, foresee
+from backend_pool.forecasts.outlook import Outlook
+from backend_pool.forecasts.scene import Scene
 from proxy.base.clock import monotonic_s
 
 EVERY_S = 2.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from backend_pool.signature import Traits
+from backend_pool.forecasts.signature import Traits
 
 RECENT = 0.2
 """Weight of the newest run once there are five."""

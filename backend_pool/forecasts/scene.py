@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from backend_pool.books.share import Share
 from backend_pool.placement.line import Line
 from backend_pool.placement.values import Spot, Waiting
-from backend_pool.share import Share
 
 
 @dataclass(frozen=True)
