@@ -25,7 +25,7 @@ from backend_pool.relay import Relay
 from backend_pool.run_limit import RunLimit
 from backend_pool.stock_files import StockFiles
 from backend_pool.submission import Result
-from backend_pool.upstream import Upstream
+from backend_pool.upstream import Lost, Upstream
 from backend_pool.verdicts import began, result_of, state_of
 from proxy.base.clock import now_ms
 from proxy.base.errors import CallerError
@@ -211,6 +211,10 @@ class Attempt:
             await bring()
         except BackendGone as error:  # it answers otherwise: rendering again would end the same
             raise FileGone(f"A file could not be fetched from the backend: {error}") from error
+        except FileGone as error:
+            if await self.upstream.patiently(self.upstream.where) == "absent":
+                raise Lost("the backend was started anew, and the job's files are gone with what it was") from error
+            raise
 
 
 def files_for(kit: Kit, job: Job, note: Callable[[list[JsonDict]], Awaitable[None]]) -> JobFiles:

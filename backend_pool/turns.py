@@ -242,11 +242,11 @@ class Turns:
             batch = batch[: batch.index(unread[-1]) + 1]
         gone = await self._matching.learn(unread) if unread else set()
         for seq in batch:
-            job = self._unread.pop(seq, None)
+            waits = self._unread.pop(seq, None) is not None
             if seq in gone:
                 self._mirror.take(seq)
                 self.line.remove(seq)
-            elif job is not None and self._mirror.get(seq) is job:
+            elif waits and (job := self._mirror.get(seq)) is not None:  # its row may have been read again meanwhile
                 self._enter(job)
 
     def _enter(self, job: Job) -> None:

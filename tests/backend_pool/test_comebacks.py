@@ -1,12 +1,13 @@
 """A job that comes back from a backend: another one first, ahead of its user's later jobs wherever it goes."""
 
+import shutil
 from pathlib import Path
 
 from backend_pool.comebacks import Comebacks
 from backend_pool.job_state import JobState
 from backend_pool.model import Job
 from tests.backend_pool.conftest import Start
-from tests.backend_pool.graphs import sampled, saved
+from tests.backend_pool.graphs import previewed, sampled, saved
 from tests.backend_pool.rig import Rig, arm, disarm, rig
 from tests.engines import Engine
 
@@ -97,3 +98,19 @@ async def test_it_waits_a_while_for_another_backend(tmp_path: Path, start: Start
         await disarm(busy.url)
         first, *_ = await in_turn(r, ben)
         assert first.backend_id != cat.backend_id
+
+
+async def test_one_whose_files_went_with_a_restart_is_rendered_again(tmp_path: Path, start: Start) -> None:
+    """The backend is back before anybody judges it down: only its history says that the files are of another life."""
+    engine = start()
+    async with rig(tmp_path, engine.url, backend_down_after_s=60) as r:
+        await arm(engine.url, fault="slow_view", bytes_per_s=1, count=100)
+        prompt_id = await r.submit(previewed(), ANN)
+        await r.eventually(lambda: bool(r.pool.members[1].collecting))
+        engine.kill()
+        shutil.rmtree(engine.base_dir / "temp")  # as a real one does when it starts
+        start("--port", engine.url.rsplit(":", 1)[1], name=engine.base_dir.name)
+        job, document = await r.final(prompt_id, ANN)
+        assert (job.state, job.attempt) == (JobState.SUCCEEDED, 2)
+        (picture,) = document.outputs["2"]["images"]
+        assert (r.dirs(ANN).temp / picture["subfolder"] / picture["filename"]).is_file()
