@@ -23,6 +23,7 @@ from backend_pool.managed.rows import ManagedRows
 from backend_pool.managed.stand_in import StandIn
 from backend_pool.managed.state import Phase
 from backend_pool.managed.supervisor import Limits
+from backend_pool.member import Member
 from backend_pool.model import BackendMode
 from backend_pool.offer_store import OfferStore
 from proxy.base.errors import ConfigError
@@ -53,7 +54,13 @@ class Kept:
 
     def phases(self) -> list[Phase]:
         """Of the instances, as the pool was told."""
-        return [m.managed.state for _, m in sorted(self.rig.pool.members.items()) if m.managed is not None]
+        members = sorted(self.rig.pool.members.values(), key=lambda member: member.row.name)
+        return [member.managed.state for member in members if member.managed is not None]
+
+    def member(self, number: int = 1) -> Member:
+        """That instance in the pool: which of two gets the first row depends on which starts quicker."""
+        name = f"engine-{number}"
+        return next(member for member in self.rig.pool.members.values() if member.row.name == name)
 
     async def phase(self, *phases: Phase) -> None:
         """Wait until they are these."""
@@ -61,7 +68,7 @@ class Kept:
 
     def error(self) -> str:
         """What the pool says of the first one."""
-        return str(self.rig.pool.members[1].error)
+        return str(self.member().error)
 
 
 @asynccontextmanager
@@ -120,9 +127,10 @@ async def test_one_that_cannot_start_is_not_tried_all_the_time(tmp_path: Path) -
         await r.eventually(lambda: all(member.idle for member in r.pool.members.values()))
         k.recipe.arguments = ("--nope",)
         os.kill(k.pid(1), signal.SIGKILL)
-        await r.eventually(lambda: r.health() == [Health.DOWN, Health.UP] and "--nope" in k.error())
-        assert (await r.run(saved()))[0].backend_id == 2
-        managed = r.pool.members[1].managed
+        both = (k.member(1), k.member(2))
+        await r.eventually(lambda: [m.health for m in both] == [Health.DOWN, Health.UP] and "--nope" in k.error())
+        assert (await r.run(saved()))[0].backend_id == k.member(2).key
+        managed = k.member().managed
         assert managed is not None and managed.state is Phase.CRASHED and managed.deaths >= 1
         k.recipe.arguments = ()
         await r.eventually(lambda: r.health() == [Health.UP, Health.UP])
