@@ -60,10 +60,13 @@ class Prestaging:
     def look_ahead(self, members: Iterable[Member], turns: Turns) -> None:
         """Guess anew; seldom enough that guessing costs little beside placing."""
         now = monotonic_s()
-        if now < self._again_s or not (self._guesses or turns.sending):
+        if now < self._again_s or not turns.sending:
             return
         self._again_s = now + LOOK_EVERY_S
-        busy = [member for member in members if member.job is not None and member.health is Health.UP]
+        present = {member.key: member for member in members}
+        for key in self._guesses.keys() - present.keys():
+            self._guesses.pop(key).task.cancel()
+        busy = [member for member in present.values() if member.job is not None and member.health is Health.UP]
         busy = [member for member in busy if member.row.mode is BackendMode.ACTIVE]
         busy.sort(key=lambda member: member.busy_since_s or 0.0)
         guessed = {member.key: job for member, job in turns.after(busy)}
