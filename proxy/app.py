@@ -23,7 +23,6 @@ from backend_pool.restarts import Restarts
 from backend_pool.workers import Workers
 from proxy import api, pages
 from proxy.access import Access, open_access
-from proxy.agent_route import agent_route
 from proxy.api_errors import error_response, unexpected
 from proxy.base.database import Database
 from proxy.base.errors import ClusterError
@@ -37,6 +36,7 @@ from proxy.comfy_queue import QueueRoutes
 from proxy.comfy_routes import ComfyRoutes
 from proxy.edge import Edge, upstream_of
 from proxy.health import HealthRoutes
+from proxy.heartbeat_routes import agent_route, worker_route
 from proxy.job_control import Jobs
 from proxy.job_views import JobViews
 from proxy.managed_backends import ManagedBackends
@@ -53,7 +53,6 @@ from proxy.user_events import UserEvents
 from proxy.user_folders import UserFolders
 from proxy.views import Deps
 from proxy.webui import WebUi
-from proxy.worker_route import worker_route
 from user_sessions.children import Children
 from user_sessions.controller import Sessions
 from user_sessions.host_process import HostProcess

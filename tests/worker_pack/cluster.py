@@ -21,7 +21,7 @@ from backend_pool.worker_pack.config import Config, save
 from backend_pool.worker_rows import create_now
 from backend_pool.workers import Workers
 from proxy.base.settings import Settings
-from proxy.worker_route import worker_route
+from proxy.heartbeat_routes import worker_route
 from tests.backend_pool.rig import QUICK, Heard, Rig, assemble, open_database, running
 from tests.engines import Engine, start_engine
 from tests.prompt_server import PromptServer

@@ -15,7 +15,7 @@ from backend_pool.worker_pack.config import Config, load
 from backend_pool.worker_pack.heartbeat import Heartbeat
 from backend_pool.worker_pack.wire import HEARTBEAT_PATH, PREFIX, PROTOCOL, SECRET_HEADER
 from backend_pool.worker_rows import listing_now, revoke_now
-from proxy.worker_route import worker_route
+from proxy.heartbeat_routes import worker_route
 from tests.backend_pool.graphs import sampled, saved
 from tests.engines import Engine
 from tests.worker_pack.cluster import Begin, Hub, hub, serving
