@@ -4,9 +4,9 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from backend_pool.backends.restart_turn import Stage
 from backend_pool.managed.state import Phase
 from backend_pool.model import BackendMode
-from backend_pool.restart_turn import Stage
 from proxy.api_models import Answer, Body
 
 

@@ -2,11 +2,11 @@
 
 from pydantic import BaseModel
 
-from backend_pool.backend_change import Change
+from backend_pool.backends.change import Change
+from backend_pool.backends.housekeeping import free
+from backend_pool.backends.registry import REMOVABLE
 from backend_pool.errors import BackendError
-from backend_pool.housekeeping import free
 from backend_pool.model import Backend, BackendMode
-from backend_pool.registry import REMOVABLE
 from proxy.api_backend_models import BackendChange, BackendInfo, BackendList, NewBackend, RestartAll
 from proxy.api_models import Done
 from proxy.api_operations import Call

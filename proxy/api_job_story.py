@@ -2,10 +2,10 @@
 
 from pydantic import BaseModel, Field
 
-from backend_pool.job_state import FINAL, JobState
-from backend_pool.lane import Lane
+from backend_pool.jobs.lane import Lane
+from backend_pool.jobs.state import FINAL, JobState
+from backend_pool.jobs.story import story
 from backend_pool.model import Job
-from backend_pool.story import story
 from proxy.api_models import Answer
 from proxy.api_operations import Call
 from proxy.base.clock import now_ms

@@ -4,7 +4,7 @@ import asyncio
 
 from pydantic import BaseModel, Field
 
-from backend_pool.drift import compare
+from backend_pool.offers.drift import compare
 from proxy.api_models import Answer
 from proxy.api_operations import Call
 from proxy.backend_infos import backend_info

@@ -6,21 +6,21 @@ from functools import partial
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backend_pool.backends.housekeeping import Housekeeping
+from backend_pool.backends.pool import Pool
+from backend_pool.backends.registry import Registry
+from backend_pool.backends.restart_rows import RestartRows
+from backend_pool.backends.restarts import Restarts
 from backend_pool.books.groups import Groups
 from backend_pool.books.keeper import BooksKeeper
-from backend_pool.consultant import Consultant
-from backend_pool.dispatcher import Dispatcher
+from backend_pool.dispatch.dispatcher import Dispatcher
 from backend_pool.forecasts.outlooks import Outlooks
 from backend_pool.forecasts.timings import Timings
-from backend_pool.housekeeping import Housekeeping
-from backend_pool.job_queries import JobQueries
-from backend_pool.job_store import JobStore
+from backend_pool.jobs.queries import JobQueries
+from backend_pool.jobs.store import JobStore
 from backend_pool.managed.agents import Agents
-from backend_pool.pool import Pool
-from backend_pool.registry import Registry
-from backend_pool.restart_rows import RestartRows
-from backend_pool.restarts import Restarts
-from backend_pool.workers import Workers
+from backend_pool.offers.consultant import Consultant
+from backend_pool.workers.registrations import Workers
 from proxy import api, pages
 from proxy.access import Access, open_access
 from proxy.api_errors import error_response, unexpected

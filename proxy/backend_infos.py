@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from backend_pool.member import Level
+from backend_pool.backends.member import Level
+from backend_pool.backends.pool import Member
+from backend_pool.backends.registry import REMOVABLE
+from backend_pool.backends.restart_rows import BY_HAND
 from backend_pool.model import Backend
-from backend_pool.pool import Member
-from backend_pool.registry import REMOVABLE
-from backend_pool.restart_rows import BY_HAND
 from proxy.api_backend_models import BackendHealth, BackendInfo, ManagedInfo, RunningInfo, WorkerInfo
 from proxy.base.backend_url import shown_url
 from proxy.base.log_file import tail

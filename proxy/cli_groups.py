@@ -189,8 +189,8 @@ def reservation_add(  # noqa: PLR0917 - one parameter per flag
 @reservation_app.command("list")
 def reservation_list(context: typer.Context) -> None:
     """All reservations, the next one first: id, group, from, to (UTC), backends, labels, note."""
+    from backend_pool.backends.registry import Registry
     from backend_pool.books import group_rows, reservations
-    from backend_pool.registry import Registry
 
     with database(settings_of(context)) as db:
         rows, groups = db.read_now(lambda s: (reservations.everything(s), group_rows.everything(s)))

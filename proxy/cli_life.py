@@ -14,7 +14,7 @@ from proxy.cli_data import database, settings_of
 from proxy.duration import seconds_of
 
 if TYPE_CHECKING:
-    from backend_pool.backend_change import Change
+    from backend_pool.backends.change import Change
     from backend_pool.model import Backend
 
 Which = Annotated[str, typer.Argument(metavar="NAME_OR_ID", help="As `backend list` shows it.")]
@@ -38,7 +38,7 @@ def drain(
 ) -> None:
     """Give it no new jobs; the one it runs goes on to its end, or to the deadline."""
     by_ms = None if within is None else now_ms() + round(seconds_of(within) * 1000)
-    from backend_pool.backend_change import Change
+    from backend_pool.backends.change import Change
     from backend_pool.model import BackendMode
 
     row = _change(context, which, Change(mode=BackendMode.DRAINING, drain_by_ms=by_ms, note=note))
@@ -47,7 +47,7 @@ def drain(
 
 def activate(context: typer.Context, which: Which, note: Note = "") -> None:
     """Give it jobs again."""
-    from backend_pool.backend_change import Change
+    from backend_pool.backends.change import Change
     from backend_pool.model import BackendMode
 
     row = _change(context, which, Change(mode=BackendMode.ACTIVE, note=note))
@@ -56,7 +56,7 @@ def activate(context: typer.Context, which: Which, note: Note = "") -> None:
 
 def disable(context: typer.Context, which: Which, note: Note = None) -> None:
     """Give it no jobs until it is activated, whatever happens."""
-    from backend_pool.backend_change import Change
+    from backend_pool.backends.change import Change
     from backend_pool.model import BackendMode
 
     row = _change(context, which, Change(mode=BackendMode.DISABLED, note=note))
@@ -71,7 +71,7 @@ def label(
     only: Annotated[bool, typer.Option("--only", help="Take all others away.")] = False,
 ) -> None:
     """Give it labels, which groups and jobs can ask for; prints those it has now."""
-    from backend_pool.backend_change import Change
+    from backend_pool.backends.change import Change
 
     labels = () if only else None
     row = _change(context, which, Change(labels=labels, add=tuple(add or ()), remove=tuple(remove or ())))
@@ -80,7 +80,7 @@ def label(
 
 def note(context: typer.Context, which: Which, text: Annotated[str, typer.Argument(help="'' takes it away.")]) -> None:
     """Say something of it to whoever reads the list or the admin page."""
-    from backend_pool.backend_change import Change
+    from backend_pool.backends.change import Change
 
     row = _change(context, which, Change(note=text))
     typer.echo(f"Backend {row.name}: {row.note}" if row.note else f"Backend {row.name} has no note.")
@@ -88,7 +88,7 @@ def note(context: typer.Context, which: Which, text: Annotated[str, typer.Argume
 
 def trust(context: typer.Context, which: Which) -> None:
     """Take it out of quarantine without waiting for a trial job to succeed."""
-    from backend_pool.backend_change import Change
+    from backend_pool.backends.change import Change
 
     row = _change(context, which, Change(trust=True))
     typer.echo(f"Backend {row.name} is trusted again.")
@@ -104,7 +104,7 @@ def restart(
     cancel: Annotated[bool, typer.Option("--cancel", help="Forget the restarts that have not begun.")] = False,
 ) -> None:
     """Begin its process anew once its job has ended; with --all, wait until each is up again before the next."""
-    from backend_pool.restart_rows import RestartRows
+    from backend_pool.backends.restart_rows import RestartRows
 
     if [which is not None, all_, cancel].count(True) != 1 or (labels and not all_):
         raise ConfigError("Name one backend, or give --all (with --label or without), or --cancel.")
@@ -121,7 +121,7 @@ def restart(
 
 
 def _change(context: typer.Context, which: str, change: "Change") -> "Backend":
-    from backend_pool.registry import Registry
+    from backend_pool.backends.registry import Registry
 
     with database(settings_of(context)) as db:
         return Registry(db).change_now(which, change)

@@ -40,7 +40,7 @@ def pack_install(  # noqa: PLR0917 - one parameter per flag
     custom_nodes: NodesOption = None,
 ) -> None:
     """Put the pack into a ComfyUI, or bring it up to date; what is not given stays as it was."""
-    from backend_pool.worker_install import FOLDER, Wishes, comfyui_version, install
+    from backend_pool.workers.install import FOLDER, Wishes, comfyui_version, install
 
     version = comfyui_version(comfyui)
     folder = custom_nodes or comfyui / "custom_nodes"
@@ -52,7 +52,7 @@ def pack_install(  # noqa: PLR0917 - one parameter per flag
 @pack_app.command("uninstall")
 def pack_uninstall(comfyui: ComfyOption, custom_nodes: NodesOption = None) -> None:
     """Take the pack out of a ComfyUI; it stays a stock one after its next start."""
-    from backend_pool.worker_install import uninstall
+    from backend_pool.workers.install import uninstall
 
     folder = custom_nodes or comfyui / "custom_nodes"
     if not uninstall(folder):
@@ -63,7 +63,7 @@ def pack_uninstall(comfyui: ComfyOption, custom_nodes: NodesOption = None) -> No
 @pack_app.command("status")
 def pack_status(comfyui: ComfyOption, custom_nodes: NodesOption = None) -> None:
     """What is installed in a ComfyUI; exit code 1 when something must be done."""
-    from backend_pool.worker_install import comfyui_version, installed, is_current
+    from backend_pool.workers.install import comfyui_version, installed, is_current
 
     try:
         unknown, said = None, comfyui_version(comfyui)
@@ -91,7 +91,7 @@ def pack_status(comfyui: ComfyOption, custom_nodes: NodesOption = None) -> None:
 @pack_app.command("token")
 def pack_token(context: typer.Context, name: Annotated[str, typer.Option(help="What it is for.")] = "worker") -> None:
     """Make a worker token and print it, and nothing else. It may register backends, and nothing more."""
-    from backend_pool.worker_rows import create_now
+    from backend_pool.workers.rows import create_now
 
     with database(settings_of(context), create=True) as db:
         typer.echo(create_now(db, name))
@@ -100,7 +100,7 @@ def pack_token(context: typer.Context, name: Annotated[str, typer.Option(help="W
 @pack_app.command("tokens")
 def pack_tokens(context: typer.Context) -> None:
     """Worker tokens that count: id, name, first characters, backends registered with it."""
-    from backend_pool.worker_rows import listing_now
+    from backend_pool.workers.rows import listing_now
 
     with database(settings_of(context)) as db:
         for token, backends in listing_now(db):
@@ -112,7 +112,7 @@ def pack_revoke(
     context: typer.Context, which: Annotated[str, typer.Argument(metavar="NAME_OR_ID", help="As `tokens` shows it.")]
 ) -> None:
     """Revoke a worker token: its backends leave the pool, and their secrets change."""
-    from backend_pool.worker_rows import revoke_now
+    from backend_pool.workers.rows import revoke_now
 
     with database(settings_of(context)) as db:
         token, backends = revoke_now(db, which)

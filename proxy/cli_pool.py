@@ -26,7 +26,7 @@ def backend_add(
     label: Annotated[list[str] | None, typer.Option(help="As fast or gpu=a100; repeatable.")] = None,
 ) -> None:
     """Register a ComfyUI; a running server takes it into its pool within seconds."""
-    from backend_pool.registry import Registry
+    from backend_pool.backends.registry import Registry
 
     with database(settings_of(context), create=True) as db:
         row = Registry(db).add_now(url, name, label or ())
@@ -38,8 +38,8 @@ def backend_list(context: typer.Context) -> None:
     """All registered backends: id, name, URL, mode, source, level, labels, until when it drains (UTC), why it is in
     quarantine, note. Whether they are up is no row: a running server knows (administration page, API), and `doctor`
     asks them."""
-    from backend_pool.registry import Registry
-    from backend_pool.worker_rows import levels_now
+    from backend_pool.backends.registry import Registry
+    from backend_pool.workers.rows import levels_now
 
     with database(settings_of(context)) as db:
         levels = levels_now(db)
@@ -53,7 +53,7 @@ def backend_list(context: typer.Context) -> None:
 @backend_app.command("remove")
 def backend_remove(context: typer.Context, which: cli_life.Which) -> None:
     """Forget a backend; a job it runs is carried on elsewhere."""
-    from backend_pool.registry import Registry
+    from backend_pool.backends.registry import Registry
 
     with database(settings_of(context)) as db:
         row = Registry(db).remove_now(which)
@@ -63,7 +63,7 @@ def backend_remove(context: typer.Context, which: cli_life.Which) -> None:
 @backend_app.command("refresh")
 def backend_refresh(context: typer.Context, which: cli_life.Which) -> None:
     """Have a running server read its nodes and models again."""
-    from backend_pool.registry import Registry
+    from backend_pool.backends.registry import Registry
 
     with database(settings_of(context)) as db:
         row = Registry(db).ask_refresh_now(which)
@@ -76,10 +76,10 @@ def backend_compare(
     full: Annotated[bool, typer.Option("--full", help="Name each node and model, not only how many.")] = False,
 ) -> None:
     """What each backend lacks that others have, as a server last read it, down ones included."""
-    from backend_pool.drift import compare
-    from backend_pool.offer import Provider
-    from backend_pool.offer_store import OfferStore
-    from backend_pool.registry import Registry
+    from backend_pool.backends.registry import Registry
+    from backend_pool.offers.drift import compare
+    from backend_pool.offers.offer import Provider
+    from backend_pool.offers.store import OfferStore
 
     settings = settings_of(context)
     with database(settings) as db:

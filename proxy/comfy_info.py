@@ -14,9 +14,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from backend_pool.health import Health
-from backend_pool.pool import Pool
-from backend_pool.user_models import files_of
+from backend_pool.backends.health import Health
+from backend_pool.backends.pool import Pool
+from backend_pool.files.user_models import files_of
 from proxy.comfy_json import ComfyJson
 from proxy.comfy_request import identity
 from proxy.packed_answer import packed

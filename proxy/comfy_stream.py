@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from starlette.responses import Response, StreamingResponse
 
-from backend_pool.job_queries import JobQueries, Listed
+from backend_pool.jobs.queries import JobQueries, Listed
 from backend_pool.model import Job, JobDocument
 
 WHOLE_SIZE = 1024 * 1024

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from backend_pool.managed.comfy_recipe import check_arguments
 from backend_pool.managed.gpus import chosen, present
-from backend_pool.worker_install import FOLDER, comfyui_version
+from backend_pool.workers.install import FOLDER, comfyui_version
 from proxy.base.errors import ConfigError
 from proxy.base.log_file import tail
 from proxy.base.processes import recorded

@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 
+from backend_pool.backends.registry import Registry
 from backend_pool.model import Backend, BackendMode
-from backend_pool.registry import Registry
 from proxy.base.backend_url import shown_url
 from proxy.base.database import Database
 from proxy.base.errors import ClusterError

@@ -14,11 +14,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from backend_pool.dispatcher import Dispatcher
-from backend_pool.health import Health
-from backend_pool.job_state import JobState
+from backend_pool.backends.health import Health
+from backend_pool.backends.pool import Pool
+from backend_pool.dispatch.dispatcher import Dispatcher
+from backend_pool.jobs.state import JobState
 from backend_pool.model import Job
-from backend_pool.pool import Pool
 from proxy.auth import Authenticator, identity
 from proxy.base.database import Database
 from proxy.base.errors import Forbidden, NotAuthenticated, Unavailable

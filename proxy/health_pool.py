@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from backend_pool.dispatcher import Dispatcher
-from backend_pool.pool import Pool
+from backend_pool.backends.pool import Pool
+from backend_pool.dispatch.dispatcher import Dispatcher
 from proxy.base.clock import monotonic_s
 
 METRICS = (

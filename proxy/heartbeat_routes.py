@@ -10,9 +10,9 @@ from starlette.routing import Route
 
 from backend_pool.managed.agent_wire import PATH, AgentBeat
 from backend_pool.managed.agents import Agents
-from backend_pool.worker_beat import Beat, problem
 from backend_pool.worker_pack.wire import HEARTBEAT_PATH
-from backend_pool.workers import Workers
+from backend_pool.workers.beat import Beat, problem
+from backend_pool.workers.registrations import Workers
 from proxy.api_errors import error_response, unexpected
 from proxy.base.errors import BadInput, ClusterError, NotAuthenticated
 from proxy.base.settings import Settings

@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 
-from backend_pool.health import Health
-from backend_pool.member import Member
-from backend_pool.upkeep import Upkeep
+from backend_pool.backends.health import Health
+from backend_pool.backends.member import Member
+from backend_pool.jobs.upkeep import Upkeep
 from proxy.app import Cluster
 from proxy.base.errors import ClusterError
 from proxy.base.logs import events

@@ -7,6 +7,8 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
+from backend_pool.backends.pool import Pool
+from backend_pool.backends.registry import Registry
 from backend_pool.managed.comfy_recipe import ComfyInstall, ComfyRecipe
 from backend_pool.managed.engine_recipe import EngineRecipe
 from backend_pool.managed.gpus import chosen
@@ -16,10 +18,8 @@ from backend_pool.managed.own_token import own_token
 from backend_pool.managed.rows import ManagedRows
 from backend_pool.managed.stand_in import StandIn
 from backend_pool.managed.supervisor import Limits
-from backend_pool.offer_store import OfferStore
-from backend_pool.pool import Pool
-from backend_pool.registry import Registry
-from backend_pool.worker_install import Wishes
+from backend_pool.offers.store import OfferStore
+from backend_pool.workers.install import Wishes
 from proxy.base.database import Database
 from proxy.base.errors import ConfigError
 from proxy.base.logs import events

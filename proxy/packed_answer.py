@@ -8,7 +8,7 @@ import re
 from starlette.requests import Request
 from starlette.responses import Response
 
-from backend_pool.packed import Beginning
+from backend_pool.offers.packed import Beginning
 from proxy.comfy_json import dumps
 
 HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding, Cookie, Authorization"}

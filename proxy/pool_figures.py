@@ -1,6 +1,6 @@
 """What dispatch cost and saved, in a few figures for the administrators' page and API."""
 
-from backend_pool.gap import Gaps
+from backend_pool.dispatch.gap import Gaps
 from proxy.api_backend_models import PoolFigures
 
 

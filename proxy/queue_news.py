@@ -4,8 +4,8 @@ At most once per forecast, only one's own jobs, and only to tabs whose socket as
 WebUI does: programs are told nothing that ComfyUI does not say (client demands B9).
 """
 
+from backend_pool.backends.frames import encode
 from backend_pool.forecasts.outlooks import Outlooks
-from backend_pool.frames import encode
 from proxy.base.clock import now_ms
 from proxy.user_events import UserEvents
 

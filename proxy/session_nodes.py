@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 import aiohttp
 
-from backend_pool.judgement import absent_class
-from backend_pool.pool_info import PoolInfo
-from backend_pool.validation import Verdict
+from backend_pool.offers.judgement import absent_class
+from backend_pool.offers.pool_info import PoolInfo
+from backend_pool.prompts.validation import Verdict
 from proxy.base.logs import events
 from proxy.upstreams import Upstream, Upstreams
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from backend_pool.needs import Choice, Needs
-from backend_pool.node_info import input_specs, options
-from backend_pool.pool import Pool
+from backend_pool.backends.pool import Pool
+from backend_pool.prompts.needs import Choice, Needs
+from backend_pool.prompts.node_info import input_specs, options
 from proxy.base.errors import ConfigError
 from proxy.base.file_owner import as_owner_of
 from proxy.base.logs import events

@@ -7,8 +7,8 @@ nothing to anybody else.
 import asyncio
 from collections import defaultdict
 
-from backend_pool.frames import Frame, encode
-from backend_pool.job_queries import JobQueries
+from backend_pool.backends.frames import Frame, encode
+from backend_pool.jobs.queries import JobQueries
 from backend_pool.model import Job
 from proxy.base.errors import ClusterError
 from proxy.base.logs import events
@@ -28,7 +28,7 @@ takes some seconds (seen with frontend 1.58.1), and a slow step may bring no new
 
 
 class UserEvents:
-    """Implements backend_pool.listener.JobListener."""
+    """Implements backend_pool.jobs.listener.JobListener."""
 
     def __init__(self, jobs: JobQueries, tasks: Tasks) -> None:
         self._jobs = jobs

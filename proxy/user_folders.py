@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlmodel import select
 
-from backend_pool.owner import Owner
-from backend_pool.user_files import UserDirs
+from backend_pool.files.owner import Owner
+from backend_pool.files.user_files import UserDirs
 from proxy.accounts import User
 from proxy.base.database import Database
 from proxy.base.errors import NotFound

@@ -13,7 +13,15 @@ from typing import Any, ClassVar
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from backend_pool.frames import PREVIEW_IMAGE_WITH_METADATA, TEXT, Frame, binary_type, decode, encode, without_metadata
+from backend_pool.backends.frames import (
+    PREVIEW_IMAGE_WITH_METADATA,
+    TEXT,
+    Frame,
+    binary_type,
+    decode,
+    encode,
+    without_metadata,
+)
 from proxy.base.logs import events
 
 log = events(__name__)

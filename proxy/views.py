@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from backend_pool.backends.pool import Pool
+from backend_pool.backends.registry import Registry
+from backend_pool.backends.restarts import Restarts
 from backend_pool.books.keeper import BooksKeeper
-from backend_pool.pool import Pool
-from backend_pool.registry import Registry
-from backend_pool.restarts import Restarts
 from proxy.access import Access
 from proxy.base.settings import Settings
 from proxy.job_control import Jobs

@@ -36,9 +36,9 @@ OPENS_OTHER_FILES = {
     "backend_pool/managed/comfy_recipe.py": "directories of managed ComfyUIs",
     "backend_pool/managed/engine_recipe.py": "addresses and secrets of engines",
     "backend_pool/managed/own_token.py": "the server's own worker token",
-    "backend_pool/offer_store.py": "what backends offer",
-    "backend_pool/worker_install.py": "an operator's ComfyUI",
-    "backend_pool/workers.py": "the proof of shared storage, in our own directory",
+    "backend_pool/offers/store.py": "what backends offer",
+    "backend_pool/workers/install.py": "an operator's ComfyUI",
+    "backend_pool/workers/registrations.py": "the proof of shared storage, in our own directory",
 }
 """Modules of the proxy that open files by name, none of them in a user's directories."""
 OTHER_PROCESSES = ("backend_pool/engine/", "backend_pool/worker_pack/")

@@ -7,8 +7,8 @@ from typing import Any, Final
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, func, select
 
+from backend_pool.backends.labels import cleaned
 from backend_pool.books.tables import Group, GroupMember, QuotaPeriod
-from backend_pool.labels import cleaned
 from proxy.base.clock import now_ms
 from proxy.base.errors import BadInput, Conflict, NotFound
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from sqlmodel import Session, col, delete, select
 
+from backend_pool.backends.labels import cleaned
 from backend_pool.books.tables import Reservation
-from backend_pool.labels import cleaned
 from backend_pool.model import Backend
 from proxy.base.clock import now_ms
 from proxy.base.errors import BadInput, Conflict, NotFound

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from backend_pool.prompt_reach import is_link, links
+from backend_pool.prompts.reach import is_link, links
 
 _uncachable = itertools.count()
 

@@ -11,7 +11,7 @@ from backend_pool.engine.nodes.registry import Node, Shown
 from backend_pool.engine.plan import Plan
 from backend_pool.engine.progress import Progress
 from backend_pool.engine.prompt_queue import Item, Outcome
-from backend_pool.prompt_reach import is_link, links
+from backend_pool.prompts.reach import is_link, links
 from backend_pool.worker_pack.comfy_cache import SHARED_LOADERS
 from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.logs import events

@@ -10,7 +10,7 @@ from aiohttp import web
 from backend_pool.engine.answers import bad_request, engine_of, json_object
 from backend_pool.engine.engine import Engine
 from backend_pool.engine.prompt_queue import Item
-from backend_pool.validation import Verdict, validate
+from backend_pool.prompts.validation import Verdict, validate
 from proxy.base.clock import now_ms
 from proxy.base.errors import error_body
 

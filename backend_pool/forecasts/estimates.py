@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from backend_pool.backends.member import Member
 from backend_pool.forecasts.signature import Traits
 from backend_pool.forecasts.timings import Timings
-from backend_pool.member import Member
 from proxy.base.clock import monotonic_s
 
 LATE = 0.1

@@ -8,19 +8,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 
+from backend_pool.backends.health import Health
+from backend_pool.backends.pool import Member, Pool
 from backend_pool.books.share import Share
 from backend_pool.books.shares import Shares
+from backend_pool.dispatch.matching import Matching
+from backend_pool.dispatch.queue_mirror import QueueMirror
+from backend_pool.dispatch.turns import Turns
 from backend_pool.forecasts.estimates import Estimates
 from backend_pool.forecasts.outlooks import Outlooks
 from backend_pool.forecasts.scene import Case, Scene, Seat
-from backend_pool.health import Health
 from backend_pool.managed.state import Phase
-from backend_pool.matching import Matching
 from backend_pool.model import BackendMode, Job
 from backend_pool.placement.values import Kind, Waiting
-from backend_pool.pool import Member, Pool
-from backend_pool.queue_mirror import QueueMirror
-from backend_pool.turns import Turns
 from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.tasks import Tasks
 

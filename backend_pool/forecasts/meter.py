@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from backend_pool.forecasts.signature import Model, models_of
-from backend_pool.prompt_reach import links
+from backend_pool.prompts.reach import links
 
 STEPS_KEPT = 64
 NOISE_S = 0.02

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from backend_pool.needs import MODEL_INPUTS, MODEL_SUFFIXES
-from backend_pool.prompt_reach import is_link, reached
+from backend_pool.prompts.needs import MODEL_INPUTS, MODEL_SUFFIXES
+from backend_pool.prompts.reach import is_link, reached
 
 NODES_READ = 2000
 VALUES_READ = 64

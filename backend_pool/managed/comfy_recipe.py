@@ -13,7 +13,7 @@ from pathlib import Path
 
 from backend_pool.managed.gpus import Gpu
 from backend_pool.managed.recipe import Launch
-from backend_pool.worker_install import FOLDER, Wishes, comfyui_version, install, installed, uninstall
+from backend_pool.workers.install import FOLDER, Wishes, comfyui_version, install, installed, uninstall
 from proxy.base.errors import ConfigError
 from proxy.base.listening import free_port, listens
 from proxy.base.logs import events

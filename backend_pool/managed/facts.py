@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from backend_pool.health import Health
+from backend_pool.backends.health import Health
+from backend_pool.backends.member import Member
 from backend_pool.managed.state import Phase
-from backend_pool.member import Member
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Health of members whose processes somebody keeps: an asleep, starting or crashed one is known without asking it."""
 
-from backend_pool.health import Health
+from backend_pool.backends.health import Health
+from backend_pool.backends.member import Member
 from backend_pool.managed.state import ManagedState
-from backend_pool.member import Member
 from proxy.base.clock import monotonic_s
 from proxy.base.logs import events
 

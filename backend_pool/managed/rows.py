@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from sqlmodel import Session, col, select
 
 from backend_pool.model import Backend
-from backend_pool.worker_address import place_of
-from backend_pool.worker_rows import Worker
+from backend_pool.workers.address import place_of
+from backend_pool.workers.rows import Worker
 from proxy.base.backend_url import clean_url
 from proxy.base.clock import now_ms
 from proxy.base.database import Database

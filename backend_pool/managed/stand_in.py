@@ -1,11 +1,11 @@
 """The engine that a server starts when no backend is known: once another backend is up it finishes its job and ends."""
 
-from backend_pool.health import Health
+from backend_pool.backends.health import Health
+from backend_pool.backends.member import Member
+from backend_pool.backends.pool import Pool
+from backend_pool.backends.registry import Registry
 from backend_pool.managed.keeper import Keeper
-from backend_pool.member import Member
 from backend_pool.model import BackendMode
-from backend_pool.pool import Pool
-from backend_pool.registry import Registry
 from proxy.base.logs import events
 
 log = events(__name__)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from backend_pool.health import Health
+from backend_pool.backends.health import Health
 
 
 class Phase(StrEnum):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from backend_pool.offer import Offer, Provider
+from backend_pool.offers.offer import Offer, Provider
 
 
 def info(*checkpoints: str, **more: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import json
 import os
 from pathlib import Path
 
-from backend_pool.user_folder import user_folder
+from backend_pool.files.user_folder import user_folder
 from tests.backend_pool.file_backend import FileBackend
 from tests.backend_pool.rig import rig
 from tests.backend_pool.strange_backend import serving

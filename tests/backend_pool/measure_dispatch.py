@@ -21,14 +21,14 @@ from typing import Any
 
 from sqlmodel import insert
 
+from backend_pool.dispatch.queue_mirror import QueueMirror
+from backend_pool.dispatch.queue_reads import QueueReads
+from backend_pool.dispatch.turns import Turns
 from backend_pool.forecasts.foresight import Foresight
-from backend_pool.job_state import JobState
-from backend_pool.job_store import JobStore
+from backend_pool.jobs.state import JobState
+from backend_pool.jobs.store import JobStore
 from backend_pool.model import Job, JobDocument
 from backend_pool.placement.line import Line
-from backend_pool.queue_mirror import QueueMirror
-from backend_pool.queue_reads import QueueReads
-from backend_pool.turns import Turns
 from proxy.base.database import Database
 from proxy.base.settings import Settings
 from tests.backend_pool.graphs import sampled

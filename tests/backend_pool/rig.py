@@ -14,19 +14,19 @@ from typing import Any
 import aiohttp
 from sqlmodel import SQLModel
 
-from backend_pool.dispatcher import Dispatcher
-from backend_pool.frames import Frame
-from backend_pool.health import Health
-from backend_pool.job_queries import JobQueries
-from backend_pool.job_state import FINAL, JobState
-from backend_pool.job_store import JobStore, Submission
-from backend_pool.listener import JobListener
+from backend_pool.backends.frames import Frame
+from backend_pool.backends.health import Health
+from backend_pool.backends.pool import Pool
+from backend_pool.backends.registry import Registry
+from backend_pool.dispatch.dispatcher import Dispatcher
+from backend_pool.files.owner import Owner
+from backend_pool.files.user_files import UserDirs
+from backend_pool.jobs.listener import JobListener
+from backend_pool.jobs.queries import JobQueries
+from backend_pool.jobs.state import FINAL, JobState
+from backend_pool.jobs.store import JobStore, Submission
 from backend_pool.model import Job, JobDocument, JsonDict
-from backend_pool.owner import Owner
-from backend_pool.pool import Pool
-from backend_pool.registry import Registry
-from backend_pool.user_files import UserDirs
-from backend_pool.workers import Workers
+from backend_pool.workers.registrations import Workers
 from proxy.base.database import Database, sqlite_url
 from proxy.base.names import new_id
 from proxy.base.settings import Settings

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from backend_pool.backend_change import MAX_NOTE, Change
-from backend_pool.labels import MOST, changed, cleaned
+from backend_pool.backends.change import MAX_NOTE, Change
+from backend_pool.backends.labels import MOST, changed, cleaned
 from backend_pool.model import Backend, BackendMode
 from proxy.base.errors import BadInput, Conflict
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from backend_pool.answer_body import ANSWER_BYTES
-from backend_pool.comfy_client import ComfyClient, FileRef, Timeouts
+from backend_pool.backends.answer_body import ANSWER_BYTES
+from backend_pool.backends.comfy_client import ComfyClient, FileRef, Timeouts
 from backend_pool.errors import BackendBroken, FileGone
-from backend_pool.offer import Offer
-from backend_pool.offer_reader import MAX_FOLDERS, OfferReader
-from backend_pool.worker_client import MAX_FILES, WorkerClient
+from backend_pool.offers.offer import Offer
+from backend_pool.offers.reader import MAX_FOLDERS, OfferReader
 from backend_pool.worker_pack.wire import SECRET_HEADER
+from backend_pool.workers.client import MAX_FILES, WorkerClient
 
 PATIENT = Timeouts(call_s=60, transfer_s=60, ping_s=20, max_frame_bytes=1000)
 SECRET = "known-to-the-dispatcher"

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from backend_pool.charge import spent
 from backend_pool.model import Job
+from backend_pool.runs.charge import spent
 
 TOLD: list[Any] = [["execution_start", {"timestamp": 90_000}], ["execution_success", {"timestamp": 92_000}]]
 

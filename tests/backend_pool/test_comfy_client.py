@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from backend_pool.comfy_client import ComfyClient, Timeouts
+from backend_pool.backends.comfy_client import ComfyClient, Timeouts
+from backend_pool.backends.health import Health
 from backend_pool.errors import BackendGone
-from backend_pool.health import Health
 from tests.backend_pool.conftest import Start
 from tests.backend_pool.graphs import sampled
 from tests.backend_pool.rig import rig

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from backend_pool.comfy_client import FileRef
-from backend_pool.file_refs import references
-from backend_pool.job_state import JobState
-from backend_pool.known_files import Home, KnownFiles
-from backend_pool.pool_info import PoolInfo
-from backend_pool.staging import Unstageable, stage, unwrapped
-from backend_pool.user_folder import scrubbed, user_folder
+from backend_pool.backends.comfy_client import FileRef
+from backend_pool.files.file_refs import references
+from backend_pool.files.known_files import Home, KnownFiles
+from backend_pool.files.staging import Unstageable, stage, unwrapped
+from backend_pool.files.user_folder import scrubbed, user_folder
+from backend_pool.jobs.state import JobState
+from backend_pool.offers.pool_info import PoolInfo
 from tests.backend_pool.graphs import loaded, previewed
 from tests.backend_pool.infos import info, providers
 from tests.backend_pool.rig import Rig, rig, user_dirs

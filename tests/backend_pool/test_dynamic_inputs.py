@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend_pool.dynamic_inputs import choices, live_inputs, specs_at, with_specs
-from backend_pool.node_info import with_options
-from backend_pool.validation import validate
+from backend_pool.prompts.dynamic_inputs import choices, live_inputs, specs_at, with_specs
+from backend_pool.prompts.node_info import with_options
+from backend_pool.prompts.validation import validate
 from tests.engine.graphs import node
 
 SIZES = ["COMBO", {"options": ["small", "large"]}]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from backend_pool.health import Health
-from backend_pool.job_state import JobState
+from backend_pool.backends.health import Health
+from backend_pool.files.user_folder import user_folder
+from backend_pool.jobs.state import JobState
 from backend_pool.model import BackendMode
-from backend_pool.user_folder import user_folder
 from tests.backend_pool.conftest import Start
 from tests.backend_pool.graphs import loaded, previewed, sampled, saved
 from tests.backend_pool.rig import arm, disarm, engine_get, rig

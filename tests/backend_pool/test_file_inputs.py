@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from backend_pool.comfy_client import FileRef
-from backend_pool.staging import JOINER, PADDING, SALT_INPUT, Unstageable, missing_files, stage
-from backend_pool.user_files import UserDirs, listing
+from backend_pool.backends.comfy_client import FileRef
+from backend_pool.files.staging import JOINER, PADDING, SALT_INPUT, Unstageable, missing_files, stage
+from backend_pool.files.user_files import UserDirs, listing
 from tests.backend_pool.infos import info
 from tests.backend_pool.rig import user_dirs
 from tests.engine.graphs import node

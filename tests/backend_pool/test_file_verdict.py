@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from backend_pool.file_verdict import with_files
-from backend_pool.user_files import UserDirs, resolve
-from backend_pool.validation import Verdict, validate
+from backend_pool.files.file_verdict import with_files
+from backend_pool.files.user_files import UserDirs, resolve
+from backend_pool.prompts.validation import Verdict, validate
 from tests.backend_pool.rig import user_dirs
 from tests.backend_pool.test_file_inputs import INFO
 from tests.engine.graphs import node

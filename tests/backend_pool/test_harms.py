@@ -2,9 +2,9 @@
 
 import pytest
 
-from backend_pool import harms
-from backend_pool.harms import KEPT, KEPT_S, Harms
-from backend_pool.ladder import KILLS
+from backend_pool.runs import harms
+from backend_pool.runs.harms import KEPT, KEPT_S, Harms
+from backend_pool.runs.ladder import KILLS
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from backend_pool.fitness import demands, lacking
-from backend_pool.judgement import absent_class, judge
-from backend_pool.pool_info import PoolInfo
-from backend_pool.user_models import Files
-from backend_pool.validation import Verdict
+from backend_pool.files.user_models import Files
+from backend_pool.offers.fitness import demands, lacking
+from backend_pool.offers.judgement import absent_class, judge
+from backend_pool.offers.pool_info import PoolInfo
+from backend_pool.prompts.validation import Verdict
 from tests.backend_pool.infos import provider, providers
 from tests.engine.graphs import node
 

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from backend_pool.books.share import Share
-from backend_pool.ladder import BROKEN, SMALLER, Act, Case, Mishap, Step, next_step
-from backend_pool.mishaps import mishap_of, said, with_hint
+from backend_pool.jobs.story import story
+from backend_pool.jobs.submission import Result
 from backend_pool.model import Job
-from backend_pool.run_limit import RunLimit, limit_of, spelled
-from backend_pool.story import story
-from backend_pool.submission import Result
+from backend_pool.runs.ladder import BROKEN, SMALLER, Act, Case, Mishap, Step, next_step
+from backend_pool.runs.mishaps import mishap_of, said, with_hint
+from backend_pool.runs.run_limit import RunLimit, limit_of, spelled
 
 CASE = Case(Mishap.GONE, "it is gone", attempt=1, attempts=3, backend=1)
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from backend_pool.needs import Choice, Needs, lacks, needs, offers, refused_needs
-from backend_pool.node_union import merge
-from backend_pool.spelling import respelled
+from backend_pool.offers.node_union import merge
+from backend_pool.prompts.needs import Choice, Needs, lacks, needs, offers, refused_needs
+from backend_pool.prompts.spelling import respelled
 from tests.backend_pool.infos import info
 from tests.engine.graphs import node
 

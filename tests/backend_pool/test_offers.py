@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend_pool.drift import compare
-from backend_pool.node_union import merge
-from backend_pool.offer import Offer
-from backend_pool.offer_store import OfferStore
-from backend_pool.packed import Beginning
-from backend_pool.user_models import files_of, own_folder, own_models
+from backend_pool.files.user_models import files_of, own_folder, own_models
+from backend_pool.offers.drift import compare
+from backend_pool.offers.node_union import merge
+from backend_pool.offers.offer import Offer
+from backend_pool.offers.packed import Beginning
+from backend_pool.offers.store import OfferStore
 from tests.backend_pool.infos import info, provider
 from tests.backend_pool.rig import user_dirs
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from backend_pool.own_paths import OwnPaths
+from backend_pool.files.own_paths import OwnPaths
 
 PATHS = OwnPaths(["0123abcd", "ann (1)"])
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend_pool.fitness import demands, lacking
-from backend_pool.judgement import judge
-from backend_pool.node_info import options, upload_kind, usable
-from backend_pool.node_union import merge
-from backend_pool.pool_info import PoolInfo
-from backend_pool.user_models import Files
+from backend_pool.files.user_models import Files
+from backend_pool.offers.fitness import demands, lacking
+from backend_pool.offers.judgement import judge
+from backend_pool.offers.node_union import merge
+from backend_pool.offers.pool_info import PoolInfo
+from backend_pool.prompts.node_info import options, upload_kind, usable
 from tests.backend_pool.infos import info, providers
 
 

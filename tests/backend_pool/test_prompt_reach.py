@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from backend_pool.prompt_reach import outputs, reached
+from backend_pool.prompts.reach import outputs, reached
 from tests.engine.graphs import node
 
 INFO = {"Save": {"output_node": True}, "Load": {"output_node": False}}

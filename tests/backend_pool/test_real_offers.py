@@ -8,9 +8,9 @@ import httpx
 import pytest
 from PIL import Image
 
-from backend_pool.answer_body import LIST_BYTES
-from backend_pool.judgement import judge
-from backend_pool.user_models import files_of
+from backend_pool.backends.answer_body import LIST_BYTES
+from backend_pool.files.user_models import files_of
+from backend_pool.offers.judgement import judge
 from tests.backend_pool.rig import Rig, rig
 from tests.backend_pool.test_real_backend import SLOW
 from tests.engine.graphs import node

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from backend_pool.job_queries import JobQueries
-from backend_pool.job_state import JobState
-from backend_pool.job_store import JobStore
+from backend_pool.backends.registry import Registry
+from backend_pool.jobs.queries import JobQueries
+from backend_pool.jobs.state import JobState
+from backend_pool.jobs.store import JobStore
 from backend_pool.model import JsonDict
-from backend_pool.registry import Registry
 from tests.backend_pool.conftest import Start
 from tests.backend_pool.graphs import sampled, saved
 from tests.backend_pool.pool_process import LABELS, carry, main

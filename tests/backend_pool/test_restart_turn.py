@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend_pool.health import Health
+from backend_pool.backends.health import Health
+from backend_pool.backends.restart_turn import Place, Stage, due, stage, stopped
 from backend_pool.model import Backend
-from backend_pool.restart_turn import Place, Stage, due, stage, stopped
 
 UP, DOWN, SUSPECT, JOINING = Health.UP, Health.DOWN, Health.SUSPECT, Health.JOINING
 WAITING, AWAY, LOST = Stage.WAITING, Stage.RESTARTING, Stage.LOST

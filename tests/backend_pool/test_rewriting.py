@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from backend_pool.comfy_client import FileRef
-from backend_pool.frames import Message, with_metadata
-from backend_pool.png_text import replace_prompt
-from backend_pool.staging import SALT_INPUT, Staged, Unstageable, stage
-from backend_pool.translator import Translator
+from backend_pool.backends.comfy_client import FileRef
+from backend_pool.backends.frames import Message, with_metadata
+from backend_pool.files.png_text import replace_prompt
+from backend_pool.files.staging import SALT_INPUT, Staged, Unstageable, stage
+from backend_pool.runs.translator import Translator
 from tests.backend_pool.infos import info
 from tests.backend_pool.rig import user_dirs
 from tests.engine.graphs import node

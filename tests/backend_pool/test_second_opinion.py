@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from backend_pool.consultant import Consultant
-from backend_pool.second_opinion import answer, question, with_opinions
-from backend_pool.validation import validate
+from backend_pool.offers.consultant import Consultant
+from backend_pool.prompts.second_opinion import answer, question, with_opinions
+from backend_pool.prompts.validation import validate
 from tests.backend_pool.rig import rig
 from tests.backend_pool.strange_backend import strange_backend
 from tests.engine.graphs import node

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from backend_pool.dispatch.matching import _read_all
 from backend_pool.forecasts.signature import MODELS_READ, Model, models_of, traits
-from backend_pool.matching import _read_all
 from backend_pool.model import JobDocument
-from backend_pool.pool_info import PoolInfo
+from backend_pool.offers.pool_info import PoolInfo
 from tests.backend_pool.infos import info, provider
 
 PROMPT: dict[str, Any] = {

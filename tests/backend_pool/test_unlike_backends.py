@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from backend_pool.health import Health
-from backend_pool.job_state import JobState
-from backend_pool.job_store import JobStore
-from backend_pool.judgement import judge
+from backend_pool.backends.health import Health
+from backend_pool.files.user_models import files_of
+from backend_pool.jobs.state import JobState
+from backend_pool.jobs.store import JobStore
 from backend_pool.model import BackendMode
-from backend_pool.user_models import files_of
+from backend_pool.offers.judgement import judge
 from proxy.base.settings import Settings
 from tests.backend_pool.conftest import Start
 from tests.backend_pool.graphs import sampled, saved

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend_pool.incoming import arrive, clear_incoming, create_incoming
-from backend_pool.model import BackendMode
-from backend_pool.registry import Registry, clean_url
-from backend_pool.user_files import (
+from backend_pool.backends.registry import Registry, clean_url
+from backend_pool.files.incoming import arrive, clear_incoming, create_incoming
+from backend_pool.files.user_files import (
     UserDirs,
     annotated,
     disk_error,
@@ -24,6 +23,7 @@ from backend_pool.user_files import (
     safe_filename,
     safe_subfolder,
 )
+from backend_pool.model import BackendMode
 from proxy.base.errors import BadInput, Conflict, DiskFull, NotFound
 from tests.backend_pool.rig import open_database, user_dirs
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend_pool.validation import types_match, validate
+from backend_pool.prompts.validation import types_match, validate
 
 INFO: dict[str, Any] = {
     "Image": {"input": {"required": {"width": ["INT", {"min": 16, "max": 64}]}}, "output": ["IMAGE"]},

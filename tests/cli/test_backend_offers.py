@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from backend_pool.offer import Offer
-from backend_pool.offer_store import OfferStore
-from backend_pool.registry import Registry
+from backend_pool.backends.registry import Registry
+from backend_pool.offers.offer import Offer
+from backend_pool.offers.store import OfferStore
 from proxy.base.database import Database, sqlite_url
 from tests.backend_pool.infos import info
 from tests.cli.verbs import cli, refused

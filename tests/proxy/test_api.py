@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from backend_pool.job_state import JobState
-from backend_pool.job_store import Result
+from backend_pool.jobs.state import JobState
+from backend_pool.jobs.store import Result
 from proxy.api import BASE, OPERATIONS
 from proxy.api_openapi import document
 from proxy.job_views import error_of, title_of

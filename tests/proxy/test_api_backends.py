@@ -9,9 +9,9 @@ import httpx
 import pytest
 from sqlmodel import Session
 
-from backend_pool.health import Health
-from backend_pool.job_state import JobState
-from backend_pool.job_store import Result
+from backend_pool.backends.health import Health
+from backend_pool.jobs.state import JobState
+from backend_pool.jobs.store import Result
 from backend_pool.managed.state import ManagedState, Phase
 from backend_pool.model import Backend
 from proxy.base.errors import BadInput

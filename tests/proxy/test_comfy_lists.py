@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from backend_pool.job_state import JobState
-from backend_pool.job_store import Result, Submission
+from backend_pool.jobs.state import JobState
+from backend_pool.jobs.store import Result, Submission
 from proxy import comfy_stream
 from proxy.accounts import User
 from tests.proxy.control_server import Server, serving

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from backend_pool.worker_install import FOLDER
+from backend_pool.workers.install import FOLDER
 from proxy.base.settings import Settings
 from proxy.doctor_managed import managed
 from proxy.finding import Finding

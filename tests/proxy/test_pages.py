@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from backend_pool.job_state import JobState
-from backend_pool.job_store import Result
+from backend_pool.jobs.state import JobState
+from backend_pool.jobs.store import Result
 from proxy.logins import COOKIE
 from proxy.pages_login import local_path
 from proxy.pages_render import TEMPLATES, browser, duration

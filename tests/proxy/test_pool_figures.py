@@ -1,6 +1,6 @@
 """What dispatch cost and saved, out of its metrics."""
 
-from backend_pool.gap import Gaps
+from backend_pool.dispatch.gap import Gaps
 from proxy.pool_figures import pool_figures
 
 

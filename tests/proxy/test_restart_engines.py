@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from backend_pool.member import Member
+from backend_pool.backends.member import Member
 from tests.backend_pool.rig import QUICK, WAIT_S
 from tests.proxy.control_server import API, Server, serving
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from backend_pool.judgement import judge
-from backend_pool.pool_info import PoolInfo
-from backend_pool.user_models import Files
+from backend_pool.files.user_models import Files
+from backend_pool.offers.judgement import judge
+from backend_pool.offers.pool_info import PoolInfo
 from proxy.base.settings import Settings
 from proxy.session_nodes import LONGEST_BYTES, SessionNodes
 from proxy.upstreams import Upstream, Upstreams

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from backend_pool.pool import Pool
-from backend_pool.registry import Registry
+from backend_pool.backends.pool import Pool
+from backend_pool.backends.registry import Registry
 from proxy.base.database import Database, sqlite_url
 from proxy.base.errors import Unavailable
 from proxy.base.settings import Settings

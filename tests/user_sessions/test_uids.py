@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from backend_pool.incoming import arrive, clear_incoming, create_incoming
-from backend_pool.user_files import UserDirs, landing, resolve
+from backend_pool.files.incoming import arrive, clear_incoming, create_incoming
+from backend_pool.files.user_files import UserDirs, landing, resolve
 from proxy.base.errors import Unavailable
 from proxy.base.file_owner import acting_as, as_owner_of
 from user_sessions import uids

@@ -15,11 +15,11 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 
-from backend_pool.job_store import JobStore
-from backend_pool.pool import Member
+from backend_pool.backends.pool import Member
+from backend_pool.jobs.store import JobStore
 from backend_pool.worker_pack.config import Config, save
-from backend_pool.worker_rows import create_now
-from backend_pool.workers import Workers
+from backend_pool.workers.registrations import Workers
+from backend_pool.workers.rows import create_now
 from proxy.base.settings import Settings
 from proxy.heartbeat_routes import worker_route
 from tests.backend_pool.rig import QUICK, Heard, Rig, assemble, open_database, running

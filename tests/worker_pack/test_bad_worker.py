@@ -6,10 +6,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from backend_pool.health import Health
-from backend_pool.worker_address import place_of
-from backend_pool.worker_limits import MAX_WORKERS, Bucket
+from backend_pool.backends.health import Health
 from backend_pool.worker_pack.wire import HEARTBEAT_PATH, PREFIX
+from backend_pool.workers.address import place_of
+from backend_pool.workers.limits import MAX_WORKERS, Bucket
 from proxy.base.errors import TooManyRequests
 from tests.backend_pool.strange_backend import strange_backend
 from tests.worker_pack.cluster import Hub, hub

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from backend_pool import worker_pack
-from backend_pool.worker_install import FOLDER, Wishes, comfyui_version, install, installed, is_current, uninstall
 from backend_pool.worker_pack.comfy_cache import is_shared
 from backend_pool.worker_pack.comfy_hooks import version_problem
 from backend_pool.worker_pack.config import load
 from backend_pool.worker_pack.store import Store
+from backend_pool.workers.install import FOLDER, Wishes, comfyui_version, install, installed, is_current, uninstall
 from proxy.base.errors import BadInput, ConfigError
 from tests.cluster import STOP_TIMEOUT_S, environment
 

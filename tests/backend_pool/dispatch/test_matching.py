@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
-from backend_pool.comfy_client import ComfyClient, Timeouts
-from backend_pool.fitness import Demands
-from backend_pool.health import Health
-from backend_pool.matching import BUSY, fits, why
-from backend_pool.member import Member
+from backend_pool.backends.comfy_client import ComfyClient, Timeouts
+from backend_pool.backends.health import Health
+from backend_pool.backends.member import Member
+from backend_pool.backends.warmth import Warmth
+from backend_pool.dispatch.matching import BUSY, fits, why
 from backend_pool.model import Backend, BackendMode
-from backend_pool.needs import Choice, Needs
-from backend_pool.offer import Offer
-from backend_pool.offer_reader import OfferReader
-from backend_pool.warmth import Warmth
+from backend_pool.offers.fitness import Demands
+from backend_pool.offers.offer import Offer
+from backend_pool.offers.reader import OfferReader
+from backend_pool.prompts.needs import Choice, Needs
 from tests.backend_pool.infos import info
 
 UP, DOWN, QUARANTINED, ASLEEP, JOINING = (

@@ -9,13 +9,13 @@ import pytest
 from sqlalchemy import func
 from sqlmodel import col, delete, select
 
-from backend_pool import queue_mirror
-from backend_pool.job_state import JobState
-from backend_pool.job_store import JobStore
-from backend_pool.lane import Lane
+from backend_pool.dispatch import queue_mirror
+from backend_pool.dispatch.queue_mirror import DEEPEST, DEPTH, USERS_AT_ONCE, QueueMirror
+from backend_pool.dispatch.queue_reads import CENSUS, firsts, highest
+from backend_pool.jobs.lane import Lane
+from backend_pool.jobs.state import JobState
+from backend_pool.jobs.store import JobStore
 from backend_pool.model import Job
-from backend_pool.queue_mirror import DEEPEST, DEPTH, USERS_AT_ONCE, QueueMirror
-from backend_pool.queue_reads import CENSUS, firsts, highest
 from proxy.base.database import Database
 from proxy.base.errors import DatabaseUnavailable
 from tests.backend_pool.graphs import saved

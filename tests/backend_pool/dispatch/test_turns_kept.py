@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from backend_pool.job_state import FINAL, JobState
-from backend_pool.job_store import JobStore
-from backend_pool.registry import Registry
+from backend_pool.backends.registry import Registry
+from backend_pool.jobs.state import FINAL, JobState
+from backend_pool.jobs.store import JobStore
 from proxy.base import database
 from proxy.base.errors import DatabaseUnavailable
 from proxy.base.settings import Settings

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from sqlmodel import select
 
-from backend_pool.health import Health
+from backend_pool.backends.health import Health
 from backend_pool.managed.agent import advertised
 from backend_pool.managed.agent_wire import AgentBeat, Answer
 from backend_pool.managed.agents import Agents
 from backend_pool.managed.state import Phase
-from backend_pool.worker_limits import MAX_WORKERS
-from backend_pool.worker_rows import Worker, create_now, revoke_now
+from backend_pool.workers.limits import MAX_WORKERS
+from backend_pool.workers.rows import Worker, create_now, revoke_now
 from proxy.base.errors import BadInput, NotAuthenticated, TooManyRequests
 from tests.backend_pool.rig import Rig, rig
 

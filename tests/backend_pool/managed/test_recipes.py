@@ -18,7 +18,7 @@ from backend_pool.managed.comfy_recipe import ComfyInstall, ComfyRecipe
 from backend_pool.managed.engine_recipe import EngineRecipe
 from backend_pool.managed.gpus import chosen
 from backend_pool.managed.instances import Instances
-from backend_pool.worker_install import FOLDER, Wishes
+from backend_pool.workers.install import FOLDER, Wishes
 from proxy.base.errors import ConfigError, Unavailable
 from proxy.base.listening import free_port, listens
 from proxy.base.processes import followers, recorded, start_time

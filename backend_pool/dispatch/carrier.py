@@ -1,0 +1,266 @@
+"""Keeps one runner per job alive, from its placement until its files are home.
+
+A backend is free for its next job once it has ended one; files come home beside it. Tells `turns` what became of jobs.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from backend_pool.backends.pool import Member, Pool
+from backend_pool.backends.warmth import room_mb
+from backend_pool.books.shares import Shares
+from backend_pool.dispatch.gap import Gaps
+from backend_pool.dispatch.matching import Matching
+from backend_pool.dispatch.prestaging import Prestaging
+from backend_pool.dispatch.turns import Turns
+from backend_pool.errors import BackendError
+from backend_pool.files.known_files import KnownFiles
+from backend_pool.files.owner import Owner
+from backend_pool.forecasts.timings import Timings
+from backend_pool.jobs.listener import JobListener
+from backend_pool.jobs.record import JobRecord
+from backend_pool.jobs.state import FINAL, JobState
+from backend_pool.jobs.store import Fenced, JobStore, Result
+from backend_pool.model import Job
+from backend_pool.runs.harms import BARRED, Harms
+from backend_pool.runs.ladder import KILLER
+from backend_pool.runs.run_limit import limit_of
+from backend_pool.runs.runner import Runner
+from backend_pool.runs.verdicts import as_history, failed
+from proxy.base.clock import monotonic_s
+from proxy.base.errors import NotFound, Unavailable
+from proxy.base.logs import events
+from proxy.base.settings import Settings
+from proxy.base.tasks import Tasks
+
+log = events(__name__)
+
+OwnerOf = Callable[[int, Mapping[str, Any]], Awaitable[Owner]]
+"""(user_id, secrets of the job) -> the user's directories and tag."""
+
+TIDY_TIMEOUT_S = 10.0
+
+
+@dataclass(kw_only=True)
+class Carrier:
+    """The one writer of `Member.job` and `Member.collecting`."""
+
+    store: JobStore
+    pool: Pool
+    tasks: Tasks
+    listener: JobListener
+    owner_of: OwnerOf
+    settings: Settings
+    matching: Matching
+    turns: Turns
+    shares: Shares
+    timings: Timings
+    gaps: Gaps
+    ring: Callable[[], None]
+    known: KnownFiles = field(default_factory=KnownFiles)
+    harms: Harms = field(default_factory=Harms)
+    prestaging: Prestaging = field(init=False)
+    carried: set[int] = field(default_factory=set)
+    """Jobs that have a runner, or are about to."""
+    to_prune: set[int] = field(default_factory=set)
+    """Users whose history has grown."""
+    _runners: dict[int, Runner] = field(default_factory=dict)
+    _cancelled: set[int] = field(default_factory=set)
+    _secrets: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    _deaths: dict[int, int] = field(default_factory=dict)
+    _began_s: dict[int, float] = field(default_factory=dict)
+    _could_ms: dict[int, int] = field(default_factory=dict)
+    _cold: dict[int, frozenset[str]] = field(default_factory=dict)
+    """Models that a job's backend did not hold when it got it."""
+
+    def __post_init__(self) -> None:
+        self.prestaging = Prestaging(self.store, self.tasks, self.owner, self.known, self.settings)
+
+    async def owner(self, user_id: int, seq: int) -> Owner:
+        """The user's directories, with what is kept of the job's tokens."""
+        return await self.owner_of(user_id, self._secrets.get(seq, {}))
+
+    def keep_secrets(self, seq: int, secrets: Mapping[str, Any]) -> None:
+        """API tokens of a job, in memory only."""
+        self._secrets[seq] = secrets
+
+    def cancel(self, seq: int) -> None:
+        """Its user wants it to end."""
+        runner = self._runners.get(seq)
+        if runner is not None:
+            runner.cancel()
+        elif seq in self.carried:  # its runner is being made
+            self._cancelled.add(seq)
+
+    def place(self, job: Job, member: Member) -> None:
+        """Assign a waiting job to an idle backend and carry it there."""
+        self._could_ms[job.key] = self.gaps.taken(member.key)
+        self._begin(job, member)
+        self.tasks.start(f"job {job.key}", self._assign(job, member))
+
+    def resume(self, job: Job, member: Member) -> None:
+        """Carry on with a job that is on this backend."""
+        log.info("job taken up again", job=job.prompt_id, backend=member.row.name, state=job.state)
+        self._begin(job, member)
+        self.tasks.start(f"job {job.key}", self._run(job, member, resume=True))
+
+    async def fail(self, job: Job, why: str, kind: str = "JobFailed") -> None:
+        """End a job that cannot be carried."""
+        message = failed(job.prompt_id, kind, why)
+        with contextlib.suppress(Fenced):
+            record = JobRecord(job, self.store, self.listener)
+            await record.finish(JobState.FAILED, Result(messages=[as_history(message)]), why, message)
+        self.turns.ended(job.key, 0.0)
+        self.forget(job.key)
+
+    def forget(self, seq: int) -> None:
+        """The job is over."""
+        self._secrets.pop(seq, None)
+        self._deaths.pop(seq, None)
+        self.matching.forget(seq)
+
+    def died_too_often(self, job: Job) -> bool:
+        """Whether its runners keep dying."""
+        return self._deaths.get(job.key, 0) >= self.settings.job_attempts
+
+    def _begin(self, job: Job, member: Member) -> None:
+        if job.state is JobState.COLLECTING:
+            member.collecting.add(job.key)
+        else:
+            member.begin(job.key)
+            self._cold[job.key] = self.matching.traits(job.key).models - member.warmth.models
+        self.carried.add(job.key)
+        self._began_s[job.key] = monotonic_s()
+        self.matching.placed(job.key)
+
+    def _let_go(self, job: Job, member: Member) -> None:
+        member.release(job.key, collecting=False)
+        self.carried.discard(job.key)
+        self._cancelled.discard(job.key)
+        self._began_s.pop(job.key, None)
+        self._could_ms.pop(job.key, None)
+        self._cold.pop(job.key, None)
+
+    async def _assign(self, job: Job, member: Member) -> None:
+        try:
+            held = await self.store.assign(job.key, member.key)
+        except BaseException as error:
+            self._let_go(job, member)
+            self.turns.returned(job.key)
+            if not isinstance(error, Unavailable):
+                raise
+            log.error("job not placed", job=job.prompt_id, error=error.message)
+            return
+        if held is None:  # cancelled or removed meanwhile
+            self._let_go(job, member)
+            self.turns.ended(job.key, 0.0)
+            self.ring()
+            return
+        log.info("job placed", job=job.prompt_id, user=job.user_id, backend=member.row.name, attempt=held.attempt)
+        await self.prestaging.finished(member, job.key)
+        await self._run(held, member, resume=False)
+
+    async def _run(self, job: Job, member: Member, *, resume: bool) -> None:
+        try:
+            await self._carry(job, member, resume=resume)
+            self._deaths.pop(job.key, None)
+            self.ring()  # only here: what failed is tried again at the next poll, not at once
+        except Fenced:
+            log.info("job removed before it ran", job=job.prompt_id)
+            self.turns.ended(job.key, 0.0)
+        except NotFound as error:  # its user's account is gone
+            await self.fail(job, error.message)
+        except Unavailable as error:  # the database or the user's directories
+            log.error("job not carried", job=job.prompt_id, error=error.message)
+        except Exception as error:
+            self._deaths[job.key] = self._deaths.get(job.key, 0) + 1
+            log.error("runner died", job=job.prompt_id, deaths=self._deaths[job.key], exc_info=error)
+        finally:
+            runner = self._runners.pop(job.key, None)
+            self._let_go(job, member)
+            member.done += 1
+            self.tasks.start(f"tidy {job.key}", self._tidy(member, runner))
+
+    async def _carry(self, job: Job, member: Member, *, resume: bool) -> None:
+        document = await self.store.document(job.key)
+        graph = self.matching.traits(job.key).graph
+        if not resume and self.harms.barred(job.user_id, graph):
+            await self.fail(job, BARRED, KILLER)
+            self.to_prune.add(job.user_id)
+            return
+        runner = Runner(
+            job,
+            document,
+            member=member,
+            owner=await self.owner(job.user_id, job.key),
+            store=self.store,
+            listener=self.listener,
+            known=self.known,
+            pool=self.pool,
+            run_limit=limit_of(self.shares.share(job.user_id)),
+            harms=self.harms,
+            graph=graph,
+            elsewhere=partial(self.matching.elsewhere, member),
+            settings=self.settings,
+            rendered=lambda: self._rendered(job, member, runner),
+        )
+        self._runners[job.key] = runner
+        if job.key in self._cancelled:
+            runner.cancel()
+        state = await runner.run(resume=resume)
+        member.failed = member.failed + 1 if runner.lost else 0
+        if runner.lost:
+            member.warmth.forget()
+            self.pool.doubt(member, "it lost a job")
+        if runner.upstream.may_run:
+            member.leftovers.add(runner.upstream.prompt_id)
+        self._ended(job, member, runner, state)
+
+    def _rendered(self, job: Job, member: Member, runner: Runner) -> None:
+        """The backend may have its next job; this one's files come home meanwhile."""
+        traits = self.matching.traits(job.key)
+        member.warmth.ran(job.user_id, traits.graph, traits.models, room_mb(member.stats, member.vram_mb))
+        could_ms = self._could_ms.pop(job.key, None)
+        if could_ms is not None and runner.began_ms is not None:
+            self.gaps.began(could_ms, runner.began_ms)
+        self.store.charged(job, round(runner.used_s * 1000))
+        self.turns.rendered(job.key, runner.used_s)  # its user's next job waits: tabs hear of one after the other
+        if member.worker is not None:
+            return  # its next job takes the directories, and with them files that are not home yet
+        if member.job == job.key:
+            member.release(job.key, collecting=True)
+            self.gaps.released(member.key)
+            self.ring()
+
+    def _ended(self, job: Job, member: Member, runner: Runner, state: JobState) -> None:
+        if state is JobState.QUEUED:
+            self.turns.returned(job.key, runner.used_s)
+        else:
+            self.turns.ended(job.key, runner.used_s)
+        if member.job == job.key:
+            self.gaps.released(member.key)
+        if state is JobState.SUCCEEDED:
+            self.harms.succeeded(job.user_id, self.matching.traits(job.key).graph)
+            cold = self._cold.get(job.key, frozenset())
+            self.timings.learn(self.matching.traits(job.key), member.device, runner.meter, cold)
+        if state in FINAL:
+            self.forget(job.key)
+            self.to_prune.add(job.user_id)
+
+    async def _tidy(self, member: Member, runner: Runner | None) -> None:
+        """Leave nothing of an ended attempt at the backend; nobody waits for this."""
+        removed = self.pool.member(member.key) is not member
+        with contextlib.suppress(BackendError, TimeoutError):
+            async with asyncio.timeout(TIDY_TIMEOUT_S):
+                if runner is not None and runner.upstream.ended:
+                    await runner.forget()
+                elif runner is not None and removed:
+                    await member.leftovers.end(runner.upstream.prompt_id)
+                if not removed:
+                    await member.warmth.measure(member.client)
+        if removed and not member.busy:
+            await member.client.close()

@@ -1,0 +1,1 @@
+"""Files of users and jobs: their names, their way to a backend and home again."""

@@ -1,0 +1,294 @@
+"""Brings one job's files home from its backend, before anyone is told about them.
+
+Each output gets its place noted in the job's document before it gets its name on disk, so that a crash at any point
+neither loses it nor stores it twice. A file that the backend serves again from its cache keeps its first name.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from backend_pool.backends.comfy_client import ComfyClient, FileRef
+from backend_pool.errors import FileAbsent, FileGone, Swept
+from backend_pool.files.claims import Claims
+from backend_pool.files.file_refs import homes, mentions, path_of, references, replaced
+from backend_pool.files.file_text import restore_prompt
+from backend_pool.files.incoming import arrive, clear_incoming
+from backend_pool.files.known_files import Home, KnownFiles
+from backend_pool.files.moved_note import LONGEST, place_in
+from backend_pool.files.own_prompt import OwnPrompt
+from backend_pool.files.staging import Staged
+from backend_pool.files.transfer import Fetched, fetch, side_by_side, to_its_end
+from backend_pool.files.user_files import (
+    ATTEMPTS,
+    FOLDERS,
+    UserDirs,
+    counted,
+    disk_error,
+    free_names,
+    landing,
+    safe_filename,
+    safe_subfolder,
+    twin,
+)
+from backend_pool.files.user_folder import user_folder
+from backend_pool.model import Job, JsonDict
+from proxy.base.file_owner import as_owner_of
+from proxy.base.user_file_open import open_file, remove_file
+
+AT_ONCE = 4
+"""Files of one output that are fetched at the same time."""
+
+
+@dataclass
+class Arrival:
+    """A fetched file on its way to its name; without `partial` the user has it already, at `home`."""
+
+    source: FileRef
+    partial: Path | None
+    home: Home
+    cached: bool = False
+    """Whether it is older than the job, so that the user may have it from an earlier one."""
+
+
+class Collector:
+    """Fetches the files of one job. Calls to `localize` come one at a time."""
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        client: ComfyClient,
+        note: Callable[[list[JsonDict]], Awaitable[None]],
+        dirs: UserDirs,
+        tag: str,
+        prompt: JsonDict,
+        staged: Staged,
+        known: KnownFiles,
+    ) -> None:
+        self._job = job
+        self._client = client
+        self._write_notes = note
+        self._dirs = dirs
+        self._folder = user_folder(tag)
+        self._own_prompt = OwnPrompt(prompt, staged)
+        self._staged = staged
+        self._known = known
+        self.claims = Claims(job, self._folder, prompt, known)
+        self.files: list[JsonDict] = []
+        """What the job's document holds: `{source, local, fresh}`."""
+        self._absent: set[FileRef] = set()
+        """What texts seemed to name and the backend does not have."""
+
+    async def localize(self, value: Any) -> Any:
+        """The same ui output with every file reference replaced by the user's own, the files being there."""
+        refs = self._collectable(references(value))
+        told = [ref for ref in self._collectable(mentions(value)) if ref not in self._absent]
+        missing = [(ref, False) for ref in refs if not self._is_home(ref)]
+        missing += [(ref, True) for ref in told if ref not in refs and not self._is_home(ref)]
+        try:
+            bring = [partial(self._bring, ref, number, unsure) for number, (ref, unsure) in enumerate(missing)]
+            await self._settle([arrival for arrival in await side_by_side(bring, AT_ONCE) if arrival is not None])
+        except BaseException:
+            await to_its_end(self.clear)
+            raise
+        own = {ref: mine for ref in (*refs, *told) if (mine := self._own_file(ref)) is not None}
+        return replaced(value, homes(self.files) | own)
+
+    def is_home(self, value: Any) -> bool:
+        """Whether `localize` would find every file of this output at home."""
+        wanted = self._collectable(references(value)) + self._collectable(mentions(value))
+        return all(self._is_home(ref) or ref in self._absent for ref in wanted)
+
+    def _collectable(self, refs: Iterable[FileRef]) -> list[FileRef]:
+        """The files that this job may bring home: a node can be made to name any file, also another user's.
+
+        Input files only as staged by this job; of others none that the prompt itself names.
+        """
+        named = dict.fromkeys(refs)
+        return [ref for ref in named if self._own_file(ref) is not None or self.claims.may_ask_for(ref)]
+
+    def at_home(self) -> list[tuple[FileRef, FileRef]]:
+        """Files of the user's folder at the backend that this job brought home, and where they are."""
+        entries = [entry for entry in self.files if entry.get("fresh")]
+        pairs = [(FileRef(**entry["source"]), FileRef(**entry["local"])) for entry in entries]
+        return [(source, local) for source, local in pairs if self.claims.in_own_folder(source)]
+
+    def clear(self) -> None:
+        """Remove partial files of this job, also those of a process that was killed. Blocking."""
+        for kind in FOLDERS:
+            clear_incoming(self._dirs.root(kind), self._key)
+
+    def discard(self, outputs: JsonDict) -> None:
+        """Remove what this job brought home except what `outputs` shows; files of earlier jobs stay. Blocking."""
+        shown = set(references(outputs))
+        kept = [entry for entry in self.files if FileRef(**entry["local"]) in shown or not entry.get("fresh")]
+        for entry in self.files:
+            if entry not in kept:
+                local = FileRef(**entry["local"])
+                with contextlib.suppress(OSError):  # what the user has made of the folder meanwhile is theirs
+                    remove_file(self._dirs.root(local.type), path_of(self._dirs, local))
+        self.files = kept
+        self.clear()
+
+    @property
+    def _key(self) -> str:
+        return f"{self._job.key}-"
+
+    def _is_home(self, ref: FileRef) -> bool:
+        if self._own_file(ref) is not None:
+            return True
+        local = homes(self.files).get(ref)
+        return local is not None and path_of(self._dirs, local).is_file()
+
+    def _own_file(self, ref: FileRef) -> FileRef | None:
+        """The user's own file behind a staged input that a node shows again."""
+        staged = ref.type == "input" and ref.subfolder == self._staged.subfolder(ref.filename)
+        return self._staged.own.get(ref.filename) if staged else None
+
+    async def _bring(self, source: FileRef, number: int, unsure: bool) -> Arrival | None:
+        """One file; with `unsure` None when there is none."""
+        try:
+            return await self._fetch(source, number)
+        except FileGone:
+            if not unsure:
+                raise
+            self._absent.add(source)
+            return None
+
+    async def _fetch(self, source: FileRef, number: int) -> Arrival:
+        if safe_filename(source.filename) is None or safe_subfolder(source.subfolder) is None:
+            raise FileGone(f"The backend named a file outside its folders: {source.filename}")
+        home = self._known.get(self._job.backend_id or 0, self._job.user_id, source)
+        if home is not None and not path_of(self._dirs, home.local).is_file():
+            home = None
+        try:
+            fetched = await fetch(
+                self._client,
+                source,
+                etag=home.etag if home else None,
+                root=self._dirs.root(source.type),
+                key=f"{self._key}{number}",
+                admit=partial(self.claims.may_keep, source),
+            )
+        except FileGone as error:
+            if home is None and isinstance(error, FileAbsent) and self.claims.may_be_cached(source):
+                raise Swept(f"{source.filename} was removed there") from error
+            if home is None:
+                raise
+            return Arrival(source, None, home)  # cached at the backend, deleted there since, and here all along
+        if fetched.path is None and home is not None:
+            return Arrival(source, None, home)
+        return await asyncio.to_thread(self._examined, source, fetched)
+
+    def _examined(self, source: FileRef, fetched: Fetched) -> Arrival:
+        """What has arrived: a note of an earlier fetch, a file that is here already, or a new one, made the user's."""
+        path, etag = fetched.path, fetched.headers.get("ETag")
+        if path is None:
+            raise FileGone(f"The backend sent nothing of {source.filename}")
+        own, root = self.claims.in_own_folder(source), self._dirs.root(source.type)
+        try:
+            with open_file(root, path) as content:
+                place = place_in(content.read(LONGEST + 1)) if own else None
+        except OSError as error:
+            raise disk_error(error) from error
+        if place is not None:
+            if not path_of(self._dirs, place).is_file():
+                raise Swept(f"{source.filename} was cleared away there, and here too")
+            return Arrival(source, None, Home(place, etag))
+        restore_prompt(root, path, self._own_prompt)
+        return Arrival(source, path, Home(source, etag), own and self.claims.made_before(fetched.headers))
+
+    async def _settle(self, arrivals: list[Arrival]) -> None:
+        """Give every arrival its name. One note for all of them, and another round when a name was taken meanwhile."""
+        for _round in range(ATTEMPTS):
+            if not arrivals:
+                return
+            places = await asyncio.to_thread(self._choose, arrivals)
+            for arrival, local in zip(arrivals, places, strict=True):
+                self._note(arrival, local)
+            if any(local.type != "temp" for local in places):  # a stray preview goes with the session's temp
+                await self._write_notes(self.files)
+            landed = await to_its_end(partial(self._land, arrivals, places))
+            for arrival, local, done in zip(arrivals, places, landed, strict=True):
+                if done:
+                    home = Home(local, arrival.home.etag)
+                    self._known.put(self._job.backend_id or 0, self._job.user_id, arrival.source, home)
+            arrivals = [arrival for arrival, done in zip(arrivals, landed, strict=True) if not done]
+        raise FileGone("There is no free name left for the job's files; tidy the folder")
+
+    def _choose(self, arrivals: list[Arrival]) -> list[FileRef]:
+        """A place for each; the noted one if there is one, as after a crash between noting and landing."""
+        noted = homes(self.files)
+        places: list[FileRef] = []
+        for arrival in arrivals:
+            self._find_again(arrival, {*places, *noted.values()})
+            local = noted.get(arrival.source)
+            if arrival.partial is None:
+                local = arrival.home.local
+            elif local is None or path_of(self._dirs, local).exists():
+                local = self._free(arrival.source, places, self._number(arrival.source, arrivals, places))
+            places.append(local)
+        return places
+
+    def _find_again(self, arrival: Arrival, others: set[FileRef]) -> None:
+        """For a file out of the backend's cache, the one that an earlier job brought home and nobody remembers."""
+        source = arrival.source
+        if arrival.partial is None or not arrival.cached or source in homes(self.files):
+            return
+        subfolder = self._local_subfolder(source)
+        taken = {ref.filename for ref in others if (ref.subfolder, ref.type) == (subfolder, source.type)}
+        root = self._dirs.root(source.type)
+        name = twin(root, landing(root, subfolder), source.filename, arrival.partial, taken)
+        if name is not None:
+            arrival.partial, arrival.home = None, Home(FileRef(name, subfolder, source.type), arrival.home.etag)
+
+    def _number(self, source: FileRef, arrivals: list[Arrival], places: list[FileRef]) -> int | None:
+        """The number of a file that the backend gave the same one: a clip, its sound and its picture stay together."""
+        group = counted(source.filename)
+        if group is None:
+            return None
+        together = [(arrival.source, place) for arrival, place in zip(arrivals, places, strict=False)]
+        for other, place in [*together, *homes(self.files).items()]:
+            if counted(other.filename) == group and other != source:
+                mine = counted(place.filename)
+                if (other.subfolder, other.type) == (source.subfolder, source.type) and mine is not None:
+                    return mine[1]
+        return None
+
+    def _free(self, source: FileRef, promised: list[FileRef], number: int | None) -> FileRef:
+        subfolder, root = self._local_subfolder(source), self._dirs.root(source.type)
+        folder = landing(root, subfolder)
+        taken = {ref.filename for ref in promised if (ref.subfolder, ref.type) == (subfolder, source.type)}
+        with as_owner_of(root):
+            name = next(free_names(folder, source.filename, taken, number), None)
+        if name is None:
+            raise FileGone(f"There is no free name left for {source.filename}; tidy the folder")
+        return FileRef(name, subfolder, source.type)
+
+    def _note(self, arrival: Arrival, local: FileRef) -> None:
+        entry = {"source": asdict(arrival.source), "local": asdict(local), "fresh": arrival.partial is not None}
+        self.files = [known for known in self.files if known["source"] != entry["source"]] + [entry]
+
+    def _land(self, arrivals: list[Arrival], places: list[FileRef]) -> list[bool]:
+        """Give the partial files their names; False for one whose name was taken meanwhile."""
+        landed = []
+        for arrival, local in zip(arrivals, places, strict=True):
+            if arrival.partial is None:
+                landed.append(True)
+                continue
+            landing(self._dirs.root(local.type), local.subfolder)
+            landed.append(arrive(arrival.partial, path_of(self._dirs, local), durable=local.type != "temp"))
+        if all(landed):
+            self.clear()
+        return landed
+
+    def _local_subfolder(self, source: FileRef) -> str:
+        subfolder = safe_subfolder(source.subfolder) or ""
+        if subfolder == self._folder:
+            return ""
+        return subfolder.removeprefix(f"{self._folder}/")

@@ -1,0 +1,31 @@
+"""What stands in a backend's output file once the file is at its user's: a note of where.
+
+ComfyUI has no route that deletes a file, but an upload may overwrite one. A backend that serves the name again from its
+cache then says where the file is, also after a restart of this proxy. Pure.
+"""
+
+import json
+from dataclasses import asdict
+
+from backend_pool.backends.comfy_client import FileRef
+from backend_pool.files.user_files import FOLDERS, safe_filename, safe_subfolder
+
+KEY = "comfy-cluster: this file is with its user, as"
+LONGEST = 4096
+
+
+def note_of(place: FileRef) -> bytes:
+    """The note."""
+    return json.dumps({KEY: asdict(place)}).encode()
+
+
+def place_in(content: bytes) -> FileRef | None:
+    """The place a note tells, None for any other file. It leads into the user's own directories, whoever wrote it."""
+    if not content.startswith(b'{"comfy-cluster') or len(content) > LONGEST:
+        return None
+    try:
+        place = FileRef(**json.loads(content)[KEY])
+        named = safe_filename(place.filename) is not None and safe_subfolder(place.subfolder) is not None
+        return place if named and place.type in FOLDERS else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None

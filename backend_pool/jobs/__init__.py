@@ -1,0 +1,1 @@
+"""Durable jobs: their states, rows, queries and history."""

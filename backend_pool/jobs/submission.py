@@ -1,0 +1,56 @@
+"""What goes into a job and what comes out of it, as values."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from backend_pool.jobs.lane import Lane
+from backend_pool.model import JsonDict
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A validated prompt on its way into the queue."""
+
+    user_id: int
+    prompt_id: str
+    client_id: str | None
+    prompt: JsonDict
+    extra_data: JsonDict
+    targets: list[str]
+    number: float | None = None
+    front: bool = False
+    withheld: list[str] = field(default_factory=list)
+    """Keys of extra_data that came with it and are not stored: API tokens."""
+    lane: Lane = Lane.INTERACTIVE
+    priority: int = 0
+    labels: list[str] = field(default_factory=list)
+    vram_mb: int = 0
+    queue_limit: int | None = None
+    """Waiting jobs its user may have; None: the setting's."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished job leaves: ComfyUI's history entry without the prompt."""
+
+    outputs: JsonDict = field(default_factory=dict)
+    meta: JsonDict = field(default_factory=dict)
+    messages: list[Any] = field(default_factory=list)
+
+
+def count_outputs(outputs: JsonDict) -> int:
+    """How many files a job made, as ComfyUI's jobs API counts them: entries of the lists in each node's ui output."""
+    uis = [ui for ui in outputs.values() if isinstance(ui, dict)]  # custom nodes return other shapes too
+    return sum(len(items) for ui in uis for key, items in ui.items() if key != "animated" and _files(items))
+
+
+def workflow_id(extra_data: JsonDict) -> str | None:
+    """The id of the workflow a prompt came from; extra_data is the caller's and may have any shape."""
+    found: Any = extra_data
+    for key in ("extra_pnginfo", "workflow", "id"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _files(items: object) -> bool:
+    return isinstance(items, list) and any(isinstance(item, dict) and "filename" in item for item in items)

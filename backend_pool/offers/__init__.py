@@ -1,0 +1,1 @@
+"""What backends offer (nodes, models), what the pool offers together, and whether a prompt fits."""

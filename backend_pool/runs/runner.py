@@ -1,0 +1,255 @@
+"""Carries one job through one backend, and decides what becomes of it when something goes wrong there.
+
+`attempt` is the way through, `endings` writes what is decided here.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from backend_pool.backends.housekeeping import free
+from backend_pool.backends.pool import Member, Pool
+from backend_pool.errors import BackendError, BackendGone, BackendRefused, FileGone, Swept
+from backend_pool.files.known_files import KnownFiles
+from backend_pool.files.owner import Owner
+from backend_pool.files.staging import Unstageable
+from backend_pool.forecasts.meter import Meter
+from backend_pool.jobs.listener import JobListener
+from backend_pool.jobs.record import JobRecord
+from backend_pool.jobs.state import JobState
+from backend_pool.jobs.store import Fenced, JobStore
+from backend_pool.jobs.submission import Result
+from backend_pool.model import Job, JobDocument, JsonDict
+from backend_pool.runs.attempt import Attempt, Kit, Stop, Stopped, TokensGone
+from backend_pool.runs.endings import Endings
+from backend_pool.runs.harms import Harms
+from backend_pool.runs.ladder import HARMFUL, KILLER, KILLS, Act, Case, Mishap, next_step
+from backend_pool.runs.mishaps import mishap_of, said, with_hint
+from backend_pool.runs.prospects import is_roomier
+from backend_pool.runs.run_limit import RunLimit, spelled
+from backend_pool.runs.upstream import Evicted, Lost, Upstream
+from backend_pool.runs.verdicts import failed, refusal
+from proxy.base.errors import CallerError, DiskFull
+from proxy.base.logs import events
+from proxy.base.settings import Settings
+
+__all__ = ["Runner", "TokensGone"]
+
+log = events(__name__)
+
+FREED_AFTER_S = 0.5
+"""ComfyUI frees its memory in the thread that executes, soon after it is asked: a prompt must not overtake that."""
+
+
+class Runner:
+    """One job at one backend. Cancelling the task of `run` leaves the row as it is, for recovery."""
+
+    def __init__(
+        self,
+        job: Job,
+        document: JobDocument,
+        *,
+        member: Member,
+        owner: Owner,
+        store: JobStore,
+        listener: JobListener,
+        known: KnownFiles,
+        settings: Settings,
+        pool: Pool,
+        elsewhere: Callable[[BackendRefused, JsonDict], bool],
+        rendered: Callable[[], None] = lambda: None,
+        run_limit: RunLimit | None = None,
+        harms: Harms | None = None,
+        graph: str = "",
+    ) -> None:
+        """`rendered` is called once the backend has ended the prompt, while files may still be on their way."""
+        self._record = JobRecord(job, store, listener)
+        self._prompt_id = job.prompt_id
+        self._document = document
+        self._settings = settings
+        self._pool = pool
+        self._elsewhere = elsewhere
+        self._harms, self._graph = harms or Harms(), graph
+        self._cancel = asyncio.Event()
+        self._kit = Kit(document, member, owner, known, settings, rendered, run_limit)
+        self._attempt = Attempt(self._kit, self._record, self._cancel)
+        self.lost = False
+        """The backend let the job down; it deserves a look before it gets another."""
+        self._settled = False
+        if job.cancel_requested:
+            self._cancel.set()
+
+    @property
+    def upstream(self) -> Upstream:
+        """The latest attempt's prompt at the backend."""
+        return self._attempt.upstream
+
+    @property
+    def meter(self) -> Meter:
+        """Where the latest attempt's time went."""
+        return self._attempt.meter
+
+    @property
+    def began_ms(self) -> int | None:
+        """When the backend began the latest attempt; None where it did not, or an earlier process saw it."""
+        return self._record.began_ms
+
+    @property
+    def used_s(self) -> float:
+        """Seconds of the backend that the user is charged for this attempt: 0 before its end, and where it was lost."""
+        return self._endings.used_ms / 1000
+
+    async def forget(self) -> None:
+        """Leave nothing of an ended attempt at the backend. Raises BackendError.
+
+        Not when `run` was cut short: whoever takes the job up again reads its end from the backend's history.
+        """
+        if self._settled:
+            await self._attempt.forget()
+
+    def cancel(self) -> None:
+        """The user wants it to end; takes effect wherever the job is."""
+        self._cancel.set()
+
+    async def run(self, *, resume: bool = False) -> JobState:
+        """Carry the job to a final state or back into the queue, and return it; a job's failure is not raised."""
+        try:
+            while await self._carry(resume):
+                resume = False
+        except Fenced:
+            log.warning("job was taken from its runner", job=self._prompt_id)
+        self._settled = True
+        return self._record.job.state
+
+    async def _carry(self, resume: bool) -> bool:
+        """One attempt; True when another is to be made here."""
+        try:
+            result = await self._attempt.carry(resume=resume)
+            if result is None:
+                return False
+            mishap = (
+                None
+                if self._record.job.state is JobState.COLLECTING
+                else mishap_of(result.messages, self._document.prompt)
+            )
+            if mishap is not None:
+                return await self._mishap(mishap, said(result), result)
+            await self._attempt.conclude(result)
+        except Stopped as error:
+            return await self._stopped(error)
+        except Evicted as error:
+            await self._endings.given_back(str(error), counts=False)
+        except Lost as error:
+            return await self._mishap(Mishap.GONE if error.counts else Mishap.NEVER_BEGAN, str(error))
+        except BackendGone as error:
+            return await self._mishap(Mishap.GONE, str(error))
+        except Swept as error:
+            return await self._mishap(Mishap.SWEPT, str(error))
+        except BackendRefused as error:
+            return await self._refused(error)
+        except Unstageable as error:
+            node = (error.node_id, str(self._document.prompt[error.node_id].get("class_type")))
+            await self._fail("ValueError", str(error), node)
+        except (DiskFull, CallerError) as error:
+            await self._fail(type(error).__name__, error.message)
+        except FileGone as error:
+            await self._fail("FileGone", f"{error}. Run the job again.")
+        except OSError as error:
+            await self._fail(type(error).__name__, f"A file could not be read: {error}")
+        return False
+
+    @property
+    def _endings(self) -> Endings:
+        return self._attempt.endings
+
+    async def _fail(self, kind: str, text: str, node: tuple[str, str] = ("", ""), *, charged: bool = True) -> None:
+        await self._endings.failed(failed(self._prompt_id, kind, text, node), charged=charged)
+
+    async def _stopped(self, error: Stopped) -> bool:
+        """It was told to end while it ran."""
+        if error.stop is Stop.USER or self._cancel.is_set():
+            late = "" if error.heeded else "; the backend did not heed it in time"
+            await self._endings.cancelled(f"cancelled{late}")
+        elif error.stop is Stop.LIMIT and self._kit.run_limit is not None:
+            await self._fail("JobTooLong", self._kit.run_limit.words)
+        else:
+            why = f"no sign of life for {spelled(self._settings.job_silence_s)}"
+            if error.heeded:
+                return await self._mishap(Mishap.HUNG, why)
+            return await self._mishap(Mishap.DEAF, f"{why}, and it does not heed an interrupt")
+        return False
+
+    async def _refused(self, error: BackendRefused) -> bool:
+        """The user's error, unless the backend lost what another still has: the job goes there, and it is looked at."""
+        if self._elsewhere(error, self._document.prompt):
+            return await self._mishap(Mishap.OUTDATED, "the backend does not have what it listed", refused=error)
+        await self._endings.failed(refusal(self._prompt_id, self._document.prompt, error))
+        return False
+
+    # -- the ladder ------------------------------------------------------------------------------------------------
+
+    async def _mishap(
+        self, mishap: Mishap, why: str, result: Result | None = None, refused: BackendRefused | None = None
+    ) -> bool:
+        """Do what the ladder says; True when the job is to be tried again here."""
+        if self._cancel.is_set():
+            await self._endings.cancelled(f"cancelled; {why}")
+            return False
+        step = next_step(await self._case(mishap, why))
+        self.lost = step.doubt
+        log.warning(
+            "mishap", job=self._prompt_id, backend=self._kit.member.row.name, what=mishap, why=why, act=step.act
+        )
+        if self._record.began and mishap in HARMFUL:
+            kills = step.error is not None and step.error[0] == KILLER
+            times, broke = (KILLS, True) if kills else (1, step.quarantine)
+            self._harms.note(self._record.job.user_id, self._graph, broke=broke, times=times)
+        if step.quarantine:
+            await self._pool.quarantine(self._kit.member, why, restart=step.restart)
+        if step.act is Act.HERE:
+            return await self._again(f"{why}; its memory was freed")
+        if step.act is Act.ELSEWHERE:
+            avoid = self._kit.member.key if step.avoid else None
+            await self._endings.given_back(
+                why, counts=step.counts, charged=step.charged, avoid=avoid, vram_mb=step.vram_mb
+            )
+        elif step.error is not None:
+            await self._fail(*step.error, charged=step.charged)
+        elif refused is not None:
+            await self._endings.failed(refusal(self._prompt_id, self._document.prompt, refused))
+        elif result is not None:
+            self._attempt.relay.last_words = None  # the stored words, which have the hint
+            await self._attempt.conclude(with_hint(result, step.hint))
+        return False
+
+    async def _case(self, mishap: Mishap, why: str) -> Case:
+        job, member = self._record.job, self._kit.member
+        return Case(
+            mishap,
+            why,
+            job.attempt,
+            self._settings.job_attempts,
+            member.key,
+            began=self._record.began,
+            repeated=self._harms.repeated(job.user_id, self._graph),
+            avoid=frozenset(job.avoid),
+            freed=job.freed,
+            vram_mb=member.vram_mb,
+            roomier=mishap is Mishap.MEMORY and await is_roomier(self._pool, member, job, self._document),
+        )
+
+    async def _again(self, why: str) -> bool:
+        """Free the backend's memory and make ready for another attempt there.
+
+        Freed before it is noted: after a crash in between it is freed once more.
+        """
+        before = self._attempt
+        with contextlib.suppress(BackendError):
+            await free(self._kit.member)
+            await asyncio.sleep(FREED_AFTER_S)
+        await self._endings.again(why)
+        with contextlib.suppress(BackendError):
+            await before.forget()
+        self._document.files = list(before.files.files)
+        self._attempt = Attempt(self._kit, self._record, self._cancel)
+        return True
