@@ -21,37 +21,38 @@ from backend_pool.jobs.store import JobStore
 from backend_pool.managed.agents import Agents
 from backend_pool.offers.consultant import Consultant
 from backend_pool.workers.registrations import Workers
-from proxy import api, pages
-from proxy.access import Access, open_access
-from proxy.api_errors import error_response, unexpected
+from proxy.access.access import Access, open_access
+from proxy.access.secret_key import load_or_create
+from proxy.api import table as api
+from proxy.api.errors import error_response, unexpected
+from proxy.api.heartbeat_routes import agent_route, worker_route
 from proxy.base.database import Database
 from proxy.base.errors import ClusterError
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
-from proxy.comfy_info import InfoRoutes
-from proxy.comfy_jobs import JobsRoutes
-from proxy.comfy_models import ModelRoutes
-from proxy.comfy_prompt import PromptRoute
-from proxy.comfy_queue import QueueRoutes
-from proxy.comfy_routes import ComfyRoutes
+from proxy.comfy.info import InfoRoutes
+from proxy.comfy.jobs import JobsRoutes
+from proxy.comfy.models import ModelRoutes
+from proxy.comfy.prompt import PromptRoute
+from proxy.comfy.queue import QueueRoutes
+from proxy.comfy.routes import ComfyRoutes
+from proxy.comfy.session_nodes import SessionNodes
 from proxy.edge import Edge, upstream_of
-from proxy.health import HealthRoutes
-from proxy.heartbeat_routes import agent_route, worker_route
+from proxy.forward.upstreams import Upstreams
+from proxy.health.readiness import Readiness
+from proxy.health.routes import HealthRoutes
 from proxy.job_control import Jobs
-from proxy.job_views import JobViews
 from proxy.managed_backends import ManagedBackends
-from proxy.open_sockets import OpenSockets
-from proxy.queue_news import QueueNews
-from proxy.quota_news import QuotaNews
-from proxy.readiness import Readiness
+from proxy.pages import routes as pages
 from proxy.reboot import Reboot
-from proxy.secret_key import load_or_create
-from proxy.session_nodes import SessionNodes
 from proxy.starter import Starter, read_workflow
-from proxy.upstreams import Upstreams
-from proxy.user_events import UserEvents
+from proxy.tabs.open_sockets import OpenSockets
+from proxy.tabs.queue_news import QueueNews
+from proxy.tabs.quota_news import QuotaNews
+from proxy.tabs.user_events import UserEvents
 from proxy.user_folders import UserFolders
-from proxy.views import Deps
+from proxy.views.deps import Deps
+from proxy.views.jobs import JobViews
 from proxy.webui import WebUi
 from user_sessions.children import Children
 from user_sessions.controller import Sessions

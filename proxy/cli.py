@@ -11,12 +11,12 @@ import typer
 
 from proxy.base import logs
 from proxy.base.errors import ClusterError, ConfigError
-from proxy.cli_agent import agent
-from proxy.cli_data import Common, ConfigOption, DataDirOption, database, settings_of
-from proxy.cli_groups import group_app, reservation_app, user_group
-from proxy.cli_pack import pack_app
-from proxy.cli_pool import backend_app, session_app
-from proxy.cli_usage import usage
+from proxy.verbs.agent import agent
+from proxy.verbs.data import Common, ConfigOption, DataDirOption, database, settings_of
+from proxy.verbs.groups import group_app, reservation_app, user_group
+from proxy.verbs.pack import pack_app
+from proxy.verbs.pool import backend_app, session_app
+from proxy.verbs.usage import usage
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -111,8 +111,8 @@ def user_add(
     password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read the password from stdin.")] = False,
 ) -> None:
     """Create an account; without --password-stdin a password is generated and printed."""
-    from proxy.accounts import add_now
-    from proxy.passwords import generate
+    from proxy.access.accounts import add_now
+    from proxy.access.passwords import generate
 
     password = _read_password() if password_stdin else generate()
     with database(settings_of(context), create=True) as db:
@@ -123,7 +123,7 @@ def user_add(
 @user_app.command("list")
 def user_list(context: typer.Context) -> None:
     """All accounts."""
-    from proxy.accounts import everyone
+    from proxy.access.accounts import everyone
 
     with database(settings_of(context)) as db:
         for user in db.read_now(everyone):
@@ -134,7 +134,7 @@ def user_list(context: typer.Context) -> None:
 @user_app.command("password")
 def user_password(context: typer.Context, name: str) -> None:
     """Set a new password, read from stdin, and end the user's logins."""
-    from proxy.access import set_password_now
+    from proxy.access.access import set_password_now
 
     password = _read_password()
     with database(settings_of(context)) as db:
@@ -149,7 +149,7 @@ def token_create(
     name: Annotated[str, typer.Option(help="What it is for.")] = "cli",
 ) -> None:
     """Make an API token and print it, and nothing else; it cannot be shown again."""
-    from proxy.tokens import create_now
+    from proxy.access.tokens import create_now
 
     with database(settings_of(context)) as db:
         typer.echo(create_now(db, user, name))
@@ -168,7 +168,7 @@ def doctor(  # noqa: PLR0917 - one parameter per flag
     comfyui_python: Annotated[Path | None, typer.Option(help="Python that runs it; found where it can be.")] = None,
 ) -> None:
     """Check what this machine offers and what stands in the way; exit code 1 when something must be done."""
-    from proxy.doctor import examine
+    from proxy.doctor.checks import examine
 
     settings = settings_of(
         context,
@@ -196,7 +196,7 @@ def relay(
     allow_network: Annotated[bool, typer.Option(help="Let other machines use it, and with it your account.")] = False,
 ) -> None:
     """Serve clients that cannot send a token: what comes in here goes to the server with the token added."""
-    from proxy.relay import run_relay
+    from proxy.verbs.relay import run_relay
 
     logs.configure("info", "text")
     run_relay(listen, server, token, allow_network=allow_network)
@@ -235,9 +235,9 @@ def bench(  # noqa: PLR0917 - one parameter per flag
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures of the load as JSON alone.")] = False,
 ) -> None:
     """Measure what a job and a forwarded request cost here, as ratios within one run. Starts its own server."""
-    from proxy.bench import run_bench, run_load
-    from proxy.bench_placement import report
-    from proxy.bench_plan import Load
+    from proxy.bench.measure import run_bench, run_load
+    from proxy.bench.placement import report
+    from proxy.bench.plan import Load
 
     if placement:
         typer.echo(report())

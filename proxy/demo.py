@@ -8,12 +8,12 @@ import os
 import socket
 from pathlib import Path
 
-from proxy import accounts
+from proxy.access import accounts
+from proxy.access.passwords import generate, verify_now
 from proxy.base.database import Database
 from proxy.base.errors import ConfigError
 from proxy.base.settings import Settings
 from proxy.base.settings_file import load
-from proxy.passwords import generate, verify_now
 from proxy.server import listen
 from proxy.up import run_server
 

@@ -12,26 +12,26 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from proxy.access_cache import Identity
-from proxy.api_errors import error_response, unexpected
-from proxy.auth import Authenticator, identity, no_referrer
+from proxy.access.auth import Authenticator, identity, no_referrer
+from proxy.access.cache import Identity
+from proxy.api.errors import error_response, unexpected
 from proxy.base.errors import BadInput, ClusterError, Forbidden, NotAuthenticated, Unavailable
 from proxy.base.names import new_id
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
-from proxy.comfy_routes import owns
-from proxy.forward_http import forward_http
-from proxy.forward_ws import forward_ws
-from proxy.headers import SAFE_METHODS, same_origin
+from proxy.comfy.routes import owns
+from proxy.forward.headers import SAFE_METHODS, same_origin
+from proxy.forward.http import forward_http
+from proxy.forward.session_leg import SessionLeg
+from proxy.forward.upstreams import Upstream, Upstreams
+from proxy.forward.ws import forward_ws
 from proxy.http_server import MESSAGE_LIMIT
-from proxy.open_sockets import AccessEnded, OpenSockets
-from proxy.pages_login import login_redirect
+from proxy.pages.login import login_redirect
 from proxy.reboot import Reboot
-from proxy.session_leg import SessionLeg
 from proxy.starter import Starter
-from proxy.upstreams import Upstream, Upstreams
-from proxy.user_events import UserEvents
-from proxy.user_socket import MESSAGE_BYTES, UserSocket
+from proxy.tabs.open_sockets import AccessEnded, OpenSockets
+from proxy.tabs.user_events import UserEvents
+from proxy.tabs.user_socket import MESSAGE_BYTES, UserSocket
 from proxy.webui import WebUi
 from user_sessions.controller import Sessions
 from user_sessions.live import Address

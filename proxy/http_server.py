@@ -15,7 +15,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from uvicorn.server import ServerState
 from websockets.http11 import Request
 
-from proxy.forward_http import ABORT
+from proxy.forward.http import ABORT
 
 HEAD_LIMIT = 64 * 1024
 HEADERS_LIMIT = 200

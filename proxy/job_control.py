@@ -7,7 +7,7 @@ from backend_pool.dispatch.dispatcher import Dispatcher
 from backend_pool.jobs.state import ACTIVE, ON_BACKEND, JobState
 from backend_pool.jobs.store import JobStore
 from backend_pool.model import Job
-from proxy.user_events import UserEvents
+from proxy.tabs.user_events import UserEvents
 
 WAITING = frozenset({JobState.QUEUED})
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from backend_pool.offers.packed import Beginning
-from proxy.comfy_json import dumps
+from proxy.comfy.json_answer import dumps
 
 HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding, Cookie, Authorization"}
 SMALLEST_BYTES = 1024

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
-from proxy.access_cache import Identity
-from proxy.api_errors import MethodNotAllowed
+from proxy.access.cache import Identity
+from proxy.api.errors import MethodNotAllowed
 from proxy.base.errors import Forbidden
 from proxy.base.logs import events
 from proxy.base.settings import Settings
-from proxy.headers import same_origin
-from proxy.user_events import UserEvents
+from proxy.forward.headers import same_origin
+from proxy.tabs.user_events import UserEvents
 from user_sessions.controller import Sessions
 
 PATHS = frozenset(f"{api}{version}/manager/reboot" for api in ("", "/api") for version in ("", "/v2"))

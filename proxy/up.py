@@ -6,7 +6,7 @@ import socket
 import sys
 from collections.abc import Callable
 
-from proxy.accounts import ensure_admin
+from proxy.access.accounts import ensure_admin
 from proxy.app import build
 from proxy.base.database import Database
 from proxy.base.settings import Settings

@@ -11,7 +11,7 @@ from sqlmodel import select
 
 from backend_pool.files.owner import Owner
 from backend_pool.files.user_files import UserDirs
-from proxy.accounts import User
+from proxy.access.accounts import User
 from proxy.base.database import Database
 from proxy.base.errors import NotFound
 from user_sessions.directories import Directories, prepare_user, public_directory

@@ -11,8 +11,8 @@ import aiohttp
 from starlette.responses import JSONResponse, Response
 
 from proxy.base.errors import Unavailable
+from proxy.forward.upstreams import Upstream, Upstreams
 from proxy.starter import Starter
-from proxy.upstreams import Upstream, Upstreams
 
 SCRIPT = "/cluster/static/webui.js"
 STARTER = "/extensions/comfyui-cluster/starter.json"

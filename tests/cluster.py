@@ -17,10 +17,10 @@ from types import TracebackType
 
 import httpx
 
-from proxy.accounts import add_now
+from proxy.access.accounts import add_now
+from proxy.access.tokens import create_now
 from proxy.base.database import Database, sqlite_url
 from proxy.base.settings import Settings
-from proxy.tokens import create_now
 from user_sessions.run_dir import run_dir
 
 START_TIMEOUT_S = 90.0

@@ -13,7 +13,7 @@ from backend_pool.books.ledger import day_of
 from backend_pool.books.tables import LedgerEntry
 from backend_pool.jobs.lane import Lane
 from backend_pool.jobs.state import JobState
-from proxy import accounts
+from proxy.access import accounts
 from proxy.base.clock import now_ms
 from proxy.base.database import Database
 from proxy.base.errors import BadInput, ClusterError, Conflict, NotFound

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from proxy.base.errors import ConfigError
-from proxy.relay import base_url, parsed, run_relay
+from proxy.verbs.relay import base_url, parsed, run_relay
 from tests.cli.verbs import cli
 from tests.cluster import STOP_TIMEOUT_S, Cluster, Person, environment, start_cluster
 

@@ -8,10 +8,10 @@ import typer.main
 from typer.core import TyperCommand, TyperGroup
 
 from proxy import cli
-from proxy.api import OPERATIONS
+from proxy.api.table import OPERATIONS
 from proxy.base.settings import Settings
 from proxy.base.settings_doc import page
-from proxy.health import METRICS
+from proxy.health.routes import METRICS
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"

@@ -5,7 +5,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from proxy.comfy_routes import OWNED, OWNED_API, owns
+from proxy.comfy.routes import OWNED, OWNED_API, owns
 from tests.fidelity.differences import DIFFERENCES
 from tests.fidelity.routes import ROUTES
 

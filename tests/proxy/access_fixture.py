@@ -7,11 +7,11 @@ from pathlib import Path
 from sqlmodel import SQLModel
 from starlette.types import Scope
 
-from proxy.access import Access, open_access
+from proxy.access.access import Access, open_access
+from proxy.access.logins import COOKIE
 from proxy.base.database import Database, sqlite_url
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
-from proxy.logins import COOKIE
 
 PASSWORD = "long enough"
 

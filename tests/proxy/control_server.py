@@ -18,7 +18,7 @@ from backend_pool.jobs.state import JobState
 from backend_pool.jobs.store import JobStore, Result, Submission
 from backend_pool.model import Job, JsonDict
 from proxy import lifespan
-from proxy.accounts import User
+from proxy.access.accounts import User
 from proxy.app import Cluster, build
 from proxy.base.database import Database
 from proxy.base.settings import Settings

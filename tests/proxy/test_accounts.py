@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 from sqlmodel import SQLModel
 
-from proxy import accounts, passwords
-from proxy.access import set_password_now
-from proxy.access_cache import AccessCache
-from proxy.accounts import Users, ensure_admin
+from proxy.access import accounts, passwords
+from proxy.access.access import set_password_now
+from proxy.access.accounts import Users, ensure_admin
+from proxy.access.cache import AccessCache
+from proxy.access.passwords import Passwords
+from proxy.access.secret_key import load_or_create
 from proxy.base.database import Database, sqlite_url
 from proxy.base.errors import BadInput, ConfigError, Conflict, NotFound, Unavailable
 from proxy.base.settings import Settings
-from proxy.passwords import Passwords
-from proxy.secret_key import load_or_create
 
 
 @pytest.fixture

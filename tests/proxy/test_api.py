@@ -12,9 +12,9 @@ import pytest
 
 from backend_pool.jobs.state import JobState
 from backend_pool.jobs.store import Result
-from proxy.api import BASE, OPERATIONS
-from proxy.api_openapi import document
-from proxy.job_views import error_of, title_of
+from proxy.api.openapi import document
+from proxy.api.table import BASE, OPERATIONS
+from proxy.views.jobs import error_of, title_of
 from tests.proxy.control_server import API, HTML, PASSWORD, Server, serving
 
 PROMPT = {"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "a red fox"}}}

@@ -2,7 +2,7 @@
 
 import json
 
-from proxy.api_errors import error_response
+from proxy.api.errors import error_response
 from proxy.base.errors import BadInput
 
 

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 from starlette.types import Message
 
-from proxy import access as access_module
-from proxy import auth
-from proxy.access import NAME_FACTOR, Access
-from proxy.access_cache import AccessCache, Identity
-from proxy.auth import no_referrer
+from proxy.access import access as access_module
+from proxy.access import auth
+from proxy.access.access import NAME_FACTOR, Access
+from proxy.access.auth import no_referrer
+from proxy.access.cache import AccessCache, Identity
+from proxy.access.credentials import extract
+from proxy.access.logins import Login
+from proxy.access.throttle import Throttled
+from proxy.access.tokens import Token, create_now
 from proxy.base.database import Database
 from proxy.base.errors import BadInput, NotAuthenticated, NotFound
-from proxy.credentials import extract
-from proxy.logins import Login
-from proxy.throttle import Throttled
-from proxy.tokens import Token, create_now
 from tests.proxy.access_fixture import PASSWORD, opened, request
 
 
@@ -170,14 +170,14 @@ async def test_a_login_ends_without_use_and_slides_with_it(tmp_path: Path, monke
         cookie = await sign_in(access)
         row = await _login(access, db, cookie)
         monkeypatch.setattr(auth, "now_ms", lambda: row.seen_ms + 3_600_000)
-        monkeypatch.setattr("proxy.logins.now_ms", lambda: row.seen_ms + 3_600_000)
+        monkeypatch.setattr("proxy.access.logins.now_ms", lambda: row.seen_ms + 3_600_000)
         assert await who(access, cookie=cookie) is not None
         await access.authenticator.flush()
         slid = await _login(access, db, cookie)
         assert slid.seen_ms == row.seen_ms + 3_600_000
         assert slid.expires_ms == row.expires_ms + 3_600_000
     async with opened(tmp_path, login_days=1) as (access, db):
-        monkeypatch.setattr("proxy.logins.now_ms", lambda: slid.expires_ms + 1)
+        monkeypatch.setattr("proxy.access.logins.now_ms", lambda: slid.expires_ms + 1)
         assert await who(access, cookie=cookie) is None
 
 

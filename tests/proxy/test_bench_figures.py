@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.bench_figures import Done, figures, gaps, jain, share_error, window
-from proxy.bench_plan import Load, orders
+from proxy.bench.figures import Done, figures, gaps, jain, share_error, window
+from proxy.bench.plan import Load, orders
 
 
 def job(user: int, backend: int, queued: int, placed: int, ended: int, *, light: bool = False) -> Done:

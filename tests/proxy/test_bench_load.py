@@ -1,8 +1,8 @@
 """The load simulation on a real server, small: nothing lost, and a late user waits for no long queue."""
 
-from proxy.bench_load import WAYS, measure, table
-from proxy.bench_plan import Load
-from proxy.bench_recovery import behind
+from proxy.bench.load import WAYS, measure, table
+from proxy.bench.plan import Load
+from proxy.bench.recovery import behind
 
 
 async def test_a_load_comes_to_its_end_and_is_counted() -> None:

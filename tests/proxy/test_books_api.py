@@ -13,7 +13,7 @@ import pytest
 from backend_pool.books.ledger import Spent
 from backend_pool.jobs.state import JobState
 from backend_pool.jobs.store import Result
-from proxy.accounts import User
+from proxy.access.accounts import User
 from tests.proxy.control_server import API, HTML, Server, serving
 
 PROMPT = {"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "a red fox"}}}

@@ -8,8 +8,8 @@ import pytest
 
 from backend_pool.jobs.state import JobState
 from backend_pool.jobs.store import Result, Submission
-from proxy import comfy_stream
-from proxy.accounts import User
+from proxy.access.accounts import User
+from proxy.comfy import stream as comfy_stream
 from tests.proxy.control_server import Server, serving
 
 ODD = '\ud800 \U0001f98a "'

@@ -11,7 +11,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from proxy.comfy_models import ModelRoutes
+from proxy.comfy.models import ModelRoutes
 from tests.backend_pool.rig import WAIT_S, rig
 from tests.engines import Engine, start_engine
 

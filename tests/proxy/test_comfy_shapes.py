@@ -6,7 +6,7 @@ import pytest
 
 from backend_pool.jobs.state import JobState
 from backend_pool.model import Job, JobDocument
-from proxy.comfy_shapes import STATUS, history_entry, job_detail, job_item, outputs_summary, queue_item, shown_number
+from proxy.comfy.shapes import STATUS, history_entry, job_detail, job_item, outputs_summary, queue_item, shown_number
 
 IMAGE = {"filename": "a.png", "subfolder": "", "type": "output"}
 TEMP = {"filename": "t.png", "subfolder": "", "type": "temp"}

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Scope
 
+from proxy.access.credentials import IN_ADDRESS, Credential, extract
 from proxy.base.errors import BadInput
-from proxy.credentials import IN_ADDRESS, Credential, extract
 
 T = "cct_aB3-._~x"
 Pairs = list[tuple[bytes, bytes]]

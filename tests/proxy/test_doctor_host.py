@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from proxy.doctor_host import see_host
-from proxy.doctor_sandbox import sandbox
-from proxy.finding import OK
+from proxy.doctor.finding import OK
+from proxy.doctor.host import see_host
+from proxy.doctor.sandbox import sandbox
 from tests.user_sessions.probe_runtime import BREAK
 from tests.user_sessions.studio import FRAGILE, open_studio, short_directory
 

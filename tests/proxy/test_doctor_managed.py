@@ -8,8 +8,8 @@ import pytest
 
 from backend_pool.workers.install import FOLDER
 from proxy.base.settings import Settings
-from proxy.doctor_managed import managed
-from proxy.finding import Finding
+from proxy.doctor.finding import Finding
+from proxy.doctor.managed import managed
 
 NEEDED = ("main.py", "folder_paths.py", "server.py", "nodes.py")
 

@@ -6,8 +6,8 @@ import pytest
 
 from backend_pool.model import Backend
 from proxy.base.settings import Settings
-from proxy.doctor_sandbox import sandbox, within_reach
-from proxy.finding import OK
+from proxy.doctor.finding import OK
+from proxy.doctor.sandbox import sandbox, within_reach
 
 URLS = ["http://gpu-1:8188", "https://gpu-2", "http://gpu-3:80", "http://gpu-4:8443"]
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from proxy.comfy_routes import owns
+from proxy.access.tokens import create_now
+from proxy.comfy.routes import owns
 from proxy.edge import SID_LENGTH
-from proxy.tokens import create_now
 from tests.proxy.control_server import Server, serving
 
 

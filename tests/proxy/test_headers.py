@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy import headers
-from proxy.headers import Scope, foreign_cookies, private_cache_control, response_headers, same_origin
+from proxy.forward import headers
+from proxy.forward.headers import Scope, foreign_cookies, private_cache_control, response_headers, same_origin
 
 
 def scope(*given_headers: tuple[str, str], scheme: str = "http", **more: Any) -> Scope:

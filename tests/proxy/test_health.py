@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from proxy.app import Control
-from proxy.health import METRICS
+from proxy.health.routes import METRICS
 from tests.proxy.control_server import Server, serving
 from user_sessions.run_dir import host_socket, run_dir
 from user_sessions.spawner import TOKEN_SUFFIX

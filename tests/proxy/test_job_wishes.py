@@ -6,7 +6,7 @@ import pytest
 
 from backend_pool.jobs.lane import Lane
 from proxy.base.errors import BadInput
-from proxy.job_wishes import Wishes, take_wishes
+from proxy.comfy.job_wishes import Wishes, take_wishes
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import pytest
 
 from backend_pool.jobs.state import JobState
 from backend_pool.jobs.store import Result
-from proxy.logins import COOKIE
-from proxy.pages_login import local_path
-from proxy.pages_render import TEMPLATES, browser, duration
-from proxy.texts import ENGLISH, Texts
+from proxy.access.logins import COOKIE
+from proxy.pages.login import local_path
+from proxy.pages.render import TEMPLATES, browser, duration
+from proxy.pages.texts import ENGLISH, Texts
 from tests.proxy.control_server import API, HTML, PASSWORD, Server, serving
 
 PAGES = ("/cluster/", "/cluster/account", "/cluster/gallery", "/cluster/starting", "/cluster/admin/")

@@ -1,7 +1,7 @@
 """What dispatch cost and saved, out of its metrics."""
 
 from backend_pool.dispatch.gap import Gaps
-from proxy.pool_figures import pool_figures
+from proxy.views.pool_figures import pool_figures
 
 
 def test_nothing_is_known_at_first() -> None:

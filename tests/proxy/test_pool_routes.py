@@ -10,7 +10,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from proxy.comfy_routes import owns
+from proxy.comfy.routes import owns
 from proxy.packed_answer import takes_gzip
 from tests.backend_pool.conftest import Start, start
 from tests.proxy.control_server import API, Server, serving

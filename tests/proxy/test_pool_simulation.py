@@ -11,10 +11,10 @@ from backend_pool.books.share import Share
 from backend_pool.jobs.lane import Lane
 from backend_pool.placement.line import LAG_JOBS, LAG_S
 from backend_pool.placement.values import Policy
-from proxy import bench_placement
-from proxy.bench_placement import MODELS, Crowd, cost_us, simulate
-from proxy.pool_simulation import Load, Run, Simulation, Task
-from proxy.simulation_outcome import outcome
+from proxy.bench import placement as bench_placement
+from proxy.bench.outcome import outcome
+from proxy.bench.placement import MODELS, Crowd, cost_us, simulate
+from proxy.bench.simulation import Load, Run, Simulation, Task
 
 SMALL = Crowd(users=12, spots=4, jobs=40)
 

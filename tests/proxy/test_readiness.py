@@ -13,13 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from proxy import api_errors
+from proxy.api import errors as api_errors
 from proxy.app import Control
 from proxy.base.database import Database, sqlite_url
 from proxy.base.errors import ClusterError, DatabaseUnavailable, DiskFull, NotFound
 from proxy.base.seldom import Seldom
 from proxy.base.tasks import Tasks
-from proxy.readiness import KEPT_S, Readiness
+from proxy.health.readiness import KEPT_S, Readiness
 from tests.proxy.control_server import serving
 from user_sessions.child_spawner import ChildSpawner
 from user_sessions.confinement import Confinement
@@ -135,6 +135,6 @@ async def test_failures_of_ours_are_logged_once_per_kind_and_minute(
     seen = [
         (r.levelno, vars(r)["cluster_fields"]["reason"], vars(r)["cluster_fields"]["like_it_before"])
         for r in caplog.records
-        if r.name == "proxy.api_errors"
+        if r.name == "proxy.api.errors"
     ]
     assert seen == [(logging.ERROR, "no room", 0), (logging.WARNING, "locked", 0), (logging.ERROR, "no room", 1)]

@@ -4,7 +4,7 @@ import struct
 from typing import Any
 
 from backend_pool.backends.frames import Frame, encode
-from proxy.replay import RESULTS_KEPT, Replay
+from proxy.tabs.replay import RESULTS_KEPT, Replay
 
 PREVIEW = struct.pack(">I", 1) + b"picture"
 

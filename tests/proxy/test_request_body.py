@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from proxy import comfy_request, request_body
+from proxy import request_body
 from proxy.base.errors import BadInput
+from proxy.comfy import request as comfy_request
 from tests.proxy.control_server import Server, serving
 
 COMMANDS = ("/queue", "/history", "/interrupt", "/free", "/api/jobs/cancel")

@@ -12,9 +12,9 @@ from aiohttp import web
 from starlette.websockets import WebSocket
 
 from proxy.base.settings import Settings
-from proxy.session_leg import OURS, SessionLeg
-from proxy.upstreams import Upstream, Upstreams
-from proxy.user_socket import UserSocket
+from proxy.forward.session_leg import OURS, SessionLeg
+from proxy.forward.upstreams import Upstream, Upstreams
+from proxy.tabs.user_socket import UserSocket
 
 WAIT_S = 20.0
 

@@ -12,8 +12,8 @@ from backend_pool.files.user_models import Files
 from backend_pool.offers.judgement import judge
 from backend_pool.offers.pool_info import PoolInfo
 from proxy.base.settings import Settings
-from proxy.session_nodes import LONGEST_BYTES, SessionNodes
-from proxy.upstreams import Upstream, Upstreams
+from proxy.comfy.session_nodes import LONGEST_BYTES, SessionNodes
+from proxy.forward.upstreams import Upstream, Upstreams
 from tests.backend_pool.infos import info, providers
 from tests.engine.graphs import node
 
@@ -66,7 +66,7 @@ async def session(folder: Path) -> AsyncIterator[Upstream]:
     ],
 )
 async def test_whose_node_it_is(tmp_path: Path, kind: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.session_nodes.TIMEOUT_S", 0.5 if kind == "Silent" else 20)
+    monkeypatch.setattr("proxy.comfy.session_nodes.TIMEOUT_S", 0.5 if kind == "Silent" else 20)
     upstreams = Upstreams(Settings(data_dir=tmp_path))
     pool, prompt = PoolInfo(providers(info("a"))), {"7": node(kind)}
     async with session(tmp_path) as upstream:

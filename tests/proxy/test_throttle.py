@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from proxy import throttle as throttle_module
+from proxy.access import throttle as throttle_module
+from proxy.access.throttle import Throttle, Throttled, address_key
 from proxy.base.errors import Unavailable
-from proxy.throttle import Throttle, Throttled, address_key
 
 
 class Clock:

@@ -8,9 +8,9 @@ from backend_pool.books.quotas import Period, period_at
 from backend_pool.books.tables import LedgerEntry, QuotaPeriod
 from backend_pool.jobs.lane import Lane
 from backend_pool.jobs.state import JobState
-from proxy.api_books_models import UsageReport, UsageSums
-from proxy.usage_csv import jobs_csv, lines, text
-from proxy.usage_views import bars, usage_lines
+from proxy.api.books_models import UsageReport, UsageSums
+from proxy.views.usage import bars, usage_lines
+from proxy.views.usage_csv import jobs_csv, lines, text
 
 
 def ms(*moment: int) -> int:

@@ -21,12 +21,12 @@ from backend_pool.jobs.store import JobStore, Submission
 from backend_pool.model import Job
 from backend_pool.placement.line import Line
 from backend_pool.placement.values import Kind, Policy, Spot, Waiting
-from proxy import user_events
 from proxy.base.database import Database, sqlite_url
 from proxy.base.tasks import Tasks
-from proxy.queue_news import QueueNews
-from proxy.user_events import UserEvents
-from proxy.user_socket import UserSocket
+from proxy.tabs import user_events
+from proxy.tabs.queue_news import QueueNews
+from proxy.tabs.user_events import UserEvents
+from proxy.tabs.user_socket import UserSocket
 
 WAIT_S = 10.0
 ANN, BEN = 1, 2

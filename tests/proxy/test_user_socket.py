@@ -10,7 +10,7 @@ import pytest
 from starlette.websockets import WebSocket
 
 from backend_pool.backends.frames import encode
-from proxy.user_socket import BYTES_LIMIT, UserSocket
+from proxy.tabs.user_socket import BYTES_LIMIT, UserSocket
 
 LIMIT = 8
 WAIT_S = 10.0

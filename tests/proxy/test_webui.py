@@ -16,8 +16,8 @@ from proxy.base.database import Database, sqlite_url
 from proxy.base.errors import Unavailable
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
+from proxy.forward.upstreams import Upstream, Upstreams
 from proxy.starter import Starter
-from proxy.upstreams import Upstream, Upstreams
 from proxy.webui import SCRIPT, STARTER, WebUi
 
 WAIT_S = 10.0

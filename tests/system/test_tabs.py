@@ -9,8 +9,8 @@ import aiohttp
 import pytest
 import websockets
 
-from proxy.user_events import TABS_LIMIT
-from proxy.user_socket import MESSAGE_BYTES
+from proxy.tabs.user_events import TABS_LIMIT
+from proxy.tabs.user_socket import MESSAGE_BYTES
 from tests.contract import graphs
 from tests.contract.wire import FLAGS, Socket
 from tests.system.inside import fault, memory_kb

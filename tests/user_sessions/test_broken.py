@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from proxy import session_refresh
 from proxy.base.errors import Unavailable
 from proxy.base.log_file import LOG_BYTES, LOG_KEPT_BYTES
 from proxy.base.tasks import Tasks
-from proxy.doctor_host import see_host
-from proxy.readiness import BROKEN as NOT_READY
-from proxy.readiness import Readiness
-from proxy.session_refresh import refresh_sessions
+from proxy.doctor.host import see_host
+from proxy.health.readiness import BROKEN as NOT_READY
+from proxy.health.readiness import Readiness
+from proxy.verbs import session_refresh
+from proxy.verbs.session_refresh import refresh_sessions
 from tests.user_sessions.comfyui.double import add_pack, make_double
 from tests.user_sessions.comfyui.studio import double_studio
 from tests.user_sessions.probe_runtime import BREAK

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from proxy.base.errors import ConfigError
-from proxy.doctor import examine
+from proxy.doctor.checks import examine
 from tests.cluster import Cluster, start_cluster
 from tests.system.inside import socket_of
 from tests.system.people import Someone

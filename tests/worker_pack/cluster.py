@@ -20,8 +20,8 @@ from backend_pool.jobs.store import JobStore
 from backend_pool.worker_pack.config import Config, save
 from backend_pool.workers.registrations import Workers
 from backend_pool.workers.rows import create_now
+from proxy.api.heartbeat_routes import worker_route
 from proxy.base.settings import Settings
-from proxy.heartbeat_routes import worker_route
 from tests.backend_pool.rig import QUICK, Heard, Rig, assemble, open_database, running
 from tests.engines import Engine, start_engine
 from tests.prompt_server import PromptServer

@@ -15,7 +15,7 @@ from backend_pool.worker_pack.heartbeat import Heartbeat
 from backend_pool.worker_pack.wire import HEARTBEAT_PATH, PREFIX, PROTOCOL, SECRET_HEADER
 from backend_pool.workers.client import WorkerClient
 from backend_pool.workers.rows import listing_now, revoke_now
-from proxy.heartbeat_routes import worker_route
+from proxy.api.heartbeat_routes import worker_route
 from tests.backend_pool.graphs import sampled, saved
 from tests.engines import Engine
 from tests.worker_pack.cluster import Begin, Hub, hub, serving

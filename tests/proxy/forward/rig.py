@@ -13,12 +13,12 @@ from aiohttp import web
 
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
-from proxy.forward_http import Again, forward_http
-from proxy.forward_ws import forward_ws
-from proxy.headers import Scope
+from proxy.forward.headers import Scope
+from proxy.forward.http import Again, forward_http
+from proxy.forward.relay_watch import Receive, Send
+from proxy.forward.upstreams import Upstream, Upstreams
+from proxy.forward.ws import forward_ws
 from proxy.http_server import ClientProtocol
-from proxy.relay_watch import Receive, Send
-from proxy.upstreams import Upstream, Upstreams
 from tests.prompt_server import PromptServer
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 
 from proxy.base.settings import Settings
-from proxy.upstreams import Upstream
+from proxy.forward.upstreams import Upstream
 from tests.proxy.forward.rig import Rig, browser, running
 
 

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from proxy import upstream_pool
-from proxy.upstream_connection import Connection, NotSent, UpstreamBroken
-from proxy.upstream_pool import Pool
+from proxy.forward import upstream_pool
+from proxy.forward.upstream_connection import Connection, NotSent, UpstreamBroken
+from proxy.forward.upstream_pool import Pool
 from tests.proxy.forward.rig import WAIT_S, open_files, shut
 
 Work = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

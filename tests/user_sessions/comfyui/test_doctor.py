@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from proxy.base.settings import Settings
-from proxy.doctor_host import SeenHost, look_at_host
-from proxy.doctor_runtime import NEEDED, look_at_runtime
+from proxy.doctor.host import SeenHost, look_at_host
+from proxy.doctor.runtime import NEEDED, look_at_runtime
 from tests.user_sessions.comfyui.double import make_double
 from user_sessions.runtime_options import runtime_options
 

@@ -1,0 +1,1 @@
+"""Who may come in: accounts, passwords, logins, tokens, and the one place where credentials become an identity."""

@@ -1,0 +1,1 @@
+"""The JSON API under /cluster/api/v1."""

@@ -1,0 +1,180 @@
+"""Runs a load through a real server with real engines, once for each way of placing, and prints what came of it.
+
+Engines sleep where a GPU would work, so that many fit on a small machine; everything else is what users get.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from sqlmodel import col, func, select
+
+from backend_pool.books import group_rows
+from backend_pool.jobs.state import ACTIVE, JobState
+from backend_pool.model import Job
+from proxy.base.clock import monotonic_s
+from proxy.base.database import Database
+from proxy.base.errors import Unavailable
+from proxy.bench.figures import Done, Figures, figures
+from proxy.bench.plan import Load, Order, orders
+from proxy.bench.server import BenchServer, account, bench_server
+
+LOOK_S = 0.25
+READY_S = 60.0
+STALL_S = 120.0
+"""A load of which nothing ends for this long has failed."""
+WEIGHTS = (1.0, 2.0, 4.0)
+SETTINGS = {"COMFY_CLUSTER_QUEUE_LIMIT": "20000", "COMFY_CLUSTER_LOG_LEVEL": "warning"}
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of placing: the setting, and whether users have different weights."""
+
+    name: str
+    placement: str
+    weighted: bool = False
+
+
+WAYS = (
+    Way("first in, first out", "fifo"),
+    Way("users in turn", "turns"),
+    Way("fair", "fair"),
+    Way("fair, weights 1:2:4", "fair", weighted=True),
+)
+
+
+async def measure(load: Load, way: Way) -> Figures:
+    """Run the load once. Raises Unavailable when it does not come to an end."""
+    settings = {
+        **SETTINGS,
+        "COMFY_CLUSTER_PLACEMENT": way.placement,
+        "COMFY_CLUSTER_AFFINITY_S": str(load.affinity_s),
+    }
+    async with bench_server(load.engines, load.engine_args(), settings) as server:
+        db = await asyncio.to_thread(server.database)
+        try:
+            weights = {user: WEIGHTS[user % 3] if way.weighted else 1.0 for user in range(load.users - load.light)}
+            people = await asyncio.to_thread(_people, db, load, weights if way.weighted else {})
+            await until_up(server, people[0][1], load.engines)
+            accepted = await _submit(server, [token for _, token in people], orders(load))
+            await until_done(db)
+            rows = await asyncio.to_thread(db.read_now, lambda s: list(s.exec(select(Job)).all()))
+        finally:
+            await asyncio.to_thread(db.close)
+        engines = [await engine_counters(url) for url in server.engine_urls()]
+    place = {user_id: number for number, (user_id, _) in enumerate(people)}
+    done = [_done(row, place, load) for row in rows if row.state is JobState.SUCCEEDED]
+    if not done:
+        raise Unavailable("No job of the load has succeeded.", str(rows[0].trail[-1]) if rows else "")
+    ran = sum(engine["jobs_run"] for engine in engines)
+    return figures(
+        done,
+        load.engines,
+        weights,
+        swaps=sum(engine["model_loads"] for engine in engines) - load.engines,
+        lost=accepted - len(done),
+        doubled=ran - accepted,
+    )
+
+
+def table(found: Mapping[str, Figures]) -> str:
+    """The figures side by side."""
+    lines = [f"{'':<28}" + "".join(f"{name:>22}" for name in found)]
+    for label, show in ROWS:
+        lines.append(f"{label:<28}" + "".join(f"{show(each):>22}" for each in found.values()))
+    return "\n".join(lines)
+
+
+ROWS: Sequence[tuple[str, Any]] = (
+    ("jobs", lambda f: f"{f.jobs}"),
+    ("makespan", lambda f: f"{f.makespan_s:.1f} s"),
+    ("throughput", lambda f: f"{f.jobs_per_s:.2f} /s"),
+    ("all users wait for", lambda f: f"{f.window_s:.1f} s"),
+    ("  GPUs busy then", lambda f: f"{f.busy_share:.1%}"),
+    ("  idle gap p50 / p95", lambda f: f"{f.gap_p50_ms:.0f} / {f.gap_p95_ms:.0f} ms"),
+    ("  Jain's index", lambda f: f"{f.jain:.4f}"),
+    ("  error of shares", lambda f: f"{f.share_error:.1%}"),
+    ("wait p50 / p95 / max", lambda f: f"{f.wait_p50_s:.1f} / {f.wait_p95_s:.1f} / {f.wait_max_s:.1f} s"),
+    ("light users' p50 / max", lambda f: f"{f.light_wait_p50_s:.1f} / {f.light_wait_max_s:.1f} s"),
+    ("model swaps", lambda f: f"{f.swaps}"),
+    ("lost / doubled jobs", lambda f: f"{f.lost} / {f.doubled}"),
+)
+
+
+async def until_up(server: BenchServer, token: str, engines: int) -> None:
+    """Wait until all engines may take jobs. Raises Unavailable."""
+    deadline = monotonic_s() + READY_S
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}, trust_env=False) as http:
+        while monotonic_s() < deadline:
+            async with http.get(f"{server.url}/cluster/api/v1/admin/backends") as response:
+                found = (await response.json()).get("backends", [])
+            if sum(one["health"] == "up" for one in found) == engines:
+                return
+            await asyncio.sleep(LOOK_S)
+    raise Unavailable("The bench's engines did not come up.")
+
+
+async def until_done(db: Database) -> None:
+    """Wait until no job is left. Raises Unavailable when nothing ends any more."""
+    count = select(func.count()).where(col(Job.state).in_(ACTIVE))
+    left, since = -1, monotonic_s()
+    while True:
+        now = await db.read(lambda s: s.exec(count).one())
+        if now == 0:
+            return
+        if now != left:
+            left, since = now, monotonic_s()
+        if monotonic_s() - since > STALL_S:
+            raise Unavailable(f"{now} jobs of the load do not end.")
+        await asyncio.sleep(LOOK_S)
+
+
+async def engine_counters(url: str) -> dict[str, int]:
+    """What an engine has counted."""
+    async with aiohttp.ClientSession(trust_env=False) as http, http.get(f"{url}/engine") as response:
+        counters: dict[str, int] = (await response.json())["counters"]
+        return counters
+
+
+async def submit(http: aiohttp.ClientSession, url: str, token: str, prompt: dict[str, Any]) -> str:
+    """Queue one prompt; its id. Raises Unavailable when it is refused."""
+    headers = {"Authorization": f"Bearer {token}"}
+    async with http.post(f"{url}/prompt", json={"prompt": prompt}, headers=headers) as response:
+        answer = await response.json()
+        if response.status != 200:
+            raise Unavailable("A prompt of the load was refused.", str(answer)[:300])
+        return str(answer["prompt_id"])
+
+
+async def _submit(server: BenchServer, tokens: list[str], plan: list[Order]) -> int:
+    began = monotonic_s()
+    async with aiohttp.ClientSession(trust_env=False) as http, asyncio.TaskGroup() as group:
+        for order in plan:
+            await asyncio.sleep(max(0.0, began + order.at_s - monotonic_s()))
+            group.create_task(submit(http, server.url, tokens[order.user], order.prompt()))
+    return len(plan)
+
+
+def _people(db: Database, load: Load, weights: Mapping[int, float]) -> list[tuple[int, str]]:
+    """Number and token of each user; the first one may also ask about backends."""
+    people = [account(db, f"user-{number}", admin=number == 0) for number in range(load.users)]
+    for weight in sorted(set(weights.values())):
+        members = [people[user][0] for user, own in weights.items() if own == weight]
+
+        def work(session: Any, weight: float = weight, members: list[int] = members) -> None:
+            group = group_rows.add(session, f"weight {weight:g}", {"weight": weight})
+            for user_id in members:
+                group_rows.assign(session, user_id, group.id)
+
+        db.write_now(work)
+    return people
+
+
+def _done(row: Job, place: Mapping[int, int], load: Load) -> Done:
+    user = place[row.user_id]
+    ended = row.rendered_ms or row.ended_ms or 0
+    placed, began = row.assigned_ms or 0, row.started_ms or 0
+    return Done(user, row.backend_id or 0, row.created_ms, placed, began, ended, light=user >= load.users - load.light)

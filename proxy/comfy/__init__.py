@@ -1,0 +1,1 @@
+"""ComfyUI's own API as one user sees it."""

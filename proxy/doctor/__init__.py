@@ -1,0 +1,1 @@
+"""`comfy-cluster doctor`: what this machine offers and what stands in the way."""

@@ -1,0 +1,1 @@
+"""The data plane: requests and WebSockets to sessions, byte for byte."""

@@ -1,0 +1,1 @@
+"""Browsers' open WebSockets: what their user's jobs tell, and news of the cluster."""

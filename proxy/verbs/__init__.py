@@ -1,0 +1,1 @@
+"""The verbs of `comfy-cluster`, by what they are about."""
