@@ -5,7 +5,7 @@ Engines sleep where a GPU would work, so that many fit on a small machine; every
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
@@ -18,31 +18,34 @@ from proxy.base.clock import monotonic_s
 from proxy.base.database import Database
 from proxy.base.errors import Unavailable
 from proxy.bench.figures import Done, Figures, figures
-from proxy.bench.plan import Load, Order, orders
+from proxy.bench.plan import Load, Order, orders, weights
 from proxy.bench.server import BenchServer, account, bench_server
 
 LOOK_S = 0.25
 READY_S = 60.0
 STALL_S = 120.0
 """A load of which nothing ends for this long has failed."""
-WEIGHTS = (1.0, 2.0, 4.0)
 SETTINGS = {"COMFY_CLUSTER_QUEUE_LIMIT": "20000", "COMFY_CLUSTER_LOG_LEVEL": "warning"}
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way of placing: the setting, and whether users have different weights."""
+    """A way of placing: the setting, whether users have different weights, and how many times the load it gets.
+
+    Parts by weight show in a longer load only: who has a seventh of another's part has few jobs in a short one.
+    """
 
     name: str
     placement: str
     weighted: bool = False
+    times: int = 1
 
 
 WAYS = (
     Way("first in, first out", "fifo"),
     Way("users in turn", "turns"),
     Way("fair", "fair"),
-    Way("fair, weights 1:2:4", "fair", weighted=True),
+    Way("fair, weights 1:2:4", "fair", weighted=True, times=3),
 )
 
 
@@ -53,13 +56,14 @@ async def measure(load: Load, way: Way) -> Figures:
         "COMFY_CLUSTER_PLACEMENT": way.placement,
         "COMFY_CLUSTER_AFFINITY_S": str(load.affinity_s),
     }
+    load = replace(load, jobs=load.jobs * way.times, arrive_s=load.arrive_s * way.times)
+    due = weights(load, different=way.weighted)
     async with bench_server(load.engines, load.engine_args(), settings) as server:
         db = await asyncio.to_thread(server.database)
         try:
-            weights = {user: WEIGHTS[user % 3] if way.weighted else 1.0 for user in range(load.users - load.light)}
-            people = await asyncio.to_thread(_people, db, load, weights if way.weighted else {})
+            people = await asyncio.to_thread(_people, db, load, due if way.weighted else {})
             await until_up(server, people[0][1], load.engines)
-            accepted = await _submit(server, [token for _, token in people], orders(load))
+            accepted = await _submit(server, [token for _, token in people], orders(load, due))
             await until_done(db)
             rows = await asyncio.to_thread(db.read_now, lambda s: list(s.exec(select(Job)).all()))
         finally:
@@ -73,7 +77,7 @@ async def measure(load: Load, way: Way) -> Figures:
     return figures(
         done,
         load.engines,
-        weights,
+        due,
         swaps=sum(engine["model_loads"] for engine in engines) - load.engines,
         lost=accepted - len(done),
         doubled=ran - accepted,
@@ -158,11 +162,11 @@ async def _submit(server: BenchServer, tokens: list[str], plan: list[Order]) -> 
     return len(plan)
 
 
-def _people(db: Database, load: Load, weights: Mapping[int, float]) -> list[tuple[int, str]]:
+def _people(db: Database, load: Load, due: Mapping[int, float]) -> list[tuple[int, str]]:
     """Number and token of each user; the first one may also ask about backends."""
     people = [account(db, f"user-{number}", admin=number == 0) for number in range(load.users)]
-    for weight in sorted(set(weights.values())):
-        members = [people[user][0] for user, own in weights.items() if own == weight]
+    for weight in sorted(set(due.values())):
+        members = [people[user][0] for user, own in due.items() if own == weight]
 
         def work(session: Any, weight: float = weight, members: list[int] = members) -> None:
             group = group_rows.add(session, f"weight {weight:g}", {"weight": weight})

@@ -1,10 +1,12 @@
 """The load of a bench: who queues what, and when, out of a seed. Pure, so that each way of placing gets the same.
 
 Most users have more to do than the pool can do at once, all about as much, in jobs of different lengths; the others,
-the light ones, come now and then with one short job. Each user works with one model most of the time.
+the light ones, come now and then with one short job. Each user works with one model most of the time. Users of
+different weights queue work in that proportion, so that all have something waiting for about as long.
 """
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,8 @@ LIGHT_JOBS = 3
 """Of each light user."""
 OTHER_MODEL = 0.15
 """Share of a user's jobs with another model than their usual one."""
+WEIGHTS = (1.0, 2.0, 4.0)
+"""Of the busy users, where they have different ones."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +62,25 @@ class Order:
         return sampled(self.model, self.steps, self.seed)
 
 
-def orders(load: Load) -> list[Order]:
-    """All jobs of a load, the earliest first. Users from `users - light` on are the light ones."""
+def weights(load: Load, *, different: bool) -> dict[int, float]:
+    """Weights of the busy users. Different ones fall on each length of jobs and on each model alike."""
+    return {
+        user: WEIGHTS[(user + user // len(STEPS)) % len(WEIGHTS)] if different else 1.0
+        for user in range(load.users - load.light)
+    }
+
+
+def orders(load: Load, weighted: Mapping[int, float]) -> list[Order]:
+    """All jobs of a load, the earliest first, with the busy users' weights. Those after them are the light ones."""
     chance = random.Random(load.seed)  # noqa: S311 - a repeatable load, no secret
-    busy = load.users - load.light
-    each_steps = (load.jobs - LIGHT_JOBS * load.light) / sum(1 / STEPS[user % len(STEPS)] for user in range(busy))
+    busy = len(weighted)
+    jobs = {user: weight / STEPS[user % len(STEPS)] for user, weight in weighted.items()}
+    each = (load.jobs - LIGHT_JOBS * load.light) / sum(jobs.values())
     found: list[Order] = []
     for user in range(busy):
         steps = STEPS[user % len(STEPS)]
         usual = MODELS[user // len(STEPS) % len(MODELS)]
-        for _ in range(max(1, round(each_steps / steps))):
+        for _ in range(max(1, round(each * jobs[user]))):
             model = chance.choice(MODELS) if chance.random() < OTHER_MODEL else usual
             found.append(Order(user, chance.uniform(0, load.arrive_s), model, steps, chance.getrandbits(32)))
     lasts_s = sum(order.steps for order in found) * load.step_ms / 1000 / load.engines

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from proxy.bench.figures import Done, figures, gaps, jain, share_error, window
-from proxy.bench.plan import Load, orders
+from proxy.bench.plan import Load, orders, weights
 
 
 def job(user: int, backend: int, queued: int, placed: int, ended: int, *, light: bool = False) -> Done:
@@ -63,10 +63,22 @@ def test_gaps_are_those_between_two_jobs_on_one_backend() -> None:
 
 def test_a_seed_makes_the_same_load_again() -> None:
     load = Load(jobs=300)
-    plan = orders(load)
-    assert plan == orders(load) != orders(replace(load, seed=2))
+    alike = weights(load, different=False)
+    plan = orders(load, alike)
+    assert plan == orders(load, alike) != orders(replace(load, seed=2), alike)
     assert abs(len(plan) - load.jobs) < 30
     assert {order.user for order in plan} == set(range(load.users))
-    work = {user: sum(order.steps for order in plan if order.user == user) for user in range(load.users - load.light)}
-    assert max(work.values()) - min(work.values()) <= 8  # all the busy ones have about as much to do
+    work = [sum(order.steps for order in plan if order.user == user) for user in alike]
+    assert max(work) - min(work) <= 8  # all the busy ones have about as much to do
     assert plan == sorted(plan, key=lambda order: order.at_s)
+
+
+def test_users_of_more_weight_queue_more_work() -> None:
+    load = Load(jobs=1800)
+    due = weights(load, different=True)
+    assert {(user % 3, due[user]) for user in due} == {(length, weight) for length in range(3) for weight in (1, 2, 4)}
+    steps = dict.fromkeys(due, 0)
+    for order in orders(load, due):
+        if not order.light:
+            steps[order.user] += order.steps
+    assert max(steps[user] / due[user] for user in due) - min(steps[user] / due[user] for user in due) <= 8

@@ -6,8 +6,8 @@ from proxy.bench.recovery import behind
 
 
 async def test_a_load_comes_to_its_end_and_is_counted() -> None:
-    load = Load(users=4, light=1, engines=2, jobs=16, step_ms=30, load_ms=40, arrive_s=0.5)
-    way = WAYS[-1]
+    load = Load(users=4, light=1, engines=2, jobs=6, step_ms=30, load_ms=40, arrive_s=0.5)
+    way = WAYS[-1]  # with weights, and three times the jobs
     found = await measure(load, way)
     assert (found.lost, found.doubled) == (0, 0)
     assert found.jobs >= 16 and set(found.waits_s) == {0, 1, 2, 3}
