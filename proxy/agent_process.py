@@ -20,7 +20,7 @@ from backend_pool.managed.instances import Instances
 from backend_pool.managed.recipe import Recipe
 from backend_pool.managed.supervisor import Limits
 from backend_pool.workers.install import Wishes
-from backend_pool.workers.rows import PREFIX
+from backend_pool.workers.tokens import PREFIX
 from proxy.base.backend_url import clean_url
 from proxy.base.errors import ConfigError
 from proxy.base.logs import events

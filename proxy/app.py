@@ -6,6 +6,7 @@ from functools import partial
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backend_pool.backends.consultant import Consultant
 from backend_pool.backends.housekeeping import Housekeeping
 from backend_pool.backends.pool import Pool
 from backend_pool.backends.registry import Registry
@@ -19,7 +20,6 @@ from backend_pool.forecasts.timings import Timings
 from backend_pool.jobs.queries import JobQueries
 from backend_pool.jobs.store import JobStore
 from backend_pool.managed.agents import Agents
-from backend_pool.offers.consultant import Consultant
 from backend_pool.workers.registrations import Workers
 from proxy.access.access import Access, open_access
 from proxy.access.secret_key import load_or_create

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from backend_pool.dispatch.dispatcher import Dispatcher
-from backend_pool.jobs.state import ACTIVE, ON_BACKEND, JobState
+from backend_pool.job_state import ACTIVE, ON_BACKEND, JobState
 from backend_pool.jobs.store import JobStore
 from backend_pool.model import Job
 from proxy.tabs.user_events import UserEvents

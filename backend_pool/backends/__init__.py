@@ -1,1 +1,1 @@
-"""Backends as this proxy knows them: rows, members, health, their API, and what is done to them while time passes."""
+"""Backends as this proxy knows them: rows, members, health, and what is done to them while time passes."""

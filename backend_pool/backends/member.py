@@ -5,16 +5,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from backend_pool.backends.comfy_client import ComfyClient
 from backend_pool.backends.health import Health
+from backend_pool.backends.leftovers import Leftovers
+from backend_pool.backends.phase import ManagedState
 from backend_pool.backends.warmth import Warmth
+from backend_pool.comfy.client import ComfyClient
 from backend_pool.files.pack_inputs import Hashes
-from backend_pool.managed.state import ManagedState
 from backend_pool.model import Backend, BackendMode
 from backend_pool.offers.offer import Offer, Provider
 from backend_pool.offers.reader import OfferReader
 from backend_pool.prompts.node_info import ObjectInfo
-from backend_pool.runs.leftovers import Leftovers
 from backend_pool.workers.registrations import Known
 from proxy.base.clock import monotonic_s
 

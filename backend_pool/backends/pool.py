@@ -9,19 +9,19 @@ import random
 from collections.abc import Callable
 
 from backend_pool.backends.care import Care
-from backend_pool.backends.comfy_client import ComfyClient, Timeouts
 from backend_pool.backends.health import Health, judge
 from backend_pool.backends.member import Member
+from backend_pool.backends.phase import ManagedState
+from backend_pool.backends.proof import prove
 from backend_pool.backends.registry import Registry
+from backend_pool.backends.resting import Resting, is_same, rest
+from backend_pool.comfy.client import ComfyClient, Timeouts
 from backend_pool.errors import BackendError
-from backend_pool.managed.resting import Resting, is_same, rest
-from backend_pool.managed.state import ManagedState
 from backend_pool.model import Backend
 from backend_pool.offers.offer import Offer, Provider
 from backend_pool.offers.pool_info import PoolInfo
 from backend_pool.offers.reader import OfferReader
 from backend_pool.offers.store import OfferStore
-from backend_pool.workers.proof import prove
 from backend_pool.workers.registrations import Known, Workers
 from proxy.base.backend_url import shown_url
 from proxy.base.bell import rung

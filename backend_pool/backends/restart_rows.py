@@ -10,7 +10,7 @@ from sqlmodel import Session, col, select
 
 from backend_pool.backends.registry import named
 from backend_pool.model import Backend
-from backend_pool.workers.rows import Worker
+from backend_pool.workers.tables import Worker
 from proxy.base.clock import now_ms
 from proxy.base.database import Database
 from proxy.base.errors import Conflict, NotFound

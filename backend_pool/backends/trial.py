@@ -10,12 +10,11 @@ import random
 from typing import Any
 
 from backend_pool.backends.member import Member
+from backend_pool.comfy.result import error_of, result_of
 from backend_pool.errors import BackendError, BackendRefused
-from backend_pool.files.file_refs import references
+from backend_pool.files.references import references
 from backend_pool.model import JsonDict
 from backend_pool.prompts.node_info import ObjectInfo
-from backend_pool.runs.mishaps import error_of
-from backend_pool.runs.verdicts import result_of
 from proxy.base.clock import monotonic_s
 from proxy.base.names import new_id
 

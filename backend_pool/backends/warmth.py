@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from backend_pool.backends.comfy_client import ComfyClient
+from backend_pool.comfy.client import ComfyClient
 from backend_pool.errors import BackendError
 
 MB = 1024 * 1024

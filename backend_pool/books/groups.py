@@ -17,7 +17,7 @@ from backend_pool.books.quotas import Quota, Used, period_at
 from backend_pool.books.reservations import Reserved
 from backend_pool.books.share import Share
 from backend_pool.books.tables import Group, LedgerEntry, QuotaPeriod, Reservation, UserChoice
-from backend_pool.jobs.lane import Lane
+from backend_pool.lane import Lane
 from backend_pool.model import Job
 from proxy.base.clock import now_ms
 from proxy.base.database import Database

@@ -8,8 +8,8 @@ from enum import StrEnum
 from sqlalchemy import JSON, BigInteger, Column, ForeignKey, Index, Integer
 from sqlmodel import Field, SQLModel
 
-from backend_pool.jobs.lane import Lane
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
+from backend_pool.lane import Lane
 from proxy.base.columns import enum_column
 
 

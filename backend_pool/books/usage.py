@@ -11,7 +11,7 @@ from sqlalchemy import case
 from sqlmodel import Session, col, func, select
 
 from backend_pool.books.tables import LedgerEntry
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 
 PAGE_ROWS = 1000
 MOST_SUMS = 2000

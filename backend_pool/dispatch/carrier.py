@@ -13,6 +13,8 @@ from typing import Any
 from backend_pool.backends.pool import Member, Pool
 from backend_pool.backends.warmth import room_mb
 from backend_pool.books.shares import Shares
+from backend_pool.comfy.result import as_history
+from backend_pool.comfy.verdicts import failed
 from backend_pool.dispatch.gap import Gaps
 from backend_pool.dispatch.matching import Matching
 from backend_pool.dispatch.prestaging import Prestaging
@@ -21,16 +23,15 @@ from backend_pool.errors import BackendError
 from backend_pool.files.known_files import KnownFiles
 from backend_pool.files.owner import Owner
 from backend_pool.forecasts.timings import Timings
+from backend_pool.job_state import FINAL, JobState
 from backend_pool.jobs.listener import JobListener
 from backend_pool.jobs.record import JobRecord
-from backend_pool.jobs.state import FINAL, JobState
 from backend_pool.jobs.store import Fenced, JobStore, Result
 from backend_pool.model import Job
 from backend_pool.runs.harms import BARRED, Harms
 from backend_pool.runs.ladder import KILLER
 from backend_pool.runs.run_limit import limit_of
 from backend_pool.runs.runner import Runner
-from backend_pool.runs.verdicts import as_history, failed
 from proxy.base.clock import monotonic_s
 from proxy.base.errors import NotFound, Unavailable
 from proxy.base.logs import events

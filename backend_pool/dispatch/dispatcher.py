@@ -12,23 +12,23 @@ from typing import Any
 from backend_pool.backends.health import ANSWERING, Health
 from backend_pool.backends.pool import Member, Pool
 from backend_pool.books.shares import DefaultShares, Shares
+from backend_pool.comfy.verdicts import interrupted
 from backend_pool.dispatch.carrier import Carrier, OwnerOf
+from backend_pool.dispatch.foresight import Foresight
 from backend_pool.dispatch.gap import Gaps
 from backend_pool.dispatch.matching import Matching
 from backend_pool.dispatch.queue_mirror import QueueMirror
 from backend_pool.dispatch.sleepers import note_wanted
 from backend_pool.dispatch.turns import Turns
 from backend_pool.forecasts.estimates import Estimates
-from backend_pool.forecasts.foresight import Foresight
 from backend_pool.forecasts.outlooks import Outlooks
 from backend_pool.forecasts.timings import Timings
+from backend_pool.job_state import JobState
 from backend_pool.jobs.listener import JobListener
 from backend_pool.jobs.record import JobRecord
-from backend_pool.jobs.state import JobState
 from backend_pool.jobs.store import Fenced, JobStore
 from backend_pool.model import Job
 from backend_pool.placement.values import Policy
-from backend_pool.runs.verdicts import interrupted
 from proxy.base.bell import rung
 from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.errors import ClusterError

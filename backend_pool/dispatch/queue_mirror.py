@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from heapq import nsmallest
 from typing import NamedTuple
 
-from backend_pool.dispatch.queue_reads import Census, QueueReads
+from backend_pool.jobs.queue_reads import Census, QueueReads
 from backend_pool.model import Job
 
 DEPTH = 16

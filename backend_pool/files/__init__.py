@@ -1,1 +1,1 @@
-"""Files of users and jobs: their names, their way to a backend and home again."""
+"""Files of users and jobs: their names in prompts and outputs, their way to a backend and home again."""

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
-from backend_pool.backends.comfy_client import FileRef
+from backend_pool.comfy.client import FileRef
 from backend_pool.files.known_files import KnownFiles
 from backend_pool.files.user_files import safe_subfolder
 from backend_pool.model import Job, JsonDict

@@ -12,16 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from backend_pool.backends.comfy_client import ComfyClient, FileRef
+from backend_pool.comfy.client import ComfyClient, FileRef
 from backend_pool.errors import FileAbsent, FileGone, Swept
 from backend_pool.files.claims import Claims
-from backend_pool.files.file_refs import homes, mentions, path_of, references, replaced
-from backend_pool.files.file_text import restore_prompt
 from backend_pool.files.incoming import arrive, clear_incoming
 from backend_pool.files.known_files import Home, KnownFiles
 from backend_pool.files.moved_note import LONGEST, place_in
 from backend_pool.files.own_prompt import OwnPrompt
+from backend_pool.files.references import homes, mentions, path_of, references, replaced
 from backend_pool.files.staging import Staged
+from backend_pool.files.text import restore_prompt
 from backend_pool.files.transfer import Fetched, fetch, side_by_side, to_its_end
 from backend_pool.files.user_files import (
     ATTEMPTS,

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
-from backend_pool.backends.comfy_client import ComfyClient, FileRef
+from backend_pool.comfy.client import ComfyClient, FileRef
 from backend_pool.files.sent_files import SentFiles
 
 KNOWN_LIMIT = 20_000

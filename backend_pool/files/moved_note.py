@@ -7,7 +7,7 @@ cache then says where the file is, also after a restart of this proxy. Pure.
 import json
 from dataclasses import asdict
 
-from backend_pool.backends.comfy_client import FileRef
+from backend_pool.comfy.client import FileRef
 from backend_pool.files.user_files import FOLDERS, safe_filename, safe_subfolder
 
 KEY = "comfy-cluster: this file is with its user, as"

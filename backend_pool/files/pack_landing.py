@@ -9,10 +9,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from backend_pool.backends.comfy_client import FileRef
+from backend_pool.comfy.client import FileRef
 from backend_pool.errors import FileGone
-from backend_pool.files.file_refs import path_of
 from backend_pool.files.incoming import arrive, make_durable
+from backend_pool.files.references import path_of
 from backend_pool.files.user_files import (
     FOLDERS,
     UserDirs,

@@ -6,7 +6,7 @@ What was used longest ago is emptied there once all of it holds too much.
 
 from collections import OrderedDict
 
-from backend_pool.backends.comfy_client import ComfyClient, FileRef
+from backend_pool.comfy.client import ComfyClient, FileRef
 from proxy.base.clock import monotonic_s
 
 TRUST_S = 300.0

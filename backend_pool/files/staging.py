@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from backend_pool.backends.comfy_client import FileRef
-from backend_pool.files.file_inputs import NO_FILE, Named, NotHere, rewrite
+from backend_pool.comfy.client import FileRef
+from backend_pool.files.inputs import NO_FILE, Named, NotHere, rewrite
 from backend_pool.files.user_files import (
     SCENE_SUFFIXES,
     SCENES,

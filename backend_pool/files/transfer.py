@@ -8,7 +8,7 @@ from typing import IO, TypeVar
 
 from aiohttp import ClientResponse
 
-from backend_pool.backends.comfy_client import CHUNK, ComfyClient, FileRef
+from backend_pool.comfy.client import CHUNK, ComfyClient, FileRef
 from backend_pool.errors import BackendGone, FileGone
 from backend_pool.files.incoming import close, create_incoming, write
 from proxy.base.tasks import together

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from backend_pool.books.share import Share
 from backend_pool.forecasts.outlook import Standing
 from backend_pool.forecasts.scene import Case, Scene
-from backend_pool.jobs.lane import Lane
+from backend_pool.lane import Lane
 from backend_pool.placement.values import Waiting
 
 

@@ -4,7 +4,7 @@ from sqlalchemy import Text, cast, func, inspect, update
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import Select
 
-from backend_pool.jobs.state import ACTIVE
+from backend_pool.job_state import ACTIVE
 from backend_pool.model import Job, JobDocument
 
 DOCUMENT_PARTS = tuple(column for column in inspect(JobDocument).columns if column.key != "seq")

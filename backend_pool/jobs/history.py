@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from sqlmodel import Session, col, delete, func, or_, select
 
+from backend_pool.job_state import FINAL
 from backend_pool.jobs.document_size import held_by
-from backend_pool.jobs.state import FINAL
 from backend_pool.model import Job, JobDocument
 
 BATCH = 200

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from backend_pool.backends.frames import Frame
+from backend_pool.comfy.frames import Frame
 from backend_pool.model import Job
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import defer
 from sqlmodel import Session, SQLModel, col, select
 from sqlmodel.sql.expression import Select
 
-from backend_pool.jobs.state import ACTIVE, FINAL, JobState
+from backend_pool.job_state import ACTIVE, FINAL, JobState
 from backend_pool.model import Job, JobDocument
 from proxy.base.database import Database
 

@@ -8,10 +8,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from backend_pool.backends.frames import Frame, Message, encode
 from backend_pool.books.ledger import Spent
+from backend_pool.comfy.frames import Frame, Message, encode
+from backend_pool.job_state import JobState
 from backend_pool.jobs.listener import JobListener
-from backend_pool.jobs.state import JobState
 from backend_pool.jobs.store import JobStore, Result
 from backend_pool.model import Job, JsonDict
 from proxy.base.clock import now_ms

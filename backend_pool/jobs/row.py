@@ -4,7 +4,7 @@ A row changes inside a transaction of `job_store` alone.
 """
 
 from backend_pool.books.ledger import Spent
-from backend_pool.jobs.state import JobState, check
+from backend_pool.job_state import JobState, check
 from backend_pool.model import Job
 from proxy.base.clock import now_ms
 from proxy.base.names import new_id

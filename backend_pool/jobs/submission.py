@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from backend_pool.jobs.lane import Lane
+from backend_pool.lane import Lane
 from backend_pool.model import JsonDict
 
 
@@ -27,15 +27,6 @@ class Submission:
     vram_mb: int = 0
     queue_limit: int | None = None
     """Waiting jobs its user may have; None: the setting's."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a finished job leaves: ComfyUI's history entry without the prompt."""
-
-    outputs: JsonDict = field(default_factory=dict)
-    meta: JsonDict = field(default_factory=dict)
-    messages: list[Any] = field(default_factory=list)
 
 
 def count_outputs(outputs: JsonDict) -> int:

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit, urlunsplit
 import aiohttp
 from pydantic import ValidationError
 
+from backend_pool.backends.phase import Phase
 from backend_pool.managed.agent_wire import PATH, PROTOCOL, AgentBeat, Answer, Told
 from backend_pool.managed.crew import Crew
 from backend_pool.managed.facts import Facts
-from backend_pool.managed.state import Phase
 from proxy.base.clock import monotonic_s
 from proxy.base.errors import ClusterError, ConfigError, Unavailable
 from proxy.base.logs import events

@@ -5,7 +5,7 @@ An agent says what its instances do; the answer says what the server knows of ea
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backend_pool.managed.state import Phase
+from backend_pool.backends.phase import Phase
 
 PATH = "/cluster/api/v1/agents/heartbeat"
 PROTOCOL = 1

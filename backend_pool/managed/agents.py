@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from sqlmodel import Session
 
+from backend_pool.backends.phase import ManagedState, Phase
 from backend_pool.backends.pool import Pool
-from backend_pool.managed import agent_rows
 from backend_pool.managed.agent_wire import PROTOCOL, AgentBeat, Answer, Known, Told
 from backend_pool.managed.facts import Doings
-from backend_pool.managed.state import ManagedState, Phase
+from backend_pool.workers import agent_rows
 from backend_pool.workers.address import check_address
 from backend_pool.workers.limits import WorkerLimits
-from backend_pool.workers.rows import find
+from backend_pool.workers.tokens import find
 from proxy.base.backend_url import clean_url
 from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.database import Database

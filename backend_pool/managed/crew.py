@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
+from backend_pool.backends.phase import Phase
 from backend_pool.managed.facts import Facts
 from backend_pool.managed.instances import Instances
-from backend_pool.managed.state import Phase
 from backend_pool.managed.supervisor import Limits, Order, Seen, Supervisor, Verb
 from proxy.base.clock import monotonic_s
 from proxy.base.errors import ClusterError

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from backend_pool.backends.health import Health
 from backend_pool.backends.member import Member
-from backend_pool.managed.state import Phase
+from backend_pool.backends.phase import Phase
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from backend_pool.managed.state import Phase
+from backend_pool.backends.phase import Phase
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0

@@ -8,14 +8,15 @@ import asyncio
 from collections.abc import Sequence
 
 from backend_pool.backends.member import Member
+from backend_pool.backends.phase import ManagedState, Phase
 from backend_pool.backends.pool import Pool
 from backend_pool.managed.crew import Crew
 from backend_pool.managed.facts import Doings
 from backend_pool.managed.instances import Instances
-from backend_pool.managed.rows import ManagedRows, Pack
-from backend_pool.managed.state import ManagedState, Phase
+from backend_pool.managed.rows import ManagedRows
 from backend_pool.managed.supervisor import Limits
 from backend_pool.offers.store import OfferStore
+from backend_pool.workers.backend_rows import Pack
 from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.errors import ClusterError, ConfigError
 from proxy.base.logs import events

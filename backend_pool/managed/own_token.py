@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sqlmodel import Session
 
-from backend_pool.workers.rows import create_now, find
+from backend_pool.workers.tokens import create_now, find
 from proxy.base.database import Database
 
 NAME = "this server's own"

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from backend_pool.backends.phase import Phase
 from backend_pool.managed.fate import Fate
-from backend_pool.managed.state import Phase
 
 ENDED = "its process ended"
 ENDED_EARLY = "its process ended while it started"

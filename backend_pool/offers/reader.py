@@ -9,9 +9,9 @@ import hashlib
 from typing import Any
 from urllib.parse import quote
 
-from backend_pool.backends.answer_body import LIST_BYTES, WHOLE_BYTES
-from backend_pool.backends.comfy_client import ComfyClient
-from backend_pool.backends.json_text import parse
+from backend_pool.comfy.answer_body import LIST_BYTES, WHOLE_BYTES
+from backend_pool.comfy.client import ComfyClient
+from backend_pool.comfy.json_text import parse
 from backend_pool.errors import BackendBroken, BackendError
 from backend_pool.offers.offer import Models, Offer
 from backend_pool.prompts.node_info import usable

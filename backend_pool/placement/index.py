@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import islice
 
-from backend_pool.jobs.lane import Lane
+from backend_pool.lane import Lane
 from backend_pool.placement.ranking import Key, Ranking
 from backend_pool.placement.user import Bucket, User
 from backend_pool.placement.values import Policy, Waiting

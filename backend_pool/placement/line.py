@@ -8,7 +8,7 @@ from collections.abc import Container, Iterable
 from dataclasses import replace
 
 from backend_pool.books.share import Share
-from backend_pool.jobs.lane import Lane
+from backend_pool.lane import Lane
 from backend_pool.placement.decision import Decision
 from backend_pool.placement.index import Index
 from backend_pool.placement.ranking import Ranking

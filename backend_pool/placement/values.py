@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from backend_pool.books.shares import Reserved
-from backend_pool.jobs.lane import Lane
+from backend_pool.lane import Lane
 
 DEFAULT_LOAD_S = 10.0
 """What loading a model is taken to last until it was measured."""

@@ -11,22 +11,21 @@ from functools import partial
 from typing import Any, TypeVar
 
 from backend_pool.backends.member import Member
+from backend_pool.comfy.result import Result, began, result_of, state_of
 from backend_pool.errors import BackendGone, FileGone, Swept
-from backend_pool.files.job_files import JobFiles
 from backend_pool.files.known_files import KnownFiles
 from backend_pool.files.owner import Owner
-from backend_pool.files.pack_files import PackFiles
-from backend_pool.files.stock_files import StockFiles
 from backend_pool.forecasts.meter import Meter
+from backend_pool.job_state import JobState
 from backend_pool.jobs.record import JobRecord
-from backend_pool.jobs.state import JobState
-from backend_pool.jobs.submission import Result
 from backend_pool.model import Job, JobDocument, JsonDict
 from backend_pool.runs.endings import Endings
+from backend_pool.runs.job_files import JobFiles
+from backend_pool.runs.pack_files import PackFiles
 from backend_pool.runs.relay import Relay
 from backend_pool.runs.run_limit import RunLimit
+from backend_pool.runs.stock_files import StockFiles
 from backend_pool.runs.upstream import Lost, Upstream
-from backend_pool.runs.verdicts import began, result_of, state_of
 from proxy.base.clock import now_ms
 from proxy.base.errors import CallerError
 from proxy.base.logs import events

@@ -7,8 +7,8 @@ is not believed beyond what our own saw pass.
 from typing import Any
 
 from backend_pool.books.ledger import Spent
+from backend_pool.comfy.result import TERMINAL, began
 from backend_pool.model import Job
-from backend_pool.runs.verdicts import TERMINAL, began
 
 
 def spent(job: Job, messages: list[Any], *, began_ms: int | None, ended_ms: int, load_ms: int) -> Spent:

@@ -6,17 +6,17 @@ What came home and is not shown goes before the end is stored, or before another
 import asyncio
 from typing import Any
 
-from backend_pool.backends.frames import Message
 from backend_pool.backends.member import Member
 from backend_pool.books.ledger import Spent
-from backend_pool.files.job_files import JobFiles
+from backend_pool.comfy.frames import Message
+from backend_pool.comfy.result import TERMINAL, Result, as_history, state_of
+from backend_pool.comfy.verdicts import interrupted
 from backend_pool.forecasts.meter import Meter
+from backend_pool.job_state import JobState
 from backend_pool.jobs.record import JobRecord
-from backend_pool.jobs.state import JobState
-from backend_pool.jobs.submission import Result
 from backend_pool.runs.charge import spent
+from backend_pool.runs.job_files import JobFiles
 from backend_pool.runs.relay import Relay
-from backend_pool.runs.verdicts import TERMINAL, as_history, interrupted, state_of
 from proxy.base.clock import now_ms
 
 

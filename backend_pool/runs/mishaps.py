@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from backend_pool.jobs.submission import Result
-from backend_pool.model import JsonDict
+from backend_pool.comfy.result import Result, error_of
 from backend_pool.runs.ladder import Mishap
 
 LINE = 200
@@ -33,13 +32,6 @@ DRIVER_S = re.compile(
 )
 """How an error of those types begins that is a driver's. ComfyUI puts names of files into errors of its own
 (comfy/sd.py: "Could not detect model type of: ..."), and a user may call a file as they like."""
-
-
-def error_of(messages: list[Any]) -> JsonDict | None:
-    """The error that ended a job, out of its history messages."""
-    # A blocked node's error has no timestamp and the job goes on (ComfyUI's execution.py).
-    errors = [message[1] for message in messages if message[0] == "execution_error" and "timestamp" in message[1]]
-    return errors[-1] if errors else None
 
 
 def mishap_of(messages: list[Any], prompt: Mapping[str, Any] | None = None) -> Mishap | None:

@@ -6,13 +6,13 @@ Keeps what the user has been told, for whoever writes the end. Writes no state.
 import asyncio
 from collections.abc import Callable
 
-from backend_pool.backends.frames import Message
+from backend_pool.comfy.frames import Message
+from backend_pool.comfy.result import TERMINAL
 from backend_pool.errors import BackendGone, FileGone, Swept
-from backend_pool.files.job_files import JobFiles
 from backend_pool.forecasts.meter import Meter
 from backend_pool.jobs.record import JobRecord
 from backend_pool.model import JsonDict
-from backend_pool.runs.verdicts import TERMINAL
+from backend_pool.runs.job_files import JobFiles
 from proxy.base.clock import monotonic_s
 from proxy.base.logs import events
 

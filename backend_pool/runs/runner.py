@@ -9,16 +9,17 @@ from collections.abc import Callable
 
 from backend_pool.backends.housekeeping import free
 from backend_pool.backends.pool import Member, Pool
+from backend_pool.comfy.result import Result
+from backend_pool.comfy.verdicts import failed, refusal
 from backend_pool.errors import BackendError, BackendGone, BackendRefused, FileGone, Swept
 from backend_pool.files.known_files import KnownFiles
 from backend_pool.files.owner import Owner
 from backend_pool.files.staging import Unstageable
 from backend_pool.forecasts.meter import Meter
+from backend_pool.job_state import JobState
 from backend_pool.jobs.listener import JobListener
 from backend_pool.jobs.record import JobRecord
-from backend_pool.jobs.state import JobState
 from backend_pool.jobs.store import Fenced, JobStore
-from backend_pool.jobs.submission import Result
 from backend_pool.model import Job, JobDocument, JsonDict
 from backend_pool.runs.attempt import Attempt, Kit, Stop, Stopped, TokensGone
 from backend_pool.runs.endings import Endings
@@ -28,7 +29,6 @@ from backend_pool.runs.mishaps import mishap_of, said, with_hint
 from backend_pool.runs.prospects import is_roomier
 from backend_pool.runs.run_limit import RunLimit, spelled
 from backend_pool.runs.upstream import Evicted, Lost, Upstream
-from backend_pool.runs.verdicts import failed, refusal
 from proxy.base.errors import CallerError, DiskFull
 from proxy.base.logs import events
 from proxy.base.settings import Settings

@@ -7,7 +7,7 @@ backend's own status and unknown binary types are dropped (protocol §8.5, §8.4
 import json
 from typing import Any
 
-from backend_pool.backends.frames import (
+from backend_pool.comfy.frames import (
     PREVIEW_IMAGE_WITH_METADATA,
     RELAYED,
     Message,

@@ -11,13 +11,13 @@ from typing import Any, Protocol, TypeVar
 
 from aiohttp import ClientWebSocketResponse, WSMsgType
 
-from backend_pool.backends.comfy_client import Whereabouts
-from backend_pool.backends.frames import decode
 from backend_pool.backends.pool import Member
-from backend_pool.backends.read_ahead import ReadAhead
+from backend_pool.comfy.client import Whereabouts
+from backend_pool.comfy.frames import decode
+from backend_pool.comfy.read_ahead import ReadAhead
 from backend_pool.errors import BackendBroken, BackendBusy, BackendError, BackendGone, BackendRefused
-from backend_pool.files.job_files import JobFiles
 from backend_pool.model import JsonDict
+from backend_pool.runs.job_files import JobFiles
 from proxy.base.logs import events
 from proxy.base.settings import Settings
 from proxy.base.tasks import beside

@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 from aiohttp import ClientResponse
 
-from backend_pool.backends.answer_body import ANSWER_BYTES, parsed, read_whole
-from backend_pool.backends.comfy_client import PLAIN, REFUSALS, ComfyClient, check_plain
+from backend_pool.comfy.answer_body import ANSWER_BYTES, parsed, read_whole
+from backend_pool.comfy.client import PLAIN, REFUSALS, ComfyClient, check_plain
 from backend_pool.errors import BackendBroken, BackendBusy, BackendRefused, FileGone
 from backend_pool.model import JsonDict
 from backend_pool.worker_pack.wire import PREFIX

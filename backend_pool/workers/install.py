@@ -14,7 +14,7 @@ from backend_pool import worker_pack
 from backend_pool.worker_pack.comfy_hooks import version_problem
 from backend_pool.worker_pack.config import FILE, PORT, Config, ConfigProblem, load, save
 from backend_pool.worker_pack.wire import CHALLENGE, PACK_VERSION
-from backend_pool.workers.rows import PREFIX
+from backend_pool.workers.tokens import PREFIX
 from proxy.base.backend_url import clean_url
 from proxy.base.errors import ConfigError
 

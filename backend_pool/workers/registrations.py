@@ -21,7 +21,8 @@ from backend_pool.worker_pack.wire import CHALLENGE, PROTOCOL, SECRET_HEADER
 from backend_pool.workers.address import check_address, place_of
 from backend_pool.workers.beat import Beat, Heard
 from backend_pool.workers.limits import MAX_WORKERS, WorkerLimits
-from backend_pool.workers.rows import Worker, WorkerToken, find
+from backend_pool.workers.tables import Worker, WorkerToken
+from backend_pool.workers.tokens import find
 from proxy.base.backend_url import clean_url
 from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.database import Database

@@ -4,8 +4,8 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from backend_pool.backends.phase import Phase
 from backend_pool.backends.restart_turn import Stage
-from backend_pool.managed.state import Phase
 from backend_pool.model import BackendMode
 from proxy.api.models import Answer, Body
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BeforeValidator, Field
 
 from backend_pool.books.tables import QuotaPeriod
-from backend_pool.jobs.lane import Lane
+from backend_pool.lane import Lane
 from proxy.api.models import Answer, Body
 
 

@@ -2,9 +2,9 @@
 
 from pydantic import BaseModel, Field
 
-from backend_pool.jobs.lane import Lane
-from backend_pool.jobs.state import FINAL, JobState
+from backend_pool.job_state import FINAL, JobState
 from backend_pool.jobs.story import story
+from backend_pool.lane import Lane
 from backend_pool.model import Job
 from proxy.api.models import Answer
 from proxy.api.operations import Call

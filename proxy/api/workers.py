@@ -3,7 +3,7 @@
 from pydantic import BaseModel, Field
 
 from backend_pool.errors import BackendError, FileGone
-from backend_pool.jobs.state import ON_BACKEND
+from backend_pool.job_state import ON_BACKEND
 from backend_pool.workers.client import WorkerClient
 from proxy.api.operations import Call
 from proxy.base.errors import NotFound, Unavailable

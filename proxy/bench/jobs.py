@@ -20,7 +20,7 @@ from typing import Any
 import aiohttp
 
 from backend_pool.worker_pack.config import Config, save
-from backend_pool.workers.rows import create_now as create_worker_token
+from backend_pool.workers.tokens import create_now as create_worker_token
 from proxy.base.clock import monotonic_s
 from proxy.base.database import Database, sqlite_url
 from proxy.base.errors import Unavailable

@@ -12,7 +12,7 @@ import aiohttp
 from sqlmodel import col, func, select
 
 from backend_pool.books import group_rows
-from backend_pool.jobs.state import ACTIVE, JobState
+from backend_pool.job_state import ACTIVE, JobState
 from backend_pool.model import Job
 from proxy.base.clock import monotonic_s
 from proxy.base.database import Database

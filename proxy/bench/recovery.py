@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import aiohttp
 from sqlmodel import select
 
-from backend_pool.jobs.state import FINAL, ON_BACKEND, JobState
+from backend_pool.job_state import FINAL, ON_BACKEND, JobState
 from backend_pool.model import Job
 from proxy.base.clock import monotonic_s
 from proxy.base.database import Database

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 
 from backend_pool.books.share import Share
-from backend_pool.jobs.lane import Lane
+from backend_pool.lane import Lane
 from backend_pool.placement.line import Line
 from backend_pool.placement.values import Kind, Policy, Spot, Waiting
 

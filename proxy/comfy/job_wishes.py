@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from backend_pool.backends.labels import cleaned
-from backend_pool.jobs.lane import Lane
+from backend_pool.lane import Lane
 from proxy.base.errors import BadInput
 
 KEY: Final = "cluster"

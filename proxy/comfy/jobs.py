@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
+from backend_pool.job_state import JobState
 from backend_pool.jobs.queries import JobOrder, JobQueries, Window
-from backend_pool.jobs.state import JobState
 from backend_pool.model import Job, JobDocument
 from proxy.base.settings import Settings
 from proxy.comfy.json_answer import ComfyJson, dumps

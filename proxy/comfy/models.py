@@ -13,9 +13,9 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from backend_pool.backends.answer_body import LIST_BYTES
 from backend_pool.backends.health import Health
 from backend_pool.backends.pool import Member, Pool
+from backend_pool.comfy.answer_body import LIST_BYTES
 from backend_pool.errors import BackendError
 from backend_pool.prompts.spelling import spelled
 from proxy.base.clock import monotonic_s

@@ -13,16 +13,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from backend_pool.backends.consultant import Consultant
 from backend_pool.backends.pool import Pool
 from backend_pool.books.groups import Groups
 from backend_pool.books.quotas import Quota, QuotaUsed
 from backend_pool.dispatch.dispatcher import Dispatcher
-from backend_pool.files.file_verdict import with_files
+from backend_pool.files.missing import with_files
 from backend_pool.files.user_files import UserDirs, resolve
 from backend_pool.files.user_models import files_of
 from backend_pool.jobs.queries import JobQueries
 from backend_pool.jobs.store import JobStore, Submission
-from backend_pool.offers.consultant import Consultant
 from backend_pool.offers.judgement import judge
 from backend_pool.prompts.second_opinion import Opinions
 from backend_pool.prompts.validation import Verdict

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
+from backend_pool.job_state import FINAL, JobState
 from backend_pool.jobs.queries import JobQueries, Listed, Window
-from backend_pool.jobs.state import FINAL, JobState
 from backend_pool.jobs.store import JobStore
 from backend_pool.model import Job, JobDocument
 from proxy.base.errors import BadInput

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from backend_pool.model import Job, JobDocument, JsonDict
 
 STATUS = {

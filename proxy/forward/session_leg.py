@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from backend_pool.backends.frames import decode
+from backend_pool.comfy.frames import decode
 from proxy.base.errors import ClusterError
 from proxy.base.logs import events
 from proxy.base.settings import Settings

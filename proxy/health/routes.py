@@ -17,7 +17,7 @@ from starlette.routing import Route
 from backend_pool.backends.health import Health
 from backend_pool.backends.pool import Pool
 from backend_pool.dispatch.dispatcher import Dispatcher
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from backend_pool.model import Job
 from proxy.access.auth import Authenticator, identity
 from proxy.base.database import Database

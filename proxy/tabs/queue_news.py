@@ -4,7 +4,7 @@ At most once per forecast, only one's own jobs, and only to tabs whose socket as
 WebUI does: programs are told nothing that ComfyUI does not say (client demands B9).
 """
 
-from backend_pool.backends.frames import encode
+from backend_pool.comfy.frames import encode
 from backend_pool.forecasts.outlooks import Outlooks
 from proxy.base.clock import now_ms
 from proxy.tabs.user_events import UserEvents

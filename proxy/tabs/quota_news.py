@@ -3,9 +3,9 @@
 Only tabs whose socket asked to be told of the queue, as our extension does (client demands B9).
 """
 
-from backend_pool.backends.frames import encode
 from backend_pool.books.groups import Groups
 from backend_pool.books.quotas import notice
+from backend_pool.comfy.frames import encode
 from proxy.tabs.user_events import UserEvents
 
 KIND = "cluster_share"

@@ -4,7 +4,7 @@ ComfyUI itself replays almost nothing (protocol §2). Kept are the last frame of
 `executed` frames, which show results; previews and progress are never stored in the database.
 """
 
-from backend_pool.backends.frames import PREVIEW_IMAGE, PREVIEW_IMAGE_WITH_METADATA, Frame, binary_type, decode
+from backend_pool.comfy.frames import PREVIEW_IMAGE, PREVIEW_IMAGE_WITH_METADATA, Frame, binary_type, decode
 
 STATES = ("execution_start", "progress_state", "executing", "progress")
 """Not execution_cached: a frontend that has not loaded its graph yet takes it for a finished job (Total 100%)."""

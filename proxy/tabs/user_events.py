@@ -7,7 +7,7 @@ nothing to anybody else.
 import asyncio
 from collections import defaultdict
 
-from backend_pool.backends.frames import Frame, encode
+from backend_pool.comfy.frames import Frame, encode
 from backend_pool.jobs.queries import JobQueries
 from backend_pool.model import Job
 from proxy.base.errors import ClusterError

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from backend_pool.backends.frames import (
+from backend_pool.comfy.frames import (
     PREVIEW_IMAGE_WITH_METADATA,
     TEXT,
     Frame,

@@ -91,7 +91,7 @@ def pack_status(comfyui: ComfyOption, custom_nodes: NodesOption = None) -> None:
 @pack_app.command("token")
 def pack_token(context: typer.Context, name: Annotated[str, typer.Option(help="What it is for.")] = "worker") -> None:
     """Make a worker token and print it, and nothing else. It may register backends, and nothing more."""
-    from backend_pool.workers.rows import create_now
+    from backend_pool.workers.tokens import create_now
 
     with database(settings_of(context), create=True) as db:
         typer.echo(create_now(db, name))
@@ -100,7 +100,7 @@ def pack_token(context: typer.Context, name: Annotated[str, typer.Option(help="W
 @pack_app.command("tokens")
 def pack_tokens(context: typer.Context) -> None:
     """Worker tokens that count: id, name, first characters, backends registered with it."""
-    from backend_pool.workers.rows import listing_now
+    from backend_pool.workers.tokens import listing_now
 
     with database(settings_of(context)) as db:
         for token, backends in listing_now(db):
@@ -112,7 +112,7 @@ def pack_revoke(
     context: typer.Context, which: Annotated[str, typer.Argument(metavar="NAME_OR_ID", help="As `tokens` shows it.")]
 ) -> None:
     """Revoke a worker token: its backends leave the pool, and their secrets change."""
-    from backend_pool.workers.rows import revoke_now
+    from backend_pool.workers.tokens import revoke_now
 
     with database(settings_of(context)) as db:
         token, backends = revoke_now(db, which)

@@ -39,7 +39,7 @@ def backend_list(context: typer.Context) -> None:
     quarantine, note. Whether they are up is no row: a running server knows (administration page, API), and `doctor`
     asks them."""
     from backend_pool.backends.registry import Registry
-    from backend_pool.workers.rows import levels_now
+    from backend_pool.workers.tokens import levels_now
 
     with database(settings_of(context)) as db:
         levels = levels_now(db)

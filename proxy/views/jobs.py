@@ -14,7 +14,7 @@ from sqlmodel import Session, col, select
 
 from backend_pool.forecasts.outlook import Outlook
 from backend_pool.forecasts.outlooks import Outlooks
-from backend_pool.jobs.state import ACTIVE, FINAL, ON_BACKEND, JobState
+from backend_pool.job_state import ACTIVE, FINAL, ON_BACKEND, JobState
 from backend_pool.model import Job, JobDocument
 from proxy.base.database import Database
 from proxy.base.errors import NotFound

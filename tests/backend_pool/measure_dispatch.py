@@ -21,11 +21,11 @@ from typing import Any
 
 from sqlmodel import insert
 
+from backend_pool.dispatch.foresight import Foresight
 from backend_pool.dispatch.queue_mirror import QueueMirror
-from backend_pool.dispatch.queue_reads import QueueReads
 from backend_pool.dispatch.turns import Turns
-from backend_pool.forecasts.foresight import Foresight
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
+from backend_pool.jobs.queue_reads import QueueReads
 from backend_pool.jobs.store import JobStore
 from backend_pool.model import Job, JobDocument
 from backend_pool.placement.line import Line

@@ -10,8 +10,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from backend_pool.backends.frames import Frame, decode
-from backend_pool.jobs.state import JobState
+from backend_pool.comfy.frames import Frame, decode
+from backend_pool.job_state import JobState
 from backend_pool.jobs.store import JobStore, Result
 from backend_pool.model import Job, JsonDict
 from proxy.base.settings import Settings

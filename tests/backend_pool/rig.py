@@ -14,16 +14,16 @@ from typing import Any
 import aiohttp
 from sqlmodel import SQLModel
 
-from backend_pool.backends.frames import Frame
 from backend_pool.backends.health import Health
 from backend_pool.backends.pool import Pool
 from backend_pool.backends.registry import Registry
+from backend_pool.comfy.frames import Frame
 from backend_pool.dispatch.dispatcher import Dispatcher
 from backend_pool.files.owner import Owner
 from backend_pool.files.user_files import UserDirs
+from backend_pool.job_state import FINAL, JobState
 from backend_pool.jobs.listener import JobListener
 from backend_pool.jobs.queries import JobQueries
-from backend_pool.jobs.state import FINAL, JobState
 from backend_pool.jobs.store import JobStore, Submission
 from backend_pool.model import Job, JobDocument, JsonDict
 from backend_pool.workers.registrations import Workers

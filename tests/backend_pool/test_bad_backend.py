@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from backend_pool.backends.answer_body import ANSWER_BYTES
-from backend_pool.backends.comfy_client import ComfyClient, FileRef, Timeouts
+from backend_pool.comfy.answer_body import ANSWER_BYTES
+from backend_pool.comfy.client import ComfyClient, FileRef, Timeouts
 from backend_pool.errors import BackendBroken, FileGone
 from backend_pool.offers.offer import Offer
 from backend_pool.offers.reader import MAX_FOLDERS, OfferReader

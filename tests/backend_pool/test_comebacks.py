@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from backend_pool.dispatch.comebacks import Comebacks
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from backend_pool.model import Job
 from tests.backend_pool.conftest import Start
 from tests.backend_pool.graphs import previewed, sampled, saved

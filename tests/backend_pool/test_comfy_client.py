@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from backend_pool.backends.comfy_client import ComfyClient, Timeouts
 from backend_pool.backends.health import Health
+from backend_pool.comfy.client import ComfyClient, Timeouts
 from backend_pool.errors import BackendGone
 from tests.backend_pool.conftest import Start
 from tests.backend_pool.graphs import sampled

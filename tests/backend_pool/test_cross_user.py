@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from backend_pool.backends.comfy_client import FileRef
-from backend_pool.files.file_refs import references
+from backend_pool.comfy.client import FileRef
 from backend_pool.files.known_files import Home, KnownFiles
+from backend_pool.files.references import references
 from backend_pool.files.staging import Unstageable, stage, unwrapped
 from backend_pool.files.user_folder import scrubbed, user_folder
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from backend_pool.offers.pool_info import PoolInfo
 from tests.backend_pool.graphs import loaded, previewed
 from tests.backend_pool.infos import info, providers

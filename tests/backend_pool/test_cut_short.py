@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from backend_pool.jobs.store import JobStore
 from backend_pool.model import Job
 from proxy.base.settings import Settings

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from tests.backend_pool.conftest import Start
 from tests.backend_pool.graphs import sampled, saved
 from tests.backend_pool.rig import engine_get, rig

@@ -13,7 +13,7 @@ from backend_pool.backends.health import Health
 from backend_pool.dispatch.matching import BUSY
 from backend_pool.files.owner import Owner
 from backend_pool.files.user_folder import user_folder
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from backend_pool.model import BackendMode
 from backend_pool.prompts.node_info import input_specs, options
 from proxy.base.errors import DiskFull, NotFound

@@ -13,7 +13,7 @@ from sqlmodel import Session, select
 from backend_pool.backends.health import Health
 from backend_pool.backends.member import Member
 from backend_pool.books.tables import LedgerEntry
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from backend_pool.runs.harms import BARRED
 from tests.backend_pool.conftest import Start
 from tests.backend_pool.graphs import sampled, saved

@@ -7,7 +7,7 @@ import pytest
 
 from backend_pool.backends.health import Health
 from backend_pool.files.user_folder import user_folder
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from backend_pool.model import BackendMode
 from tests.backend_pool.conftest import Start
 from tests.backend_pool.graphs import loaded, previewed, sampled, saved

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from backend_pool.backends.comfy_client import FileRef
+from backend_pool.comfy.client import FileRef
 from backend_pool.files.staging import JOINER, PADDING, SALT_INPUT, Unstageable, missing_files, stage
 from backend_pool.files.user_files import UserDirs, listing
 from tests.backend_pool.infos import info

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from backend_pool.backends.comfy_client import FileRef
-from backend_pool.files.file_refs import mentions, references, replaced
+from backend_pool.comfy.client import FileRef
 from backend_pool.files.moved_note import note_of, place_in
+from backend_pool.files.references import mentions, references, replaced
 from backend_pool.files.user_folder import user_folder
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from tests.backend_pool.conftest import Start
 from tests.backend_pool.file_backend import FileBackend
 from tests.backend_pool.graphs import loaded, previewed, saved

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from backend_pool.files.file_text import WINDOW, _ogg_crc, _replacements, restore_prompt
 from backend_pool.files.own_prompt import OwnPrompt
 from backend_pool.files.staging import JOINER, SALT_INPUT, Staged, stage
+from backend_pool.files.text import WINDOW, _ogg_crc, _replacements, restore_prompt
 from tests.backend_pool.infos import info
 from tests.backend_pool.rig import user_dirs
 from tests.engine.graphs import node

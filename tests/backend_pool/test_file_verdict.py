@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from backend_pool.files.file_verdict import with_files
+from backend_pool.files.missing import with_files
 from backend_pool.files.user_files import UserDirs, resolve
 from backend_pool.prompts.validation import Verdict, validate
 from tests.backend_pool.rig import user_dirs

@@ -13,7 +13,7 @@ from backend_pool.forecasts import forecast
 from backend_pool.forecasts.forecast import STAND_IN, Forecast, foresee
 from backend_pool.forecasts.outlook import Outlook, Standing, words
 from backend_pool.forecasts.scene import Case, Scene, Seat
-from backend_pool.jobs.lane import Lane
+from backend_pool.lane import Lane
 from backend_pool.placement.line import Line
 from backend_pool.placement.values import Kind, Policy, Spot, Waiting
 

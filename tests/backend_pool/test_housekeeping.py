@@ -10,7 +10,7 @@ import aiohttp
 from backend_pool.backends.change import Change
 from backend_pool.backends.housekeeping import Housekeeping
 from backend_pool.backends.member import Member
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from backend_pool.model import BackendMode
 from proxy.base.clock import now_ms
 from proxy.base.settings import Settings

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from sqlmodel import Session
 
+from backend_pool.backends.phase import ManagedState, Phase
 from backend_pool.backends.restart_rows import RestartRows
 from backend_pool.backends.restart_turn import Stage
 from backend_pool.backends.restarts import Restarts
-from backend_pool.managed.state import ManagedState, Phase
 from backend_pool.model import Backend
 from proxy.base.settings import Settings
 from tests.backend_pool.rig import QUICK, Rig, rig

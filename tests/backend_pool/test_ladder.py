@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from backend_pool.books.share import Share
+from backend_pool.comfy.result import Result
 from backend_pool.jobs.story import story
-from backend_pool.jobs.submission import Result
 from backend_pool.model import Job
 from backend_pool.runs.ladder import BROKEN, SMALLER, Act, Case, Mishap, Step, next_step
 from backend_pool.runs.mishaps import mishap_of, said, with_hint

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from backend_pool.backends.frames import PREVIEW_IMAGE_WITH_METADATA, binary_type
+from backend_pool.comfy.frames import PREVIEW_IMAGE_WITH_METADATA, binary_type
 from tests.backend_pool.conftest import Start
 from tests.backend_pool.graphs import sampled
 from tests.backend_pool.rig import arm, rig

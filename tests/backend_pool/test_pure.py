@@ -9,17 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend_pool.backends import frames
-from backend_pool.backends.comfy_client import FileRef
-from backend_pool.backends.frames import Message
 from backend_pool.backends.health import Health, judge
-from backend_pool.backends.json_text import parse, parse_aside
+from backend_pool.comfy import frames
+from backend_pool.comfy.client import FileRef
+from backend_pool.comfy.frames import Message
+from backend_pool.comfy.json_text import parse, parse_aside
+from backend_pool.comfy.result import as_history, result_of, state_of
+from backend_pool.comfy.verdicts import failed, interrupted, refusal
 from backend_pool.errors import BackendRefused
-from backend_pool.files.file_refs import references, replaced
 from backend_pool.files.known_files import KNOWN_LIMIT, Home, KnownFiles
-from backend_pool.jobs.state import ACTIVE, ALLOWED, FINAL, ON_BACKEND, IllegalTransition, JobState, check
+from backend_pool.files.references import references, replaced
+from backend_pool.job_state import ACTIVE, ALLOWED, FINAL, ON_BACKEND, IllegalTransition, JobState, check
 from backend_pool.jobs.submission import count_outputs, workflow_id
-from backend_pool.runs.verdicts import as_history, failed, interrupted, refusal, result_of, state_of
 
 # -- job states ----------------------------------------------------------------------------------------------------
 

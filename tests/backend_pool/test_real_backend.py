@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from backend_pool.backends.housekeeping import free
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from tests.backend_pool.graphs import loaded, previewed, saved
 from tests.backend_pool.rig import engine_get, rig
 from tests.backend_pool.test_way import picture

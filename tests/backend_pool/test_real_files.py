@@ -15,7 +15,7 @@ from PIL import Image
 
 from backend_pool.files.moved_note import place_in
 from backend_pool.files.user_folder import user_folder
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from tests.backend_pool.graphs import loaded, saved
 from tests.backend_pool.rig import Rig, rig
 from tests.backend_pool.test_file_inputs import ODD_NAMES

@@ -7,7 +7,7 @@ import pytest
 
 from backend_pool.backends.health import Health
 from backend_pool.backends.trial import trial, trial_prompt
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from tests.backend_pool.graphs import saved
 from tests.backend_pool.rig import engine_get, rig
 from tests.engine.graphs import node

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from backend_pool.backends.answer_body import LIST_BYTES
+from backend_pool.comfy.answer_body import LIST_BYTES
 from backend_pool.files.user_models import files_of
 from backend_pool.offers.judgement import judge
 from tests.backend_pool.rig import Rig, rig

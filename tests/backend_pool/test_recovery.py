@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from backend_pool.backends.registry import Registry
+from backend_pool.job_state import JobState
 from backend_pool.jobs.queries import JobQueries
-from backend_pool.jobs.state import JobState
 from backend_pool.jobs.store import JobStore
 from backend_pool.model import JsonDict
 from tests.backend_pool.conftest import Start

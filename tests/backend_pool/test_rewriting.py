@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from backend_pool.backends.comfy_client import FileRef
-from backend_pool.backends.frames import Message, with_metadata
+from backend_pool.comfy.client import FileRef
+from backend_pool.comfy.frames import Message, with_metadata
 from backend_pool.files.png_text import replace_prompt
 from backend_pool.files.staging import SALT_INPUT, Staged, Unstageable, stage
 from backend_pool.runs.translator import Translator

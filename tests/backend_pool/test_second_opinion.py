@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from backend_pool.offers.consultant import Consultant
+from backend_pool.backends.consultant import Consultant
 from backend_pool.prompts.second_opinion import answer, question, with_opinions
 from backend_pool.prompts.validation import validate
 from tests.backend_pool.rig import rig

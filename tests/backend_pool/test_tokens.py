@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from tests.backend_pool.graphs import saved
 from tests.backend_pool.rig import Rig, rig, submission
 from tests.backend_pool.strange_backend import strange_backend

@@ -10,11 +10,11 @@ from typing import IO, Any
 
 import pytest
 
-from backend_pool.backends.comfy_client import ComfyClient, FileRef
 from backend_pool.backends.pool import timeouts
+from backend_pool.comfy.client import ComfyClient, FileRef
 from backend_pool.files.sent_files import SentFiles
 from backend_pool.files.user_folder import user_folder
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from proxy.base.settings import Settings
 from tests.backend_pool import large_files
 from tests.backend_pool.conftest import Start

@@ -5,7 +5,7 @@ from pathlib import Path
 from backend_pool.backends.change import Change
 from backend_pool.backends.health import Health
 from backend_pool.backends.trial import trial, trial_prompt
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from backend_pool.jobs.store import JobStore
 from proxy.base.settings import Settings
 from tests.backend_pool.conftest import Start

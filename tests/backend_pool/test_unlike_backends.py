@@ -11,7 +11,7 @@ import pytest
 
 from backend_pool.backends.health import Health
 from backend_pool.files.user_models import files_of
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from backend_pool.jobs.store import JobStore
 from backend_pool.model import BackendMode
 from backend_pool.offers.judgement import judge

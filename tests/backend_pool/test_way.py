@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from sqlmodel import select
 
-from backend_pool.backends.frames import binary_type
-from backend_pool.jobs.state import JobState
+from backend_pool.comfy.frames import binary_type
+from backend_pool.job_state import JobState
 from backend_pool.model import Job
 from tests.backend_pool.conftest import Start
 from tests.backend_pool.graphs import loaded, previewed, sampled, saved

@@ -9,7 +9,7 @@ import pytest
 from sqlmodel import Session
 
 from backend_pool.model import Backend
-from backend_pool.workers.rows import Worker, WorkerToken
+from backend_pool.workers.tables import Worker, WorkerToken
 from proxy.base.database import Database, sqlite_url
 from proxy.cli import main
 

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from backend_pool.backends.registry import Registry
 from backend_pool.books.ledger import day_of
 from backend_pool.books.tables import LedgerEntry
-from backend_pool.jobs.lane import Lane
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
+from backend_pool.lane import Lane
 from proxy.access import accounts
 from proxy.base.clock import now_ms
 from proxy.base.database import Database

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from backend_pool.backends.comfy_client import ComfyClient, Timeouts
+from backend_pool.comfy.client import ComfyClient, Timeouts
 from backend_pool.engine.door import is_loopback
 from backend_pool.errors import BackendBroken
 from tests.engine.client import connect

@@ -14,7 +14,7 @@ import httpx
 import uvicorn
 from sqlmodel import SQLModel
 
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from backend_pool.jobs.store import JobStore, Result, Submission
 from backend_pool.model import Job, JsonDict
 from proxy import lifespan

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from backend_pool.jobs.store import Result
 from proxy.api.openapi import document
 from proxy.api.table import BASE, OPERATIONS

@@ -10,7 +10,7 @@ from playwright.async_api import Browser, BrowserContext, expect
 from sqlmodel import Session
 
 from backend_pool.backends.health import Health
-from backend_pool.managed.state import ManagedState, Phase
+from backend_pool.backends.phase import ManagedState, Phase
 from backend_pool.model import Backend, BackendMode
 from tests.chromium import launched
 from tests.proxy.control_server import Server, serving

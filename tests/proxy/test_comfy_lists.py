@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from backend_pool.jobs.store import Result, Submission
 from proxy.access.accounts import User
 from proxy.comfy import stream as comfy_stream

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from backend_pool.model import Job, JobDocument
 from proxy.comfy.shapes import STATUS, history_entry, job_detail, job_item, outputs_summary, queue_item, shown_number
 

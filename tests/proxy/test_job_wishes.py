@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from backend_pool.jobs.lane import Lane
+from backend_pool.lane import Lane
 from proxy.base.errors import BadInput
 from proxy.comfy.job_wishes import Wishes, take_wishes
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from backend_pool.jobs.store import Result
 from proxy.access.logins import COOKIE
 from proxy.pages.login import local_path

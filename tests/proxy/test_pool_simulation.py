@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend_pool.books.share import Share
-from backend_pool.jobs.lane import Lane
+from backend_pool.lane import Lane
 from backend_pool.placement.line import LAG_JOBS, LAG_S
 from backend_pool.placement.values import Policy
 from proxy.bench import placement as bench_placement

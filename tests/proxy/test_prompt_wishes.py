@@ -10,8 +10,8 @@ import httpx
 from sqlmodel import select
 
 from backend_pool.books.tables import LedgerEntry
-from backend_pool.jobs.lane import Lane
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
+from backend_pool.lane import Lane
 from backend_pool.model import BackendMode, Job
 from tests.backend_pool.conftest import Start, start
 from tests.backend_pool.graphs import saved

@@ -3,7 +3,7 @@
 import struct
 from typing import Any
 
-from backend_pool.backends.frames import Frame, encode
+from backend_pool.comfy.frames import Frame, encode
 from proxy.tabs.replay import RESULTS_KEPT, Replay
 
 PREVIEW = struct.pack(">I", 1) + b"picture"

@@ -6,8 +6,8 @@ import pytest
 
 from backend_pool.books.quotas import Period, period_at
 from backend_pool.books.tables import LedgerEntry, QuotaPeriod
-from backend_pool.jobs.lane import Lane
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
+from backend_pool.lane import Lane
 from proxy.api.books_models import UsageReport, UsageSums
 from proxy.views.usage import bars, usage_lines
 from proxy.views.usage_csv import jobs_csv, lines, text

@@ -11,12 +11,12 @@ import pytest
 from sqlmodel import SQLModel
 from starlette.websockets import WebSocket
 
-from backend_pool.backends.frames import encode
 from backend_pool.books.share import Share
+from backend_pool.comfy.frames import encode
 from backend_pool.forecasts.outlooks import Outlooks
 from backend_pool.forecasts.scene import Case, Scene, Seat
+from backend_pool.job_state import ACTIVE
 from backend_pool.jobs.queries import JobQueries
-from backend_pool.jobs.state import ACTIVE
 from backend_pool.jobs.store import JobStore, Submission
 from backend_pool.model import Job
 from backend_pool.placement.line import Line

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.websockets import WebSocket
 
-from backend_pool.backends.frames import encode
+from backend_pool.comfy.frames import encode
 from proxy.tabs.user_socket import BYTES_LIMIT, UserSocket
 
 LIMIT = 8

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from backend_pool.workers.rows import create_now
+from backend_pool.workers.tokens import create_now
 from proxy.agent_process import Machine, run_agent
 from proxy.base.database import Database, sqlite_url
 from proxy.base.errors import ConfigError

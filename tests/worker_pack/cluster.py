@@ -19,7 +19,7 @@ from backend_pool.backends.pool import Member
 from backend_pool.jobs.store import JobStore
 from backend_pool.worker_pack.config import Config, save
 from backend_pool.workers.registrations import Workers
-from backend_pool.workers.rows import create_now
+from backend_pool.workers.tokens import create_now
 from proxy.api.heartbeat_routes import worker_route
 from proxy.base.settings import Settings
 from tests.backend_pool.rig import QUICK, Heard, Rig, assemble, open_database, running

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from backend_pool.worker_pack.config import Config
 from backend_pool.worker_pack.pack import Pack
 from tests.backend_pool.graphs import sampled

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from PIL import Image
 
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from tests.backend_pool.graphs import loaded, previewed, sampled, saved
 from tests.backend_pool.rig import Rig
 from tests.backend_pool.test_way import picture

@@ -6,11 +6,11 @@ from typing import Any
 
 import aiohttp
 
+from backend_pool.backends.consultant import Consultant
 from backend_pool.engine.engine import build
 from backend_pool.engine.options import Options
 from backend_pool.engine.pack_host import EngineHost
-from backend_pool.jobs.state import JobState
-from backend_pool.offers.consultant import Consultant
+from backend_pool.job_state import JobState
 from backend_pool.worker_pack.config import Config
 from backend_pool.worker_pack.host import Answer
 from backend_pool.worker_pack.pack import Pack

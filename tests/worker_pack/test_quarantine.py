@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from backend_pool.backends.health import Health
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from tests.backend_pool.graphs import sampled
 from tests.worker_pack.cluster import Begin, hub
 

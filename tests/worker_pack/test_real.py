@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from backend_pool.model import JsonDict
 from backend_pool.workers.install import Wishes, install
 from tests.backend_pool.graphs import loaded, previewed, saved

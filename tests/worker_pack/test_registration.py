@@ -9,12 +9,12 @@ from starlette.applications import Starlette
 
 from backend_pool.backends.health import Health
 from backend_pool.errors import BackendBusy, BackendRefused
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from backend_pool.worker_pack.config import Config, load
 from backend_pool.worker_pack.heartbeat import Heartbeat
 from backend_pool.worker_pack.wire import HEARTBEAT_PATH, PREFIX, PROTOCOL, SECRET_HEADER
 from backend_pool.workers.client import WorkerClient
-from backend_pool.workers.rows import listing_now, revoke_now
+from backend_pool.workers.tokens import listing_now, revoke_now
 from proxy.api.heartbeat_routes import worker_route
 from tests.backend_pool.graphs import sampled, saved
 from tests.engines import Engine

@@ -10,7 +10,7 @@ from backend_pool.backends.member import Member
 from backend_pool.backends.restart_rows import RestartRows
 from backend_pool.backends.restart_turn import Stage
 from backend_pool.backends.restarts import Restarts
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from tests.backend_pool.graphs import sampled, saved
 from tests.worker_pack.cluster import Begin, Hub, hub
 

@@ -8,8 +8,8 @@ import pytest
 
 from backend_pool.books.share import Share
 from backend_pool.books.shares import DefaultShares, Reserved
-from backend_pool.jobs.lane import Lane
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
+from backend_pool.lane import Lane
 from backend_pool.model import Backend, Job
 from backend_pool.placement.values import Choice
 from proxy.base.clock import now_ms

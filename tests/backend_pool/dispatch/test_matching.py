@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from backend_pool.backends.comfy_client import ComfyClient, Timeouts
 from backend_pool.backends.health import Health
 from backend_pool.backends.member import Member
 from backend_pool.backends.warmth import Warmth
+from backend_pool.comfy.client import ComfyClient, Timeouts
 from backend_pool.dispatch.matching import BUSY, fits, why
 from backend_pool.model import Backend, BackendMode
 from backend_pool.offers.fitness import Demands

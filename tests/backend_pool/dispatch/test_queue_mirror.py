@@ -11,10 +11,10 @@ from sqlmodel import col, delete, select
 
 from backend_pool.dispatch import queue_mirror
 from backend_pool.dispatch.queue_mirror import DEEPEST, DEPTH, USERS_AT_ONCE, QueueMirror
-from backend_pool.dispatch.queue_reads import CENSUS, firsts, highest
-from backend_pool.jobs.lane import Lane
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
+from backend_pool.jobs.queue_reads import CENSUS, firsts, highest
 from backend_pool.jobs.store import JobStore
+from backend_pool.lane import Lane
 from backend_pool.model import Job
 from proxy.base.database import Database
 from proxy.base.errors import DatabaseUnavailable

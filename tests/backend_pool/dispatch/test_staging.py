@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from tests.backend_pool.conftest import Start
 from tests.backend_pool.graphs import loaded, sampled, saved
 from tests.backend_pool.rig import WAIT_S, arm, disarm, engine_get, rig

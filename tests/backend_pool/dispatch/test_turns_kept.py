@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from backend_pool.backends.registry import Registry
-from backend_pool.jobs.state import FINAL, JobState
+from backend_pool.job_state import FINAL, JobState
 from backend_pool.jobs.store import JobStore
 from proxy.base import database
 from proxy.base.errors import DatabaseUnavailable

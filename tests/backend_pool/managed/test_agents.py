@@ -11,12 +11,13 @@ import pytest
 from sqlmodel import select
 
 from backend_pool.backends.health import Health
+from backend_pool.backends.phase import Phase
 from backend_pool.managed.agent import advertised
 from backend_pool.managed.agent_wire import AgentBeat, Answer
 from backend_pool.managed.agents import Agents
-from backend_pool.managed.state import Phase
 from backend_pool.workers.limits import MAX_WORKERS
-from backend_pool.workers.rows import Worker, create_now, revoke_now
+from backend_pool.workers.tables import Worker
+from backend_pool.workers.tokens import create_now, revoke_now
 from proxy.base.errors import BadInput, NotAuthenticated, TooManyRequests
 from tests.backend_pool.rig import Rig, rig
 

@@ -14,15 +14,15 @@ import pytest
 
 from backend_pool.backends.health import Health
 from backend_pool.backends.member import Member
+from backend_pool.backends.phase import Phase
 from backend_pool.forecasts import outlooks
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
 from backend_pool.jobs.store import JobStore
 from backend_pool.managed.engine_recipe import EngineRecipe
 from backend_pool.managed.instances import Instances
 from backend_pool.managed.keeper import Keeper
 from backend_pool.managed.rows import ManagedRows
 from backend_pool.managed.stand_in import StandIn
-from backend_pool.managed.state import Phase
 from backend_pool.managed.supervisor import Limits
 from backend_pool.model import BackendMode
 from backend_pool.offers.store import OfferStore

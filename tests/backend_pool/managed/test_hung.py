@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from backend_pool.jobs.state import JobState
-from backend_pool.managed.state import Phase
+from backend_pool.backends.phase import Phase
+from backend_pool.job_state import JobState
 from backend_pool.model import Job, JsonDict
 from tests.backend_pool.graphs import sampled
 from tests.backend_pool.managed.test_engines import Kept, kept

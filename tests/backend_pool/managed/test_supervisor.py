@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from backend_pool.backends.phase import Phase
 from backend_pool.managed.fate import LONGEST_PAUSE_S, STEADY_S, Fate
-from backend_pool.managed.state import Phase
 from backend_pool.managed.supervisor import Limits, Seen, Supervisor
 
 DOWN = Seen(alive=False, busy=False)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from backend_pool.books.share import Share
-from backend_pool.jobs.lane import Lane
+from backend_pool.lane import Lane
 from backend_pool.placement.line import LAG_JOBS, LAG_S, STORED_LAG_S
 from backend_pool.placement.values import Choice, Kind, Policy, Spot, Waiting
 

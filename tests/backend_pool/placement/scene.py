@@ -1,6 +1,6 @@
 """A line with a clock and three backends, for tests that tell a small scene."""
 
-from backend_pool.jobs.lane import Lane
+from backend_pool.lane import Lane
 from backend_pool.placement.line import Line
 from backend_pool.placement.values import Choice, Kind, Policy, Spot, Waiting
 

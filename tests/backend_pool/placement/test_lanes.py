@@ -6,7 +6,7 @@ import pytest
 
 from backend_pool.books.reservations import Reserved
 from backend_pool.books.share import Share
-from backend_pool.jobs.lane import Lane
+from backend_pool.lane import Lane
 from backend_pool.placement.values import Kind, Policy, Spot, Waiting
 from tests.backend_pool.placement.scene import (
     ANN,

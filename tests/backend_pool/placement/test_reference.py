@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from backend_pool.books.reservations import Reserved
 from backend_pool.books.share import Share
-from backend_pool.jobs.lane import Lane
+from backend_pool.lane import Lane
 from backend_pool.placement.line import Line
 from backend_pool.placement.values import Choice, Kind, Policy, Spot, Waiting
 from tests.backend_pool.placement.reference import Reference

@@ -1,12 +1,13 @@
-"""Tables of workers: the tokens they register with, and which backend's row is whose.
+"""Tokens that workers and agents register with.
 
-A worker's token is stored as its SHA-256 and may do nothing but register. Revoking one takes its backends away.
+Stored as its SHA-256, one may do nothing but register. Revoking one takes its backends away.
 """
 
-from sqlalchemy import BigInteger
-from sqlmodel import Field, Session, SQLModel, col, select
+from sqlmodel import Session, col, select
 
 from backend_pool.model import Backend
+from backend_pool.workers.agent_rows import of_token, remove_of_token
+from backend_pool.workers.tables import Worker, WorkerToken
 from proxy.base.clock import now_ms
 from proxy.base.database import Database
 from proxy.base.errors import BadInput, NotFound
@@ -15,39 +16,6 @@ from proxy.base.names import hash_of, new_secret
 PREFIX = "cwt_"
 SHOWN = len(PREFIX) + 6
 MAX_NAME = 64
-
-
-class WorkerToken(SQLModel, table=True):
-    """One token; the token itself is not stored."""
-
-    __tablename__ = "worker_tokens"
-
-    id: int | None = Field(default=None, primary_key=True)
-    name: str
-    token_hash: str = Field(unique=True)
-    prefix: str = Field(description="The first characters, to recognise it by.")
-    created_ms: int = Field(sa_type=BigInteger)
-    revoked_ms: int | None = Field(default=None, sa_type=BigInteger)
-
-
-class Worker(SQLModel, table=True):
-    """A backend that has the worker pack; `id` is the installation's own, and stays when its address changes."""
-
-    __tablename__ = "workers"
-
-    id: str = Field(primary_key=True)
-    backend_id: int = Field(foreign_key="backends.id", ondelete="CASCADE", unique=True)
-    token_id: int = Field(foreign_key="worker_tokens.id")
-
-
-class AgentInstance(SQLModel, table=True):
-    """A backend that an agent keeps; `id` is the agent's id and the instance's name, whatever its address."""
-
-    __tablename__ = "agent_instances"
-
-    id: str = Field(primary_key=True)
-    backend_id: int = Field(foreign_key="backends.id", ondelete="CASCADE", unique=True)
-    token_id: int = Field(foreign_key="worker_tokens.id")
 
 
 def find(session: Session, token: str) -> WorkerToken | None:
@@ -88,8 +56,6 @@ def levels_now(db: Database) -> dict[int, str]:
 def revoke_now(db: Database, which: str) -> tuple[WorkerToken, list[str]]:
     """Revoke by id, or by a name that one alone has; its backends leave the pool. Raises NotFound, BadInput."""
 
-    from backend_pool.managed.agent_rows import remove_of_token  # which knows this module
-
     def work(session: Session) -> tuple[WorkerToken, list[str]]:
         valid = select(WorkerToken).where(col(WorkerToken.revoked_ms).is_(None))
         found = [token for token in session.exec(valid).all() if which in (token.name, str(token.id))]
@@ -112,8 +78,6 @@ def revoke_now(db: Database, which: str) -> tuple[WorkerToken, list[str]]:
 
 
 def _backends(session: Session, token: WorkerToken) -> list[str]:
-    from backend_pool.managed.agent_rows import of_token  # which knows this module
-
     query = select(Backend.name).where(Worker.backend_id == Backend.id, Worker.token_id == token.id)
     by_agents = [] if token.id is None else [backend.name for backend in of_token(session, token.id)]
     return sorted({*session.exec(query).all(), *by_agents})

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from backend_pool.backends.comfy_client import FileRef
+from backend_pool.comfy.client import FileRef
 from backend_pool.files.user_files import FOLDERS, UserDirs, annotated, safe_filename, safe_subfolder
 from backend_pool.model import JsonDict
 

@@ -5,7 +5,7 @@ ones given back while the backend was out of reach. Until they are gone the back
 import asyncio
 from collections import OrderedDict
 
-from backend_pool.backends.comfy_client import ComfyClient
+from backend_pool.comfy.client import ComfyClient
 from backend_pool.errors import BackendError
 from proxy.base.clock import monotonic_s
 

@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from backend_pool.backends.comfy_client import FileRef
-from backend_pool.backends.frames import Message
 from backend_pool.backends.pool import Member
+from backend_pool.comfy.client import FileRef
+from backend_pool.comfy.frames import Message
+from backend_pool.comfy.result import result_of
 from backend_pool.errors import BackendRefused
 from backend_pool.files.collector import Collector
-from backend_pool.files.job_files import JobFiles
 from backend_pool.files.known_files import KnownFiles
 from backend_pool.files.moved_note import LONGEST, note_of
 from backend_pool.files.owner import Owner
@@ -23,8 +23,8 @@ from backend_pool.files.staging import Staged, Unstageable, stage
 from backend_pool.files.transfer import side_by_side
 from backend_pool.files.user_files import version_of
 from backend_pool.model import Job, JobDocument, JsonDict
+from backend_pool.runs.job_files import JobFiles
 from backend_pool.runs.translator import Translator
-from backend_pool.runs.verdicts import result_of
 from proxy.base.user_file_open import opened
 
 AT_ONCE = 4

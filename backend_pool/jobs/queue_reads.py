@@ -11,8 +11,8 @@ from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import Select, SelectOfScalar
 
 from backend_pool.books.tables import UserShare
-from backend_pool.jobs.lane import Lane
-from backend_pool.jobs.state import JobState
+from backend_pool.job_state import JobState
+from backend_pool.lane import Lane
 from backend_pool.model import Job, JobDocument
 from proxy.base.database import Database
 

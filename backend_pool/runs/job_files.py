@@ -7,7 +7,7 @@ prompt looks like there, and how its outputs come home. Calls come one at a time
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from backend_pool.backends.frames import Message
+from backend_pool.comfy.frames import Message
 from backend_pool.model import JsonDict
 
 

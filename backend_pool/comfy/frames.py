@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from backend_pool.backends.json_text import parse
+from backend_pool.comfy.json_text import parse
 
 Frame = str | bytes
 

@@ -12,22 +12,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from backend_pool.backends.comfy_client import CHUNK, FileRef
-from backend_pool.backends.frames import Message
 from backend_pool.backends.pool import Member
+from backend_pool.comfy.client import CHUNK, FileRef
+from backend_pool.comfy.frames import Message
 from backend_pool.errors import BackendBroken, FileGone
-from backend_pool.files.file_refs import homes, references, replaced
 from backend_pool.files.incoming import clear_incoming, close, create_incoming, write
-from backend_pool.files.job_files import JobFiles
 from backend_pool.files.own_paths import OwnPaths
 from backend_pool.files.owner import Owner
 from backend_pool.files.pack_inputs import Input, name_stubs, named_inputs
 from backend_pool.files.pack_landing import Lander, Written, written
+from backend_pool.files.references import homes, references, replaced
 from backend_pool.files.staging import Staged
 from backend_pool.files.transfer import to_its_end
 from backend_pool.files.user_files import ATTEMPTS, FOLDERS
 from backend_pool.model import Job, JobDocument, JsonDict
 from backend_pool.prompts.spelling import respelled
+from backend_pool.runs.job_files import JobFiles
 from backend_pool.runs.translator import Translator
 from backend_pool.workers.client import NotShared, Unsent, WorkerClient
 from proxy.base.clock import monotonic_s

@@ -2,7 +2,7 @@
 
 from backend_pool.backends.health import Health
 from backend_pool.backends.member import Member
-from backend_pool.managed.state import ManagedState
+from backend_pool.backends.phase import ManagedState
 from proxy.base.clock import monotonic_s
 from proxy.base.logs import events
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import ClientResponse
 
-from backend_pool.backends.json_text import parse_aside
+from backend_pool.comfy.json_text import parse_aside
 from backend_pool.errors import BackendBroken
 
 MIB = 1024 * 1024

@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import islice
 
 from backend_pool.backends.health import Health
+from backend_pool.backends.phase import Phase
 from backend_pool.backends.pool import Member, Pool
 from backend_pool.books.share import Share
 from backend_pool.books.shares import Shares
@@ -18,7 +19,6 @@ from backend_pool.dispatch.turns import Turns
 from backend_pool.forecasts.estimates import Estimates
 from backend_pool.forecasts.outlooks import Outlooks
 from backend_pool.forecasts.scene import Case, Scene, Seat
-from backend_pool.managed.state import Phase
 from backend_pool.model import BackendMode, Job
 from backend_pool.placement.values import Kind, Waiting
 from proxy.base.clock import monotonic_s, now_ms

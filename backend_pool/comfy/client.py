@@ -16,9 +16,9 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 from aiohttp import ClientResponse, ClientSession, ClientTimeout, ClientWebSocketResponse
 
-from backend_pool.backends.answer_body import ANSWER_BYTES, SMALL_BYTES, read_json, read_whole
-from backend_pool.backends.json_text import parse_aside
-from backend_pool.backends.remains import Remains
+from backend_pool.comfy.answer_body import ANSWER_BYTES, SMALL_BYTES, read_json, read_whole
+from backend_pool.comfy.json_text import parse_aside
+from backend_pool.comfy.remains import Remains
 from backend_pool.errors import BackendBroken, BackendGone, BackendRefused, FileAbsent
 from proxy.base.redirects import refuse_redirects
 

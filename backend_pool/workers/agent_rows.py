@@ -2,10 +2,10 @@
 
 from sqlmodel import Session, col, func, select
 
-from backend_pool.managed.rows import Pack, place, remove
 from backend_pool.model import Backend
+from backend_pool.workers.backend_rows import Pack, place, remove
 from backend_pool.workers.limits import MAX_WORKERS
-from backend_pool.workers.rows import AgentInstance, Worker, WorkerToken
+from backend_pool.workers.tables import AgentInstance, Worker, WorkerToken
 from proxy.base.errors import Conflict
 
 SOURCE = "agent"
