@@ -82,6 +82,8 @@ class Member:
     """The instance of its worker pack that has answered at the row's address."""
     shared: bool = False
     """Whether its worker pack sees the users' directories."""
+    shelf: int = 0
+    """Ended jobs whose files its worker pack keeps while others run; 0 for one whose next job takes their place."""
     hashes: Hashes = field(default_factory=Hashes)
 
     def __post_init__(self) -> None:
@@ -144,8 +146,18 @@ class Member:
     def idle(self) -> bool:
         """Whether a job may be given to it now."""
         ready = self.health is Health.UP and self.row.mode is BackendMode.ACTIVE and bool(self.info)
-        free = self.job is None and len(self.collecting) < COLLECTING
+        free = self.job is None and len(self.collecting) < self.may_collect
         return ready and free and not self.leftovers and self.held is None and not self.on_trial
+
+    @property
+    def may_collect(self) -> int:
+        """Jobs whose files it may have on their way home; one that is told to take no other beside them has one."""
+        return COLLECTING if self.worker is None else max(1, min(COLLECTING, self.shelf))
+
+    @property
+    def runs_beside(self) -> bool:
+        """Whether it may have its next job while files of the one before come home."""
+        return self.worker is None or self.shelf > 0
 
     @property
     def busy(self) -> bool:

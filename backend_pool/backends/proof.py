@@ -14,6 +14,7 @@ async def prove(workers: Workers, member: Member, timeout_s: float) -> None:
         raise BackendGone(f"{member.client.label}: no heartbeat for {silent_s:.0f} s")
     heard = workers.heard(member.key)
     member.shared = heard is not None and heard.shared
+    member.shelf = 0 if heard is None else heard.beat.shelf
     instance = None if heard is None else heard.beat.instance
     if member.worker is None or (member.proven is not None and instance in (None, member.proven)):
         return

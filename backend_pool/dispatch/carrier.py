@@ -44,6 +44,7 @@ OwnerOf = Callable[[int, Mapping[str, Any]], Awaitable[Owner]]
 """(user_id, secrets of the job) -> the user's directories and tag."""
 
 TIDY_TIMEOUT_S = 10.0
+OWN_LOOK_S = 0.05
 
 
 @dataclass(kw_only=True)
@@ -103,10 +104,10 @@ class Carrier:
         self._begin(job, member)
         self.tasks.start(f"job {job.key}", self._assign(job, member))
 
-    def resume(self, job: Job, member: Member) -> None:
-        """Carry on with a job that is on this backend."""
+    def resume(self, job: Job, member: Member, *, beside: bool) -> None:
+        """Carry on with a job that is on this backend; `beside` one that came there after it."""
         log.info("job taken up again", job=job.prompt_id, backend=member.row.name, state=job.state)
-        self._begin(job, member)
+        self._begin(job, member, beside=beside)
         self.tasks.start(f"job {job.key}", self._run(job, member, resume=True))
 
     async def fail(self, job: Job, why: str, kind: str = "JobFailed") -> None:
@@ -128,8 +129,8 @@ class Carrier:
         """Whether its runners keep dying."""
         return self._deaths.get(job.key, 0) >= self.settings.job_attempts
 
-    def _begin(self, job: Job, member: Member) -> None:
-        if job.state is JobState.COLLECTING:
+    def _begin(self, job: Job, member: Member, *, beside: bool = False) -> None:
+        if beside or job.state is JobState.COLLECTING:
             member.collecting.add(job.key)
         else:
             member.begin(job.key)
@@ -163,7 +164,18 @@ class Carrier:
             return
         log.info("job placed", job=job.prompt_id, user=job.user_id, backend=member.row.name, attempt=held.attempt)
         await self.prestaging.finished(member, job.key)
+        await self._own_at_home(job, member)
         await self._run(held, member, resume=False)
+
+    async def _own_at_home(self, job: Job, member: Member) -> None:
+        """A worker gets its user's files, and the names to count on from, as they are here when a job goes there: those
+        of the user's job before have to be here. Ends with that one's runner, or when this one is cancelled."""
+        while self._brings_own(job, member) and job.key not in self._cancelled:  # noqa: ASYNC110 - rare, seldom long
+            await asyncio.sleep(OWN_LOOK_S)
+
+    def _brings_own(self, job: Job, member: Member) -> bool:
+        coming = (self.turns.placed.get(seq) for seq in member.collecting if member.worker is not None)
+        return any(waiting is not None and waiting.user_id == job.user_id for waiting in coming)
 
     async def _run(self, job: Job, member: Member, *, resume: bool) -> None:
         try:
@@ -230,9 +242,7 @@ class Carrier:
             self.gaps.began(could_ms, runner.began_ms)
         self.store.charged(job, round(runner.used_s * 1000))
         self.turns.rendered(job.key, runner.used_s)  # its user's next job waits: tabs hear of one after the other
-        if member.worker is not None:
-            return  # its next job takes the directories, and with them files that are not home yet
-        if member.job == job.key:
+        if member.job == job.key and member.runs_beside:
             member.release(job.key, collecting=True)
             self.gaps.released(member.key)
             self.ring()

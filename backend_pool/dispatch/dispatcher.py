@@ -156,11 +156,15 @@ class Dispatcher:
     async def recover(self) -> None:
         """Take up jobs that are on a backend and have no runner: after a restart, or when a runner died."""
         carried = set(self._carrier.carried)  # what ends while the rows are read is in them still, and needs nobody
-        for job in await self._store.on_backends() if self._pool.listed else ():
+        jobs = await self._store.on_backends() if self._pool.listed else []
+        latest = {job.backend_id: job.key for job in sorted(jobs, key=lambda job: job.assigned_ms or 0)}
+        for job in jobs:
             if job.key not in carried and job.key not in self._carrier.carried:
-                await self._take_up(job)
+                beside = job.state is JobState.RUNNING and latest[job.backend_id] != job.key
+                await self._take_up(job, beside=beside)
 
-    async def _take_up(self, job: Job) -> None:
+    async def _take_up(self, job: Job, *, beside: bool) -> None:
+        """`beside`: its backend got another after it, and so had ended this one."""
         member = self._pool.member(job.backend_id)
         if self._carrier.died_too_often(job):
             why = "The job could not be carried out: an internal error, which the log describes."
@@ -172,9 +176,9 @@ class Dispatcher:
             self._mirror.touch(job.user_id)
         elif member.health is Health.JOINING and not member.gone.is_set():  # not probed yet
             self._turns.resumed(job, member.key)
-        elif member.job is None or job.state is JobState.COLLECTING:
+        elif member.job is None or beside or job.state is JobState.COLLECTING:
             self._turns.resumed(job, member.key)
-            self._carrier.resume(job, member)
+            self._carrier.resume(job, member, beside=beside)
 
     async def watch(self) -> None:
         """Place jobs, for ever."""

@@ -52,7 +52,7 @@ async def _serve(options: Options) -> None:
         login = "" if secret is None else f"{USER}:{quote(secret, safe='')}@"
         await asyncio.to_thread(_write_atomically, options.url_file, f"http://{login}{address}")
     if pack is not None:
-        Heartbeat(pack.config, pack.description, pack.learn, lambda: (host, port)).start()
+        Heartbeat(pack.config, pack.beat, pack.learn, lambda: (host, port)).start()
     print(f"Ready: http://{address}", flush=True)  # noqa: T201 - the contract with whoever started us
     await asyncio.Event().wait()
 

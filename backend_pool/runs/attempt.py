@@ -122,7 +122,7 @@ class Attempt:
         self.endings.charge(result.messages)
         self._kit.rendered()
         self.files.began(began(result.messages))
-        if await self.upstream.patiently(lambda: self.files.missing(result.outputs.values())):
+        if await self._missing(result):
             if self._record.job.state is not JobState.COLLECTING:
                 await self.endings.collecting(result)
             await self._beside(self._fetch(self.files.bring_rest))
@@ -195,6 +195,18 @@ class Attempt:
                 return
             raise Stopped(stop, heeded=False) from None
 
+    async def _missing(self, result: Result) -> bool:
+        try:
+            return await self.upstream.patiently(lambda: self.files.missing(result.outputs.values()))
+        except FileGone:
+            await self._check_kept()
+            raise
+
+    async def _check_kept(self) -> None:
+        """Raises Lost for a backend that has nothing of the job any more: it may run again elsewhere."""
+        if await self.upstream.patiently(self.upstream.where) == "absent":
+            raise Lost("the backend was started anew, and the job's files are gone with what it was")
+
     async def _fetch(self, bring: Callable[[], Awaitable[Any]]) -> None:
         """Files from the backend. A broken transfer is repeated; what the backend cannot give fails the job."""
         for pause_s in TRANSFER_PAUSES_S:
@@ -210,9 +222,8 @@ class Attempt:
             await bring()
         except BackendGone as error:  # it answers otherwise: rendering again would end the same
             raise FileGone(f"A file could not be fetched from the backend: {error}") from error
-        except FileGone as error:
-            if await self.upstream.patiently(self.upstream.where) == "absent":
-                raise Lost("the backend was started anew, and the job's files are gone with what it was") from error
+        except FileGone:
+            await self._check_kept()
             raise
 
 

@@ -57,7 +57,7 @@ def _start() -> None:
     Routes(pack).add_to(server.app.router)
     address = str(args.listen).split(",")[0]
     found = (LOOPBACK.get(address, address), int(args.port))
-    Heartbeat(config, pack.description, pack.learn, lambda: found).start()
+    Heartbeat(config, pack.beat, pack.learn, lambda: found).start()
     log.info("The cluster's worker pack is on; it registers with %s", config.server)
 
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from stat import S_ISREG
-from typing import Any
+from typing import IO, Any
 
 from .host import Dirs
 from .wire import KINDS
@@ -30,6 +30,18 @@ def locate(dirs: Dirs, path: str) -> Path:
     if len(parts) < 2 or parts[0] not in KINDS or ".." in parts or "\0" in path or path.startswith("/"):
         raise BadPath(path)
     return Path(dirs.of(parts[0]), *parts[1:])
+
+
+def open_plain(path: Path) -> IO[bytes] | None:
+    """A plain file, no link and nothing that would wait for a writer; None when there is none."""
+    try:
+        content = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+    except OSError:
+        return None
+    if S_ISREG(os.fstat(content.fileno()).st_mode):
+        return content
+    content.close()
+    return None
 
 
 def make_stubs(dirs: Dirs, stubs: list[dict[str, Any]]) -> dict[str, Stamp]:

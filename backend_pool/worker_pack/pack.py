@@ -13,9 +13,11 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
+from .carried import Carried
 from .config import PORT, Config
 from .host import Answer, Host, Json
-from .slot import Busy, Carried, Slot
+from .shelf import JOBS
+from .slot import Busy, Slot
 from .wire import PACK_VERSION, PROTOCOL
 from .workspace import NotShared, Room, Workspace
 
@@ -25,6 +27,8 @@ T = TypeVar("T")
 INVENTORY_EVERY_S = 20.0
 JUDGE_S = 10.0
 """How long a verdict may take: a node that waits for ever in it must not keep jobs away."""
+ENDING_S = 2.0
+ENDING_LOOK_S = 0.005
 NOBODY = "0" * 8
 """In whose empty directories prompts are judged."""
 OFFERS_KEPT = 200
@@ -68,13 +72,15 @@ class Pack:
         """Give a job its directories and queue it; whatever goes wrong, the server's own are back afterwards."""
         order, storage = body["order"], body["storage"]
         prompt_id = str(order["prompt_id"])
-        if self.slot.busy and self.slot.of(prompt_id) is not None:
+        known = self.slot.of(prompt_id)
+        if known is not None and known.ended_s is None:
             return Answer(200, {"prompt_id": prompt_id, "number": 0, "node_errors": {}})
         if "inputs" in storage:
             wanted = [entry["sha256"] for entry in storage["inputs"]]
             absent = await aside(self.workspace.store.missing, wanted)
             if absent:
                 return Answer(409, {"missing": absent})
+        await self._through()
         try:
             async with self._judging:
                 self.slot.take()
@@ -83,7 +89,7 @@ class Pack:
         try:
             if self._others():
                 return self._busy()
-            await aside(self.slot.evict)
+            await aside(self.slot.put_away)
             room = await aside(self._room, str(body["user"]), storage)
             job = Carried(prompt_id, order.get("client_id"), room)
             if self._others():  # theirs came while this was prepared
@@ -95,6 +101,14 @@ class Pack:
         finally:
             self.slot.give_up()
         return await self._queue(job, order)
+
+    async def _through(self) -> None:
+        """Let the job before come to its end, not for long: its success is told before its files are handed over."""
+        deadline_s = time.monotonic() + ENDING_S
+        while (job := self.slot.job) is not None and self.host.where(job.id) == "running":
+            if time.monotonic() > deadline_s:
+                return
+            await asyncio.sleep(ENDING_LOOK_S)
 
     async def judge(self, order: Json) -> Answer:
         """Validate in empty directories: what nodes say of prompts may name what lies there. Not while a job runs."""
@@ -126,7 +140,7 @@ class Pack:
         finally:
             if not job.queued:
                 self.slot.ended(job.id)
-                await aside(self.slot.evict)
+                await aside(self.slot.evict, job.id)
 
     def _room(self, tag: str, storage: Json) -> Room:
         if "folder" in storage:
@@ -148,7 +162,7 @@ class Pack:
         self.host.forget(prompt_id)
         if self.slot.of(prompt_id) is not None:
             self.slot.ended(prompt_id)
-            await aside(self.slot.evict)
+            await aside(self.slot.evict, prompt_id)
         return True
 
     async def offer(self, path: str, ask: Callable[[], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
@@ -183,8 +197,13 @@ class Pack:
         url = self.config.advertise
         return url if url is None or self._port is None else url.replace(PORT, str(self._port))
 
+    def beat(self) -> Json:
+        """The body of a heartbeat, each of which has what nobody fetched let go. Blocking."""
+        self.slot.tidy()
+        return self.description()
+
     def description(self) -> Json:
-        """The body of a heartbeat. Blocking."""
+        """What this worker is, and does now. Blocking."""
         job = self.slot.job
         return {
             "protocol": PROTOCOL,
@@ -196,6 +215,7 @@ class Pack:
             "open": self.config.open,
             "job": job.id if job is not None and job.ended_s is None else None,
             "queue": self.host.remaining(),
+            "shelf": JOBS,
             "inventory": self.inventory(),
             "shared_proof": self.workspace.proof(),
             **self.host.facts(),

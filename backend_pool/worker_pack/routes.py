@@ -2,15 +2,17 @@
 
 import asyncio
 import json
-from pathlib import Path
-from typing import Any
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import IO, Any
 
 from aiohttp import web
 
-from .files import BadPath, locate
+from .carried import Carried
+from .files import BadPath
 from .host import Answer, Json
 from .pack import Pack, aside
-from .slot import Carried
 from .wire import PREFIX, SECRET_HEADER
 
 CHUNK = 256 * 1024
@@ -121,19 +123,18 @@ class Routes:
     async def file(self, request: web.Request) -> web.StreamResponse:
         """One of them, from `?from=` on."""
         job = self._job(request)
-        stray = "stray" in request.query
+        stray, name = "stray" in request.query, request.query.get("path", "")
         try:
-            name = request.query.get("path", "")
-            found = await aside(self._pack.slot.stray, job, name) if stray else locate(job.room.dirs, name)
-            begin = int(request.query.get("from", "0"))
+            begin = max(0, int(request.query.get("from", "0")))
+            content = await aside(partial(self._pack.slot.open, job, name, stray=stray))
         except ValueError:
             return _error(400, "There is no such path.")
-        hidden = job.room.scratch is None and not stray
-        if hidden or found is None or found.is_symlink() or not found.is_file():
+        if content is None:
             return _error(404, "There is no such file.")
-        if not begin:
-            return web.FileResponse(found, chunk_size=CHUNK)
-        return await _tail(request, found, begin)
+        try:
+            return await _sent(request, content, begin, job.touch)
+        finally:
+            await aside(content.close)
 
     async def log(self, request: web.Request) -> web.Response:
         """The server's log while the job ran."""
@@ -188,25 +189,20 @@ async def _whole(request: web.Request) -> bytes:
     return b"".join(chunks)
 
 
-async def _tail(request: web.Request, path: Path, begin: int) -> web.StreamResponse:
-    size = max((await aside(path.stat)).st_size - begin, 0)
-    response = web.StreamResponse(headers={"Content-Length": str(size)})
+async def _sent(request: web.Request, content: IO[bytes], begin: int, touch: Callable[[], None]) -> web.StreamResponse:
+    """The file from there on, as long as it was when this began; `touch` is called now and then."""
+    end = max(begin, os.fstat(content.fileno()).st_size)
+    response = web.StreamResponse(headers={"Content-Length": str(end - begin)})
     await response.prepare(request)
-    position = begin
-    while position < begin + size:
-        chunk = await aside(_block, path, position, min(CHUNK, begin + size - position))
+    while begin < end:
+        chunk = await aside(os.pread, content.fileno(), min(CHUNK, end - begin), begin)
         if not chunk:
             break
         await response.write(chunk)
-        position += len(chunk)
+        touch()
+        begin += len(chunk)
     await response.write_eof()
     return response
-
-
-def _block(path: Path, position: int, length: int) -> bytes:
-    with path.open("rb") as content:
-        content.seek(position)
-        return content.read(length)
 
 
 def _said(answer: Answer) -> web.Response:

@@ -1,21 +1,23 @@
-"""The worker's one job: taken, begun, ended, let go. Its directories are everybody's while it is on.
+"""The worker's one job: taken, begun, ended, put away, let go. Its directories are everybody's while it is on.
 
-Touched by the server's loop and, for its begin and end, by the thread that executes prompts.
+Touched by the server's loop and threads and, for its begin and end, by the thread that executes prompts.
 """
 
 import contextlib
 import logging
 import os
+import shutil
 import threading
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from .files import strays, written
+from .carried import Carried
+from .files import locate, open_plain, strays, written
 from .host import Host
+from .shelf import Shelf
 from .trace import Trace
-from .workspace import Room, Workspace, hand_over
+from .workspace import Workspace, hand_over
 
 log = logging.getLogger("comfyui-cluster-worker")
 
@@ -24,25 +26,9 @@ class Busy(Exception):
     """Another job has the worker."""
 
 
-@dataclass
-class Carried:
-    """A job on this worker. Times are wall-clock seconds."""
-
-    id: str
-    client: str | None
-    room: Room
-    made: list[str] = field(default_factory=list)
-    """Files that it made in the server's own directories, or anywhere: nodes that asked for those at import do."""
-    stamps: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """Those as they were when it ended: what has changed since is another's too."""
-    since_s: float = field(default_factory=time.time)
-    queued: bool = False
-    """Whether the server took it: before that it is in no queue either."""
-    ended_s: float | None = None
-
-
 class Slot:
-    """At most one job that has not ended. An ended one stays until its files are fetched or the next one comes."""
+    """At most one job that has not ended. An ended one stays until its files are fetched; the next one's turn puts them
+    where no job looks."""
 
     def __init__(self, host: Host, workspace: Workspace) -> None:
         self._host = host
@@ -50,7 +36,9 @@ class Slot:
         self._lock = threading.RLock()
         self._taking = False
         self._trace = Trace()
+        self._shelf = Shelf()
         self.job: Carried | None = None
+        """The one that runs, or the last one, as long as nothing else had a turn."""
 
     @property
     def busy(self) -> bool:
@@ -116,35 +104,92 @@ class Slot:
         """The job of that id, if it is still here."""
         with self._lock:
             self._look()
-            return self.job if self.job is not None and self.job.id == prompt_id else None
+            job = self.job if self.job is not None and self.job.id == prompt_id else self._shelf.of(prompt_id)
+        if job is not None:
+            job.touch()
+        return job
 
-    def evict(self) -> None:
-        """Forget an ended job, its files included. Blocking."""
+    def put_away(self) -> None:
+        """Make room for the next job: an ended one's files go where none looks, and stay. Blocking; raises OSError."""
+        job = self.job
+        if job is None or job.ended_s is None:
+            return
+        with job.lock:
+            self._into_drawer(job)
+        before = None
+        with self._lock:
+            if self.job is job:  # else it was let go of meanwhile
+                self.job = None
+                before = self._shelf.put(job)
+        if before is not None:
+            self._remove(before)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Let go of what nobody comes for. Blocking."""
+        with self._lock:
+            unwanted = self._shelf.too_many()
+        for job in unwanted:
+            log.warning("The files of job %s were not fetched and are removed", job.id)
+            self._remove(job)
+
+    def evict(self, prompt_id: str | None = None) -> None:
+        """Forget the last job if it has ended, or the ended one of that id, its files included. Blocking."""
         with self._lock:
             job = self.job
-            if job is None or job.ended_s is None:
-                return
-            self.job = None
-        for stray in self._strays(job):
-            if job.stamps.get(stray["path"]) == stray["stamp"]:
-                with contextlib.suppress(OSError):
-                    os.unlink(stray["whole"])  # noqa: PTH108
-        self._workspace.remove(job.room)
+            if job is not None and prompt_id in (None, job.id):
+                if job.ended_s is None:
+                    return
+                self.job = None
+            else:
+                job = None if prompt_id is None else self._shelf.take(prompt_id)
+        if job is not None:
+            self._remove(job)
 
     def files(self, job: Carried) -> list[dict[str, Any]]:
         """What it wrote so far and the dispatcher has to fetch: on shared storage only what went astray. Blocking."""
-        own = [] if job.room.scratch is None else written(job.room.dirs, job.room.stubs)
         told = ("path", "size", "mtime_ns", "from", "known", "stray")
-        return own + [{key: entry[key] for key in told} for entry in self._strays(job)]
+        with job.lock:
+            own = [] if job.room.scratch is None else written(job.room.dirs, job.room.stubs)
+            return own + [{key: entry[key] for key in told} for entry in self._strays(job)]
 
-    def stray(self, job: Carried, path: str) -> Path | None:
-        """Where one of those lies. Blocking."""
-        found = next((entry for entry in self._strays(job) if entry["path"] == path), None)
-        return None if found is None else Path(found["whole"])
+    def open(self, job: Carried, path: str, *, stray: bool) -> IO[bytes] | None:
+        """One of those, opened: it may move while it is read. Blocking; raises BadPath."""
+        with job.lock:
+            if stray:
+                whole = next((entry["whole"] for entry in self._strays(job) if entry["path"] == path), None)
+            else:
+                whole = None if job.room.scratch is None or job.gone else locate(job.room.dirs, path)
+            return None if whole is None else open_plain(Path(whole))
+
+    def _into_drawer(self, job: Carried) -> None:
+        """What lay in the server's own directories too: the next job may write, or read, under the same names."""
+        found = self._strays(job)[len(job.kept) :]
+        if job.gone or job.drawer is not None or (job.room.scratch is None and not found):
+            return
+        drawer = self._workspace.drawer()
+        for entry in found:
+            target = drawer / f"{len(job.kept)}"
+            own = job.stamps.get(entry["path"]) == entry["stamp"]
+            (shutil.move if own else shutil.copyfile)(entry["whole"], target)
+            job.kept.append(entry | {"whole": str(target), "size": target.stat().st_size})
+            job.made.remove(entry["whole"])
+        job.room = self._workspace.moved(job.room, drawer)
+        job.drawer = drawer
+
+    def _remove(self, job: Carried) -> None:
+        with job.lock:
+            for stray in self._strays(job)[len(job.kept) :]:
+                if job.stamps.get(stray["path"]) == stray["stamp"]:
+                    with contextlib.suppress(OSError):
+                        os.unlink(stray["whole"])  # noqa: PTH108
+            job.gone, job.made, job.kept = True, [], []
+            self._workspace.remove(job.room, job.drawer)
 
     def _strays(self, job: Carried) -> list[dict[str, Any]]:
+        """Those in the drawer, then those that are still where it made them."""
         made = job.made or (self._trace.made() if job.ended_s is None else [])
-        return strays(made, self._host.startup, job.room.dirs)
+        return job.kept + strays(made, self._host.startup, job.room.dirs)
 
     def _runs(self, prompt_id: str) -> Carried | None:
         with self._lock:

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from stat import S_ISDIR
 from typing import Any
@@ -82,10 +82,24 @@ class Workspace:
             made[entry["path"]] = (path.stat().st_size, path.stat().st_mtime_ns)
         return Room(dirs, f"{tag}-sent", home, made)
 
-    def remove(self, room: Room) -> None:
-        """Take scratch away; shared directories are the user's."""
-        if room.scratch is not None:
-            shutil.rmtree(room.scratch, ignore_errors=True)
+    def drawer(self) -> Path:
+        """A directory for files of an ended job; no prompt can name it, since nobody knows its name."""
+        path = self._scratch / f"kept-{uuid.uuid4().hex}"
+        path.mkdir(mode=0o700)
+        return path
+
+    def moved(self, room: Room, drawer: Path) -> Room:
+        """Scratch in a drawer; shared directories stay where they are. Raises OSError."""
+        if room.scratch is None:
+            return room
+        home = room.scratch.rename(drawer / "room")
+        return replace(room, dirs=_dirs(home), scratch=home)
+
+    def remove(self, room: Room, drawer: Path | None = None) -> None:
+        """Take scratch and drawer away; shared directories are the user's."""
+        for path in (room.scratch, drawer):
+            if path is not None:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _own_scratch(root: Path) -> Path:

@@ -23,6 +23,8 @@ class Beat(BaseModel):
     open: bool = False
     job: str | None = Field(None, max_length=SHORT)
     queue: int = Field(0, ge=0)
+    shelf: int = Field(0, ge=0)
+    """Jobs whose files it keeps while later ones run; packs before 1.1 keep one, until the next one comes."""
     inventory: str | None = Field(None, max_length=SHORT)
     shared_proof: str | None = Field(None, max_length=SHORT)
     comfyui: str = Field("", max_length=SHORT)

@@ -13,7 +13,8 @@ import pytest
 from backend_pool.engine.engine import build
 from backend_pool.engine.options import Options
 from backend_pool.engine.pack_host import EngineHost
-from backend_pool.worker_pack.slot import Carried, Slot
+from backend_pool.worker_pack.carried import Carried
+from backend_pool.worker_pack.slot import Slot
 from backend_pool.worker_pack.workspace import Workspace
 
 TAG = "a" * 8
@@ -75,8 +76,10 @@ async def test_what_the_jobs_thread_made(worker: Worker) -> None:
     job = worker.run(work)
     expected = ["output/sub/plain.txt", "output/low.txt", "output/child.txt", "output/renamed.txt"]
     assert listed(worker, job) == expected
-    assert worker.slot.stray(job, "output/low.txt") == worker.output / "low.txt"
-    assert worker.slot.stray(job, "output/nothing.txt") is None
+    content = worker.slot.open(job, "output/low.txt", stray=True)
+    assert content is not None
+    content.close()
+    assert worker.slot.open(job, "output/nothing.txt", stray=True) is None
     worker.slot.evict()
     assert worker.names() == []
 
