@@ -24,6 +24,9 @@ class Leftovers:
     def __bool__(self) -> bool:
         return bool(self._ids)
 
+    def __contains__(self, upstream_id: str) -> bool:
+        return upstream_id in self._ids
+
     @property
     def age_s(self) -> float:
         """How long the oldest has been there; 0 when there is none."""

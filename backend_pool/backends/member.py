@@ -46,6 +46,8 @@ class Member:
     """What it executes, or is about to."""
     collecting: set[int] = field(default_factory=set)
     """Jobs it has ended whose files are still on their way home."""
+    lingering: int | None = None
+    """A job whose user has been told its end and that it has not let go of."""
     warmth: Warmth = field(default_factory=Warmth)
     idle_since_s: float | None = field(default_factory=monotonic_s)
     """Since when it has had no job to execute, monotonic; None while it has one."""

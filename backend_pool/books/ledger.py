@@ -4,7 +4,7 @@ A job that was cancelled while it waited is entered too, with nothing spent: who
 Entries name the user by number and the group by name, so they outlive both. Nothing else writes the table.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -46,6 +46,12 @@ def enter_cancelled(session: Session, jobs: Sequence[Job]) -> None:
     """Book jobs that were cancelled while they waited, with nothing spent: a queue of thousands in one go."""
     groups = {user_id: _group_of(session, user_id) for user_id in {job.user_id for job in jobs}}
     session.add_all(_entry(job, Spent(), groups[job.user_id]) for job in jobs)
+
+
+def charge_more(session: Session, gpu_ms: Mapping[int, int]) -> None:
+    """Add to what jobs that are booked were charged, by `seq`: their backends did not let go of them at their end."""
+    for entry in session.exec(select(LedgerEntry).where(col(LedgerEntry.job_seq).in_(gpu_ms))).all():
+        entry.gpu_ms += gpu_ms[entry.job_seq]
 
 
 def day_of(moment_ms: int) -> int:

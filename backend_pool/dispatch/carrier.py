@@ -19,6 +19,7 @@ from backend_pool.dispatch.gap import Gaps
 from backend_pool.dispatch.matching import Matching
 from backend_pool.dispatch.prestaging import Prestaging
 from backend_pool.dispatch.turns import Turns
+from backend_pool.dispatch.unheeded import Unheeded
 from backend_pool.errors import BackendError
 from backend_pool.files.known_files import KnownFiles
 from backend_pool.files.owner import Owner
@@ -65,6 +66,7 @@ class Carrier:
     ring: Callable[[], None]
     known: KnownFiles = field(default_factory=KnownFiles)
     harms: Harms = field(default_factory=Harms)
+    unheeded: Unheeded = field(init=False)
     prestaging: Prestaging = field(init=False)
     carried: set[int] = field(default_factory=set)
     """Jobs that have a runner, or are about to."""
@@ -80,6 +82,7 @@ class Carrier:
     """Models that a job's backend did not hold when it got it."""
 
     def __post_init__(self) -> None:
+        self.unheeded = Unheeded(self.pool, self.turns, self.store, self.harms)
         self.prestaging = Prestaging(self.store, self.tasks, self.owner, self.known, self.settings)
 
     async def owner(self, user_id: int, seq: int) -> Owner:
@@ -200,8 +203,8 @@ class Carrier:
 
     async def _carry(self, job: Job, member: Member, *, resume: bool) -> None:
         document = await self.store.document(job.key)
-        graph = self.matching.traits(job.key).graph
-        if not resume and self.harms.barred(job.user_id, graph):
+        traits = self.matching.traits(job.key)
+        if not resume and self.harms.barred(job.user_id, traits):
             await self.fail(job, BARRED, KILLER)
             self.to_prune.add(job.user_id)
             return
@@ -216,7 +219,7 @@ class Carrier:
             pool=self.pool,
             run_limit=limit_of(self.shares.share(job.user_id)),
             harms=self.harms,
-            graph=graph,
+            traits=traits,
             elsewhere=partial(self.matching.elsewhere, member),
             settings=self.settings,
             rendered=lambda: self._rendered(job, member, runner),
@@ -250,12 +253,15 @@ class Carrier:
     def _ended(self, job: Job, member: Member, runner: Runner, state: JobState) -> None:
         if state is JobState.QUEUED:
             self.turns.returned(job.key, runner.used_s)
+        elif state in FINAL and runner.upstream.may_run:
+            traits = self.matching.traits(job.key)
+            self.unheeded.note(job, member, runner.upstream.prompt_id, traits, runner.used_s)
         else:
             self.turns.ended(job.key, runner.used_s)
         if member.job == job.key:
             self.gaps.released(member.key)
         if state is JobState.SUCCEEDED:
-            self.harms.succeeded(job.user_id, self.matching.traits(job.key).graph)
+            self.harms.succeeded(job.user_id, self.matching.traits(job.key))
             cold = self._cold.get(job.key, frozenset())
             self.timings.learn(self.matching.traits(job.key), member.device, runner.meter, cold)
         if state in FINAL:

@@ -212,6 +212,8 @@ class Dispatcher:
         await self._turns.begin(self._busy)
         await self.recover()
         self._clear_backends()
+        self._carrier.unheeded.look()
+        await self._carrier.unheeded.book()
         await self._mirror.count()
         await self._turns.store()
 
@@ -258,6 +260,7 @@ class Dispatcher:
             await member.leftovers.clear()
         finally:
             member.leftovers.clearing = False
+            self._carrier.unheeded.look()
             self.ring()
 
     def _passed_by(self, job: Job) -> bool:

@@ -133,7 +133,7 @@ class Foresight:
 
     def _seat(self, member: Member, models: frozenset[str], now_s: float) -> Seat:
         spot = replace(self._turns.spot(member), load_s=self._estimates.load_s(models, member.device))
-        if member.job is not None:
+        if member.job is not None or member.lingering is not None:
             return self._running(member, Seat(spot, "busy" if is_ready(member) else "away"), now_s)
         if member.idle:
             return Seat(spot, "idle")
@@ -141,14 +141,14 @@ class Foresight:
 
     def _running(self, member: Member, seat: Seat, now_s: float) -> Seat:
         """With the job that runs there and when it is expected to end."""
-        assert member.job is not None
-        placed = self._turns.placed.get(member.job)
+        seq = member.lingering if member.job is None else member.job
+        placed = self._turns.placed.get(seq or 0)
         if placed is None:
             return seat
-        traits = self._matching.traits(member.job)
+        traits = self._matching.traits(placed.seq)
         warm = seat.spot.warm if traits.models <= seat.spot.warm else traits.models
         spot = replace(seat.spot, warm=warm, user_id=placed.user_id, graph=traits.graph)
-        seat = replace(seat, spot=spot, seq=member.job, user_id=placed.user_id)
+        seat = replace(seat, spot=spot, seq=seq, user_id=placed.user_id, lingers=member.job is None)
         span = self._estimates.running(member, traits)
         return seat if span is None else replace(seat, free_s=now_s + span.left_s, used_s=span.total_s)
 

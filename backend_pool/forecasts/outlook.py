@@ -26,6 +26,8 @@ class Standing:
     own_running: int = 0
     limit: int = 1
     """How many of its user's jobs may run at once."""
+    lingers: bool = False
+    """Whether one of these was stopped and its backend has not let go of it."""
     able: int = 1
     """Backends up that can run it; `open` of them are idle now, `others` are up and cannot run it."""
     open: int = 0
@@ -47,6 +49,8 @@ def words(at: Standing) -> str:
         until = datetime.fromtimestamp(at.reserved_until_ms / 1000, UTC)
         return f"held back by a reservation until {until:%H:%M} UTC"
     if at.own_running >= at.limit and not at.own_ahead:
+        if at.lingers:
+            return "a job of yours that was stopped has not let go of its GPU yet"
         jobs = "job runs" if at.limit == 1 else "jobs run"
         return f"your other {jobs} first ({at.limit} at a time)"
     parts = []

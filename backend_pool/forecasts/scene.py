@@ -22,6 +22,8 @@ class Seat:
     """The running job and whose it is."""
     used_s: float = 0.0
     """What that job is expected to take in all."""
+    lingers: bool = False
+    """Whether its user has been told that the job has ended."""
 
 
 @dataclass(frozen=True)

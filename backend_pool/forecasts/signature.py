@@ -47,6 +47,8 @@ class Traits:
     models: frozenset[str] = frozenset()
     heaviest: frozenset[str] = frozenset()
     """Ids of the nodes that take the time: a run that did not execute them tells nothing about the next."""
+    makeup: str = ""
+    """The classes and models there are, each once: what stays the same when ids, numbers and copies of nodes do not."""
 
 
 def traits(
@@ -66,6 +68,7 @@ def traits(
         signature=_digest([*parts, len(prompt) if len(nodes) >= NODES_READ else ""]),
         group=_digest([*classes, *_main(found), _magnitude(nodes)]),
         graph=_digest([*names, *found]),
+        makeup=_digest([*sorted({_class(node) for node in nodes.values()}), *found]),
         models=frozenset(map(str, _loaded(model for model in found if real(model.name)))),
         heaviest=frozenset(heavy),
     )

@@ -16,6 +16,7 @@ class Standings:
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
         self._running = Counter(seat.user_id for seat in scene.seats if seat.user_id is not None)
+        self._lingering = {seat.user_id for seat in scene.seats if seat.lingers}
         self._urgent = frozenset[int]().union(
             *(case.job.kind.places for case in scene.cases.values() if case.job.lane is Lane.INTERACTIVE)
         )
@@ -30,6 +31,7 @@ class Standings:
             own_ahead=own_ahead,
             own_running=self._running[job.user_id],
             limit=share.running_limit,
+            lingers=job.user_id in self._lingering,
             able=places.able,
             open=places.open,
             others=places.others,

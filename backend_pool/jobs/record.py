@@ -109,9 +109,9 @@ class JobRecord:
         log.warning("job requeued", job=self.job.prompt_id, user=self.job.user_id, why=why)
         self._listener.queue_changed(self.job.user_id)
 
-    async def again(self, why: str, files: list[JsonDict]) -> None:
-        """Another attempt at the same backend."""
-        await self._write(lambda: self._store.again(self.job, why, files))
+    async def again(self, why: str, files: list[JsonDict], gpu_ms: int) -> None:
+        """Another attempt at the same backend. `gpu_ms` is what its user is charged so far."""
+        await self._write(lambda: self._store.again(self.job, why, files, gpu_ms))
         self._began.clear()
         self.began_ms = self.rendered_ms = None
         log.warning("job tried again", job=self.job.prompt_id, user=self.job.user_id, why=why)

@@ -55,11 +55,12 @@ def put_back(
     job.freed = False
 
 
-def begin_again(job: Job, why: str) -> None:
+def begin_again(job: Job, why: str, gpu_ms: int) -> None:
     """Another attempt where it is."""
     if job.state is JobState.ASSIGNED:  # too short to be written as running
         change(job, JobState.RUNNING, "started")
     _forget_attempt(job)
+    job.gpu_ms = gpu_ms
     name_upstream(job)
     job.attempt += 1
     job.freed = True

@@ -3,11 +3,11 @@
 A change names the epoch its owner holds: an owner that lost the job meanwhile gets `Fenced` and must stop at once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sqlmodel import Session, col, select
 
-from backend_pool.books.ledger import Spent, enter, enter_cancelled, spent_by
+from backend_pool.books.ledger import Spent, charge_more, enter, enter_cancelled, spent_by
 from backend_pool.comfy.result import Result
 from backend_pool.job_state import ACTIVE, FINAL, ON_BACKEND, JobState
 from backend_pool.jobs.document_size import held_by, measure
@@ -233,9 +233,15 @@ class JobStore:
         self.charged(job, gpu_ms)
         return held
 
-    async def again(self, job: Job, why: str, files: list[JsonDict]) -> Job:
-        """Another attempt at the same backend, which is freed for it, under fresh upstream ids."""
-        return await self._held(job, lambda _s, row: begin_again(row, why), Result(), files)
+    async def again(self, job: Job, why: str, files: list[JsonDict], gpu_ms: int) -> Job:
+        """Another attempt at the same backend, which is freed for it, under fresh upstream ids. `gpu_ms` is what is
+        charged so far."""
+        return await self._held(job, lambda _s, row: begin_again(row, why, gpu_ms), Result(), files)
+
+    async def charge_more(self, gpu_ms: Mapping[int, int]) -> None:
+        """What ended jobs are charged beyond their end, by `seq`. Raises Unavailable."""
+        if gpu_ms:
+            await self._db.write(lambda s: charge_more(s, gpu_ms))
 
     async def check_held(self, job: Job) -> None:
         """Raise Fenced when somebody else has the job now."""

@@ -90,9 +90,9 @@ class Endings:
         await self._record.requeue(why, counts=counts, files=files, avoid=avoid, vram_mb=vram_mb, gpu_ms=gpu_ms)
 
     async def again(self, why: str) -> None:
-        """It is tried once more where it is."""
+        """It is tried once more where it is; its backend was well, so what has been done in vain is charged."""
         await self._clear()
-        await self._record.again(why, self._files.files)
+        await self._record.again(why, self._files.files, self.charge([]).gpu_ms)
 
     async def _clear(self) -> None:
         await self._record.check_held()

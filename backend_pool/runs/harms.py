@@ -1,11 +1,13 @@
 """What users' workflows did to backends lately, in memory: who brings down one after the other is not given more.
 
-A workflow that succeeds has shown that it was not its doing. Bounded: what was noted longest ago is forgotten first.
+A workflow that succeeds has shown that it was not its doing, which says nothing of others made of the same. Bounded:
+what was noted longest ago is forgotten first.
 """
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from backend_pool.forecasts.signature import Traits
 from backend_pool.runs.ladder import KILLS
 from proxy.base.clock import monotonic_s
 
@@ -21,40 +23,48 @@ BARRED = (
 
 @dataclass
 class _Moments:
-    lost: list[float] = field(default_factory=list)
-    broke: list[float] = field(default_factory=list)
+    """When, and by which workflow of those that are made of the same."""
+
+    lost: list[tuple[float, str]] = field(default_factory=list)
+    broke: list[tuple[float, str]] = field(default_factory=list)
 
 
 class Harms:
-    """By user and graph; nothing is kept of jobs whose graph is not known."""
+    """By user and by what a workflow is made of, so that other ids, seeds or numbers make no other one of it."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[int, str], _Moments] = OrderedDict()
 
-    def note(self, user_id: int, graph: str, *, broke: bool, times: int = 1) -> None:
-        """A backend was lost under it, or so many; `broke` where it had to be quarantined."""
-        if graph:
-            moments = self._known.setdefault((user_id, graph), _Moments())
-            self._known.move_to_end((user_id, graph))
+    def note(self, user_id: int, traits: Traits, *, broke: bool, times: int = 1) -> None:
+        """A backend was lost under it, or so many; `broke` where it had to be quarantined. Nothing where the workflow
+        could not be read."""
+        if traits.makeup:
+            moments = self._known.setdefault((user_id, traits.makeup), _Moments())
+            self._known.move_to_end((user_id, traits.makeup))
             noted = moments.broke if broke else moments.lost
-            noted.extend([monotonic_s()] * times)
+            noted.extend([(monotonic_s(), traits.signature)] * times)
             del noted[:-KILLS]
             while len(self._known) > KEPT:
                 self._known.popitem(last=False)
 
-    def succeeded(self, user_id: int, graph: str) -> None:
-        """It was not its doing."""
-        self._known.pop((user_id, graph), None)
+    def succeeded(self, user_id: int, traits: Traits) -> None:
+        """It was not its doing; the like of it with other numbers may still harm."""
+        moments = self._known.get((user_id, traits.makeup))
+        if moments is not None:
+            moments.lost = [noted for noted in moments.lost if noted[1] != traits.signature]
+            moments.broke = [noted for noted in moments.broke if noted[1] != traits.signature]
+            if not moments.lost and not moments.broke:
+                del self._known[(user_id, traits.makeup)]
 
-    def repeated(self, user_id: int, graph: str) -> bool:
+    def repeated(self, user_id: int, traits: Traits) -> bool:
         """Whether it has lost a backend before."""
-        moments = self._known.get((user_id, graph), _Moments())
+        moments = self._known.get((user_id, traits.makeup), _Moments())
         return _lately(moments.lost) + _lately(moments.broke) > 0
 
-    def barred(self, user_id: int, graph: str) -> bool:
+    def barred(self, user_id: int, traits: Traits) -> bool:
         """Whether it is not to run for now."""
-        return _lately(self._known.get((user_id, graph), _Moments()).broke) >= KILLS
+        return _lately(self._known.get((user_id, traits.makeup), _Moments()).broke) >= KILLS
 
 
-def _lately(moments: list[float]) -> int:
-    return sum(monotonic_s() - moment < KEPT_S for moment in moments)
+def _lately(noted: list[tuple[float, str]]) -> int:
+    return sum(monotonic_s() - moment < KEPT_S for moment, _ in noted)

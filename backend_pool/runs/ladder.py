@@ -69,7 +69,8 @@ class Step:
     hint: str = ""
     counts: bool = True
     charged: bool = False
-    """Whether its user pays for the time that the attempt took: a backend's own failure is not theirs."""
+    """Whether its user pays for the time that the attempt took: a backend's own failure is not theirs, what the
+    workflow needs is."""
     avoid: bool = False
     vram_mb: int | None = None
     doubt: bool = False
@@ -103,14 +104,14 @@ def next_step(case: Case) -> Step:
 
 def _memory(case: Case) -> Step:
     if not case.freed:
-        return Step(Act.HERE)
+        return Step(Act.HERE, charged=True)
     # Back at one that it left behind: the others have been busy all the time, and would be tried for ever.
     again = case.backend in case.avoid and case.attempt >= case.attempts
     if not case.roomier or again or len(case.avoid | {case.backend}) >= KILLS:
         return Step(Act.FAIL, hint=SMALLER)
     if case.vram_mb:
-        return Step(Act.ELSEWHERE, vram_mb=case.vram_mb)
-    return Step(Act.ELSEWHERE, avoid=True)
+        return Step(Act.ELSEWHERE, charged=True, vram_mb=case.vram_mb)
+    return Step(Act.ELSEWHERE, charged=True, avoid=True)
 
 
 def _harm(case: Case) -> Step:

@@ -16,6 +16,7 @@ from backend_pool.files.known_files import KnownFiles
 from backend_pool.files.owner import Owner
 from backend_pool.files.staging import Unstageable
 from backend_pool.forecasts.meter import Meter
+from backend_pool.forecasts.signature import Traits
 from backend_pool.job_state import JobState
 from backend_pool.jobs.listener import JobListener
 from backend_pool.jobs.record import JobRecord
@@ -37,6 +38,7 @@ __all__ = ["Runner", "TokensGone"]
 
 log = events(__name__)
 
+UNREAD = Traits()
 FREED_AFTER_S = 0.5
 """ComfyUI frees its memory in the thread that executes, soon after it is asked: a prompt must not overtake that."""
 
@@ -60,7 +62,7 @@ class Runner:
         rendered: Callable[[], None] = lambda: None,
         run_limit: RunLimit | None = None,
         harms: Harms | None = None,
-        graph: str = "",
+        traits: Traits = UNREAD,
     ) -> None:
         """`rendered` is called once the backend has ended the prompt, while files may still be on their way."""
         self._record = JobRecord(job, store, listener)
@@ -69,13 +71,15 @@ class Runner:
         self._settings = settings
         self._pool = pool
         self._elsewhere = elsewhere
-        self._harms, self._graph = harms or Harms(), graph
+        self._harms, self._traits = harms or Harms(), traits
         self._cancel = asyncio.Event()
         self._kit = Kit(document, member, owner, known, settings, rendered, run_limit)
         self._attempt = Attempt(self._kit, self._record, self._cancel)
         self.lost = False
         """The backend let the job down; it deserves a look before it gets another."""
         self._settled = False
+        self._before_ms = 0
+        """What earlier attempts of this runner's are charged."""
         if job.cancel_requested:
             self._cancel.set()
 
@@ -96,8 +100,8 @@ class Runner:
 
     @property
     def used_s(self) -> float:
-        """Seconds of the backend that the user is charged for this attempt: 0 before its end, and where it was lost."""
-        return self._endings.used_ms / 1000
+        """Seconds of the backend that the user is charged here: 0 before the end, and where the backend was lost."""
+        return (self._before_ms + self._endings.used_ms) / 1000
 
     async def forget(self) -> None:
         """Leave nothing of an ended attempt at the backend. Raises BackendError.
@@ -203,9 +207,11 @@ class Runner:
         if self._record.began and mishap in HARMFUL:
             kills = step.error is not None and step.error[0] == KILLER
             times, broke = (KILLS, True) if kills else (1, step.quarantine)
-            self._harms.note(self._record.job.user_id, self._graph, broke=broke, times=times)
+            self._harms.note(self._record.job.user_id, self._traits, broke=broke, times=times)
         if step.quarantine:
             await self._pool.quarantine(self._kit.member, why, restart=step.restart)
+        if step.charged and result is not None:
+            self._endings.charge(result.messages)
         if step.act is Act.HERE:
             return await self._again(f"{why}; its memory was freed")
         if step.act is Act.ELSEWHERE:
@@ -231,7 +237,7 @@ class Runner:
             self._settings.job_attempts,
             member.key,
             began=self._record.began,
-            repeated=self._harms.repeated(job.user_id, self._graph),
+            repeated=self._harms.repeated(job.user_id, self._traits),
             avoid=frozenset(job.avoid),
             freed=job.freed,
             vram_mb=member.vram_mb,
@@ -248,6 +254,7 @@ class Runner:
             await free(self._kit.member)
             await asyncio.sleep(FREED_AFTER_S)
         await self._endings.again(why)
+        self._before_ms += self._endings.used_ms
         with contextlib.suppress(BackendError):
             await before.forget()
         self._document.files = list(before.files.files)

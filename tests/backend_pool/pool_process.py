@@ -58,11 +58,11 @@ class MortalStore(JobStore):
             die()
         return job
 
-    async def again(self, job: Job, why: str, files: list[JsonDict]) -> Job:
+    async def again(self, job: Job, why: str, files: list[JsonDict], gpu_ms: int) -> Job:
         """Dies when the memory is freed, before or after the second attempt is noted."""
         if self.label == "before again":
             die()
-        job = await super().again(job, why, files)
+        job = await super().again(job, why, files, gpu_ms)
         if self.label == "after again":
             die()
         return job

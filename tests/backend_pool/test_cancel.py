@@ -3,12 +3,22 @@
 import asyncio
 from pathlib import Path
 
+from sqlmodel import Session, select
+
+from backend_pool.backends.health import Health
+from backend_pool.books.tables import LedgerEntry
 from backend_pool.job_state import JobState
 from tests.backend_pool.conftest import Start
 from tests.backend_pool.graphs import sampled, saved
 from tests.backend_pool.rig import Rig, arm, disarm, engine_get, rig
 from tests.engine.client import connect
 from tests.engine.graphs import node
+
+
+def charged(r: Rig, prompt_id: str) -> int:
+    """Milliseconds by the ledger."""
+    with Session(r.db.writer) as session:
+        return session.exec(select(LedgerEntry.gpu_ms).where(LedgerEntry.prompt_id == prompt_id)).one()
 
 
 async def interrupted(r: Rig, prompt_id: str, user_id: int = 1) -> None:
@@ -74,8 +84,9 @@ async def test_an_assigned_job_is_taken_out_of_the_backend_s_queue(tmp_path: Pat
         assert [item[1] for item in queue["queue_running"]] == [foreign] and queue["queue_pending"] == []
 
 
-async def test_a_job_that_does_not_heed_its_cancel_lets_its_user_go(tmp_path: Path, start: Start) -> None:
-    """The user's next job runs elsewhere; the hung backend gets nothing until it has ended the old one."""
+async def test_a_job_that_does_not_heed_its_cancel_stays_on_its_user_s_account(tmp_path: Path, start: Start) -> None:
+    """It ends for the user, whose next one waits: else one user could hold all backends. Others go on elsewhere, the
+    hung backend gets nothing until it has let go, and what that took is charged."""
     hung, good = start(), start()
     async with rig(tmp_path, hung.url, good.url, cancel_grace_s=0.5) as r:
         await arm(hung.url, fault="hang_job", node="KSampler", heeds_interrupt=False)
@@ -83,13 +94,34 @@ async def test_a_job_that_does_not_heed_its_cancel_lets_its_user_go(tmp_path: Pa
         await r.heard.until(prompt_id, lambda kind, data: kind == "executing" and data["node"] == "3")
         await r.cancel(prompt_id)
         await interrupted(r, prompt_id)
-        member = r.pool.members[1]
+        member, told_ms = r.pool.members[1], charged(r, prompt_id)
+        later = await r.submit(saved())
         for _ in range(3):
             assert not member.idle
-            assert (await r.run(saved()))[0].backend_id == 2
+            assert (await r.run(saved(), 2))[0].backend_id == 2
+        waits = (await r.entry(later))[0]
+        assert (waits.state, waits.attempt) == (JobState.QUEUED, 0)
+        held = "a job of yours that was stopped has not let go of its GPU yet"
+        await r.eventually(lambda: (of := r.dispatcher.outlooks.of(waits.key, 1)) is not None and of.reason == held)
         await disarm(hung.url)
-        await r.eventually(lambda: member.idle)
+        assert (await r.final(later))[0].state is JobState.SUCCEEDED
         assert await engine_get(hung.url, "/queue") == {"queue_running": [], "queue_pending": []}
+        await r.eventually(lambda: charged(r, prompt_id) > told_ms)
+
+
+async def test_one_that_is_quarantined_for_it_lets_its_user_go(tmp_path: Path, start: Start) -> None:
+    """It gets no jobs any more. That the workflow did so is held against it, other workflows run."""
+    hung, good = start(), start()
+    async with rig(tmp_path, hung.url, good.url, cancel_grace_s=0.3, unheeded_limit_s=0.3) as r:
+        await arm(hung.url, fault="hang_job", node="KSampler", heeds_interrupt=False)
+        prompt_id = await r.submit(sampled())
+        await r.heard.until(prompt_id, lambda kind, data: kind == "executing" and data["node"] == "3")
+        await r.cancel(prompt_id)
+        await interrupted(r, prompt_id)
+        assert (await r.run(saved()))[0].backend_id == 2
+        assert r.health()[0] is Health.QUARANTINED
+        [moments] = r.dispatcher._carrier.harms._known.values()
+        assert len(moments.broke) == 1
 
 
 async def test_cancel_while_files_are_fetched(tmp_path: Path, start: Start) -> None:

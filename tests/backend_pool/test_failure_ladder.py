@@ -44,11 +44,14 @@ async def trusted(r: Rig, member: Member) -> None:
 
 async def test_memory_that_was_short_once_is_freed_and_the_job_told_as_one_run(tmp_path: Path, start: Start) -> None:
     """No error reaches the user; what the first attempt made is not doubled; the story says what happened."""
-    engine = start()
+    engine = start("--step-ms", "10")
     async with rig(tmp_path, engine.url) as r:
-        await arm(engine.url, fault="oom", node="KSampler")
+        await arm(engine.url, fault="oom", node="KSampler", step=6)
         job, document = await r.run(early(sampled()))
         assert job.state is JobState.SUCCEEDED and job.attempt == 2 and job.freed
+        with Session(r.db.reader) as session:
+            entry = session.exec(select(LedgerEntry)).one()
+        assert entry.gpu_ms > entry.run_ms, "what ran before the memory ran out is charged too"
         assert r.files() == ["output/ComfyUI_00001_.png", "output/early_00001_.png"]
         kinds = r.heard.kinds(job.prompt_id)
         assert "execution_error" not in kinds and kinds.count("execution_success") == 1

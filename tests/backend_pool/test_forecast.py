@@ -163,6 +163,7 @@ def test_others_are_not_promised_the_place_of_jobs_that_are_only_counted() -> No
     ("standing", "text"),
     [
         (Standing(open=1), "next"),
+        (Standing(own_running=1, lingers=True), "a job of yours that was stopped has not let go of its GPU yet"),
         (Standing(ahead=2, able=4), "2 jobs ahead, all 4 GPUs busy"),
         (Standing(ahead=1, own_ahead=1, able=2), "1 job ahead, yours, both GPUs busy"),
         (Standing(ahead=9000, able=1), "9,000 jobs ahead, the GPU is busy"),

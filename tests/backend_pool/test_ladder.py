@@ -25,21 +25,21 @@ def harm(**more: Any) -> Step:
     ("case", "step"),
     [
         ({"mishap": Mishap.NEVER_BEGAN, "attempt": 9}, Step(Act.ELSEWHERE, counts=False, doubt=True)),
-        ({"mishap": Mishap.MEMORY}, Step(Act.HERE)),
-        ({"mishap": Mishap.MEMORY, "attempt": 9}, Step(Act.HERE)),
+        ({"mishap": Mishap.MEMORY}, Step(Act.HERE, charged=True)),
+        ({"mishap": Mishap.MEMORY, "attempt": 9}, Step(Act.HERE, charged=True)),
         ({"mishap": Mishap.MEMORY, "freed": True}, Step(Act.FAIL, hint=SMALLER)),
         (
             {"mishap": Mishap.MEMORY, "freed": True, "roomier": True, "vram_mb": 8000, "attempt": 9},
-            Step(Act.ELSEWHERE, vram_mb=8000),
+            Step(Act.ELSEWHERE, charged=True, vram_mb=8000),
         ),
-        ({"mishap": Mishap.MEMORY, "freed": True, "roomier": True}, Step(Act.ELSEWHERE, avoid=True)),
+        ({"mishap": Mishap.MEMORY, "freed": True, "roomier": True}, Step(Act.ELSEWHERE, charged=True, avoid=True)),
         (
             {"mishap": Mishap.MEMORY, "freed": True, "roomier": True, "avoid": frozenset({2, 3})},
             Step(Act.FAIL, hint=SMALLER),
         ),
         (
             {"mishap": Mishap.MEMORY, "freed": True, "roomier": True, "avoid": frozenset({2}), "attempt": 4},
-            Step(Act.ELSEWHERE, avoid=True),
+            Step(Act.ELSEWHERE, charged=True, avoid=True),
         ),
         (
             {"mishap": Mishap.MEMORY, "freed": True, "roomier": True, "avoid": frozenset({1}), "attempt": 4},
