@@ -14,13 +14,13 @@ from starlette.websockets import WebSocket
 
 from proxy.access.auth import Authenticator, identity, no_referrer
 from proxy.access.cache import Identity
+from proxy.access.origin import SAFE_METHODS, same_origin
 from proxy.api.errors import error_response, unexpected
 from proxy.base.errors import BadInput, ClusterError, Forbidden, NotAuthenticated, Unavailable
 from proxy.base.names import new_id
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
 from proxy.comfy.routes import owns
-from proxy.forward.headers import SAFE_METHODS, same_origin
 from proxy.forward.http import forward_http
 from proxy.forward.session_leg import SessionLeg
 from proxy.forward.upstreams import Upstream, Upstreams

@@ -10,11 +10,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from proxy.access.cache import Identity
+from proxy.access.origin import same_origin
 from proxy.api.errors import MethodNotAllowed
 from proxy.base.errors import Forbidden
 from proxy.base.logs import events
 from proxy.base.settings import Settings
-from proxy.forward.headers import same_origin
 from proxy.tabs.user_events import UserEvents
 from user_sessions.controller import Sessions
 

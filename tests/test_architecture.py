@@ -7,6 +7,17 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("proxy", "backend_pool", "user_sessions")
 BASE = "proxy.base"
+ORDER = {
+    "backend_pool": (
+        "prompts", "comfy", "worker_pack", "engine", "files", "workers", "offers", "backends", "managed", "books",
+        "jobs", "placement", "forecasts", "runs", "dispatch",
+    ),
+    "proxy": (
+        "base", "access", "tabs", "health", "forward", "bodies", "views", "api", "pages", "comfy", "bench", "doctor",
+        "verbs",
+    ),
+}  # fmt: skip
+"""Who may import whom: each package those before it. Modules beside packages are not in the order."""
 LONGEST = 300
 LONGER_WITH_A_REASON: dict[str, str] = {}
 """File and reason. Empty is how it should be."""
@@ -89,6 +100,29 @@ def test_the_domain_packages_know_the_base_only() -> None:
     assert wrong == []
 
 
+def test_packages_depend_on_each_other_one_way() -> None:
+    """Each package of a folder imports those before it alone; docs/design.md says the same to people."""
+    for folder, order in ORDER.items():
+        assert sorted(path.parent.name for path in (ROOT / folder).glob("*/__init__.py")) == sorted(order)
+        place = {name: number for number, name in enumerate(order)}
+        wrong = [
+            (name, module)
+            for name, tree in sources(folder)
+            for module in imported(tree)
+            if package_of(module, folder) in place
+            and place.get(name.split("/")[1], len(order)) < place[package_of(module, folder)]
+        ]
+        assert wrong == []
+        told = (ROOT / "docs" / "design.md").read_text()
+        assert " < ".join(f"`{name}`" for name in order) in " ".join(told.split())
+
+
+def package_of(module: str, folder: str) -> str:
+    """The package of a folder that a module is in, or the module itself beside packages; empty for others."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[0] == folder else ""
+
+
 def test_tasks_are_held_by_somebody() -> None:
     """`create_task` is a TaskGroup's, or the one in tasks.py: the loop itself keeps weak references only."""
     wrong = []
@@ -162,6 +196,8 @@ def test_the_rules_see_what_they_forbid() -> None:
     """Each finder finds a planted offence: a rule that cannot fail protects nothing."""
     planted = ast.parse("from proxy import app\nimport user_sessions.host\nfrom proxy.base import logs\n")
     assert set(strangers(planted, "backend_pool")) == {"proxy.app", "user_sessions.host"}
+    assert package_of("backend_pool.jobs.store", "backend_pool") == "jobs"
+    assert package_of("backend_pool.model", "backend_pool") == "model"
     group = ast.parse("async def f():\n  async with asyncio.TaskGroup() as g, other() as h:\n    pass")
     assert list(task_groups(group)) == ["g"]
     reads = ast.parse("a = path.open('rb')\nb = open(x)\nos.open(x, 0)\n(p / 'x').read_bytes()\nfile.close()")

@@ -8,8 +8,8 @@ from collections.abc import Collection
 
 from starlette.types import Scope
 
+from proxy.access.origin import SAFE_METHODS, same_origin
 from proxy.base.errors import Forbidden
-from proxy.forward.headers import SAFE_METHODS, same_origin
 
 
 def require_same_origin(scope: Scope, allowed: Collection[str]) -> None:

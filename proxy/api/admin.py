@@ -8,7 +8,11 @@ from pydantic import BaseModel
 from proxy.access.accounts import User
 from proxy.access.passwords import generate
 from proxy.api.me import job_infos, session_info, session_of
-from proxy.api.models import (
+from proxy.api.operations import Call
+from proxy.base.errors import Conflict
+from proxy.base.log_file import tail
+from proxy.base.logs import events
+from proxy.bodies.models import (
     Done,
     FailedPackLog,
     JobList,
@@ -22,10 +26,6 @@ from proxy.api.models import (
     UserList,
     UserMade,
 )
-from proxy.api.operations import Call
-from proxy.base.errors import Conflict
-from proxy.base.log_file import tail
-from proxy.base.logs import events
 from proxy.views.deps import Deps
 from user_sessions.directories import host_log
 

@@ -7,12 +7,12 @@ from backend_pool.backends.housekeeping import free
 from backend_pool.backends.registry import REMOVABLE
 from backend_pool.errors import BackendError
 from backend_pool.model import Backend, BackendMode
-from proxy.api.backend_models import BackendChange, BackendInfo, BackendList, NewBackend, RestartAll
-from proxy.api.models import Done
 from proxy.api.operations import Call
 from proxy.base.clock import now_ms
 from proxy.base.errors import BadInput, Conflict, NotFound, Unavailable
 from proxy.base.logs import events
+from proxy.bodies.backends import BackendChange, BackendInfo, BackendList, NewBackend, RestartAll
+from proxy.bodies.models import Done
 from proxy.views.backends import backend_info, backend_infos
 from proxy.views.pool_figures import pool_figures
 

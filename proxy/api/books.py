@@ -4,7 +4,9 @@ from functools import partial
 
 from proxy.api import groups as api_groups
 from proxy.api import usage as api_usage
-from proxy.api.books_models import (
+from proxy.api.operations import Operation
+from proxy.api.usage import QUERY, WORDS
+from proxy.bodies.books import (
     GroupChange,
     GroupInfo,
     GroupList,
@@ -17,9 +19,7 @@ from proxy.api.books_models import (
     ShareInfo,
     UsageReport,
 )
-from proxy.api.models import Done
-from proxy.api.operations import Operation
-from proxy.api.usage import QUERY, WORDS
+from proxy.bodies.models import Done
 
 _admin = partial(Operation, admin=True)
 

@@ -6,7 +6,11 @@ from pydantic import BaseModel
 
 from backend_pool.books.quotas import Quota, notice
 from backend_pool.books.tables import Group, Reservation
-from proxy.api.books_models import (
+from proxy.api.operations import Call
+from proxy.base.clock import now_ms
+from proxy.base.errors import NotFound
+from proxy.base.logs import events
+from proxy.bodies.books import (
     GroupChange,
     GroupInfo,
     GroupList,
@@ -21,11 +25,7 @@ from proxy.api.books_models import (
     ShareInfo,
     milliseconds,
 )
-from proxy.api.models import Done
-from proxy.api.operations import Call
-from proxy.base.clock import now_ms
-from proxy.base.errors import NotFound
-from proxy.base.logs import events
+from proxy.bodies.models import Done
 from proxy.views.deps import Deps
 
 log = events(__name__)

@@ -6,10 +6,10 @@ from backend_pool.job_state import FINAL, JobState
 from backend_pool.jobs.story import story
 from backend_pool.lane import Lane
 from backend_pool.model import Job
-from proxy.api.models import Answer
 from proxy.api.operations import Call
 from proxy.base.clock import now_ms
 from proxy.base.errors import NotFound
+from proxy.bodies.models import Answer
 from proxy.views.deps import Deps
 from proxy.views.jobs import JobView
 

@@ -9,7 +9,9 @@ from pydantic import BaseModel
 from backend_pool.model import Job
 from proxy.access.logins import Login
 from proxy.access.tokens import Token
-from proxy.api.models import (
+from proxy.api.operations import Call
+from proxy.base.errors import Forbidden
+from proxy.bodies.models import (
     Done,
     FailedPack,
     JobInfo,
@@ -26,8 +28,6 @@ from proxy.api.models import (
     TokenList,
     TokenMade,
 )
-from proxy.api.operations import Call
-from proxy.base.errors import Forbidden
 from proxy.views.deps import Deps
 from proxy.views.jobs import JobView, Picture
 from user_sessions.view import SessionView

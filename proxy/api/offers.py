@@ -5,10 +5,10 @@ import asyncio
 from pydantic import BaseModel, Field
 
 from backend_pool.offers.drift import compare
-from proxy.api.models import Answer
 from proxy.api.operations import Call
 from proxy.base.errors import NotFound
 from proxy.base.logs import events
+from proxy.bodies.models import Answer
 from proxy.views.backends import backend_info
 
 log = events(__name__)

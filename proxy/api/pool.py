@@ -4,10 +4,10 @@ from functools import partial
 
 from proxy.api import backends as api_backends
 from proxy.api import offers as api_offers
-from proxy.api.backend_models import BackendChange, BackendInfo, BackendList, NewBackend, RestartAll
-from proxy.api.models import Done
 from proxy.api.offers import Comparison
 from proxy.api.operations import Operation
+from proxy.bodies.backends import BackendChange, BackendInfo, BackendList, NewBackend, RestartAll
+from proxy.bodies.models import Done
 
 _admin = partial(Operation, admin=True)
 ALL = "/admin/backends"

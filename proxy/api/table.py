@@ -11,7 +11,11 @@ from proxy.api import offers as api_offers
 from proxy.api import workers as api_workers
 from proxy.api.books import BOOKS
 from proxy.api.job_story import JobStory
-from proxy.api.models import (
+from proxy.api.offers import ModelFiles
+from proxy.api.openapi import Document
+from proxy.api.operations import Endpoint, Operation, Unknown
+from proxy.api.pool import POOL
+from proxy.bodies.models import (
     Done,
     JobInfo,
     JobList,
@@ -33,10 +37,6 @@ from proxy.api.models import (
     UserList,
     UserMade,
 )
-from proxy.api.offers import ModelFiles
-from proxy.api.openapi import Document
-from proxy.api.operations import Endpoint, Operation, Unknown
-from proxy.api.pool import POOL
 from proxy.views.deps import Deps
 
 BASE = "/cluster/api/v1"

@@ -8,9 +8,9 @@ from pydantic import BaseModel
 from starlette.responses import Response, StreamingResponse
 
 from backend_pool.books.usage import By, Span, Sums, total
-from proxy.api.books_models import UsageReport, UsageSums
 from proxy.api.operations import Call
 from proxy.base.errors import BadInput
+from proxy.bodies.books import UsageReport, UsageSums
 from proxy.views.deps import Deps
 from proxy.views.usage_csv import jobs_csv, sums_csv
 

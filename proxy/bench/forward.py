@@ -26,8 +26,8 @@ from typing import cast
 import uvicorn
 from aiohttp import web
 
+from proxy.access.origin import Scope
 from proxy.base.settings import Settings
-from proxy.forward.headers import Scope
 from proxy.forward.http import forward_http
 from proxy.forward.relay_watch import Receive, Send
 from proxy.forward.upstreams import Upstream, Upstreams

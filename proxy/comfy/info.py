@@ -18,8 +18,8 @@ from backend_pool.backends.health import Health
 from backend_pool.backends.pool import Pool
 from backend_pool.files.user_models import files_of
 from proxy.comfy.json_answer import ComfyJson
+from proxy.comfy.packed_answer import packed
 from proxy.comfy.request import identity
-from proxy.packed_answer import packed
 from proxy.tabs.user_socket import server_features
 from proxy.user_folders import UserFolders
 

@@ -20,7 +20,7 @@ from backend_pool.errors import BackendError
 from backend_pool.prompts.spelling import spelled
 from proxy.base.clock import monotonic_s
 from proxy.comfy.json_answer import ComfyJson
-from proxy.packed_answer import packed_json
+from proxy.comfy.packed_answer import packed_json
 
 KEPT_S = 10.0
 KEPT_ANSWERS = 500

@@ -9,11 +9,12 @@ import contextlib
 import json
 from collections.abc import Awaitable, Callable
 
+from proxy.access.origin import SAFE_METHODS, Scope, header_values
 from proxy.base.errors import error_body
 from proxy.base.logs import events
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
-from proxy.forward.headers import SAFE_METHODS, Scope, header_values, request_headers, response_headers, target
+from proxy.forward.headers import request_headers, response_headers, target
 from proxy.forward.relay_watch import End, Ended, Message, Receive, Send, Watch
 from proxy.forward.upstream_connection import BODILESS, Connection, NotSent, UpstreamBroken
 from proxy.forward.upstream_pool import Pool

@@ -15,10 +15,11 @@ import aiohttp
 from aiohttp import ClientWSTimeout, WSMsgType
 from yarl import URL
 
+from proxy.access.origin import Scope
 from proxy.base.errors import error_body
 from proxy.base.logs import events
 from proxy.base.settings import Settings
-from proxy.forward.headers import Scope, request_headers, target
+from proxy.forward.headers import request_headers, target
 from proxy.forward.relay_watch import Message, Receive, Send
 from proxy.forward.upstreams import Upstream, Upstreams
 

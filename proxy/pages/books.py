@@ -6,10 +6,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from backend_pool.books.usage import By
-from proxy.api.books_models import ReservationInfo
 from proxy.api.groups import group_infos, reservation_infos, share_info
 from proxy.api.usage import report, span_of
 from proxy.base.clock import now_ms
+from proxy.bodies.books import ReservationInfo
 from proxy.pages.render import Renderer
 from proxy.views.deps import Deps
 from proxy.views.usage import bars, mean_wait, spell, usage_lines

@@ -11,10 +11,10 @@ from proxy.access.accounts import name_key
 from proxy.access.auth import identity
 from proxy.access.csrf import require_same_origin
 from proxy.access.logins import COOKIE, COOKIE_MAX_AGE_S
+from proxy.access.origin import is_https
 from proxy.api.errors import error_headers
 from proxy.base.errors import BadInput, CallerError, Unavailable
 from proxy.base.settings import Settings
-from proxy.forward.headers import is_https
 from proxy.pages.render import Renderer
 from proxy.request_body import read_body
 from proxy.views.deps import Deps

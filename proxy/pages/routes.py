@@ -18,10 +18,10 @@ from proxy.api import admin as api_admin
 from proxy.api import me as api_me
 from proxy.api.errors import MethodNotAllowed, error_headers, error_response, log_unexpected, request_id
 from proxy.api.job_story import job_story
-from proxy.api.models import JobList, SessionInfo
 from proxy.api.operations import LARGEST_ID
 from proxy.base.clock import now_ms
 from proxy.base.errors import ClusterError, Forbidden, NotAuthenticated, NotFound
+from proxy.bodies.models import JobList, SessionInfo
 from proxy.pages.books import BooksPages
 from proxy.pages.login import LOGIN, LoginPages, local_path, login_redirect, wants_page
 from proxy.pages.render import Renderer

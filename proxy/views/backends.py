@@ -9,9 +9,9 @@ from backend_pool.backends.pool import Member
 from backend_pool.backends.registry import REMOVABLE
 from backend_pool.backends.restart_rows import BY_HAND
 from backend_pool.model import Backend
-from proxy.api.backend_models import BackendHealth, BackendInfo, ManagedInfo, RunningInfo, WorkerInfo
 from proxy.base.backend_url import shown_url
 from proxy.base.log_file import tail
+from proxy.bodies.backends import BackendHealth, BackendInfo, ManagedInfo, RunningInfo, WorkerInfo
 from proxy.views.deps import Deps
 from proxy.views.jobs import JobView
 

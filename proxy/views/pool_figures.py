@@ -1,7 +1,7 @@
 """What dispatch cost and saved, in a few figures for the administrators' page and API."""
 
 from backend_pool.dispatch.gap import Gaps
-from proxy.api.backend_models import PoolFigures
+from proxy.bodies.backends import PoolFigures
 
 
 def pool_figures(gaps: Gaps) -> PoolFigures:

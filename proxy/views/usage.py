@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from proxy.api.books_models import UsageReport, UsageSums
-from proxy.pages.render import duration
+from proxy.bodies.books import UsageReport, UsageSums
+from proxy.views.amounts import duration
 
 CHART_HEIGHT = 100
 MOST_BARS = 400

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.access.origin import Scope, same_origin
 from proxy.forward import headers
-from proxy.forward.headers import Scope, foreign_cookies, private_cache_control, response_headers, same_origin
+from proxy.forward.headers import foreign_cookies, private_cache_control, response_headers
 
 
 def scope(*given_headers: tuple[str, str], scheme: str = "http", **more: Any) -> Scope:

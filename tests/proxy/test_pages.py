@@ -11,9 +11,11 @@ import pytest
 from backend_pool.job_state import JobState
 from backend_pool.jobs.store import Result
 from proxy.access.logins import COOKIE
+from proxy.pages.browsers import browser
 from proxy.pages.login import local_path
-from proxy.pages.render import TEMPLATES, browser, duration
+from proxy.pages.render import TEMPLATES
 from proxy.pages.texts import ENGLISH, Texts
+from proxy.views.amounts import duration
 from tests.proxy.control_server import API, HTML, PASSWORD, Server, serving
 
 PAGES = ("/cluster/", "/cluster/account", "/cluster/gallery", "/cluster/starting", "/cluster/admin/")
@@ -222,7 +224,7 @@ def test_where_a_sign_in_may_lead(target: str, kept: str) -> None:
 
 def test_texts_and_their_uses_agree() -> None:
     sources = [path.read_text() for path in TEMPLATES.glob("*.html")]
-    sources += [path.read_text() for path in (TEMPLATES.parent / "proxy").glob("pages*.py")]
+    sources += [path.read_text() for path in (TEMPLATES.parent / "proxy" / "pages").glob("*.py")]
     used = {key for text in sources for key in re.findall(r'(?:\bt|texts)(?:\.count)?\(f?"([a-z_.{}]+)"', text)}
     partial = {key.partition("{")[0] for key in used if "{" in key or key.endswith((".", "_"))}
     for key in used:

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from PIL import Image
 
+from proxy.comfy.packed_answer import takes_gzip
 from proxy.comfy.routes import owns
-from proxy.packed_answer import takes_gzip
 from tests.backend_pool.conftest import Start, start
 from tests.proxy.control_server import API, Server, serving
 from user_sessions.directories import prepare_user

@@ -8,7 +8,7 @@ from backend_pool.books.quotas import Period, period_at
 from backend_pool.books.tables import LedgerEntry, QuotaPeriod
 from backend_pool.job_state import JobState
 from backend_pool.lane import Lane
-from proxy.api.books_models import UsageReport, UsageSums
+from proxy.bodies.books import UsageReport, UsageSums
 from proxy.views.usage import bars, usage_lines
 from proxy.views.usage_csv import jobs_csv, lines, text
 

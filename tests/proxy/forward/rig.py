@@ -11,9 +11,9 @@ import aiohttp
 import uvicorn
 from aiohttp import web
 
+from proxy.access.origin import Scope
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
-from proxy.forward.headers import Scope
 from proxy.forward.http import Again, forward_http
 from proxy.forward.relay_watch import Receive, Send
 from proxy.forward.upstreams import Upstream, Upstreams

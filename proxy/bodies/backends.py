@@ -7,7 +7,7 @@ from pydantic import Field
 from backend_pool.backends.phase import Phase
 from backend_pool.backends.restart_turn import Stage
 from backend_pool.model import BackendMode
-from proxy.api.models import Answer, Body
+from proxy.bodies.models import Answer, Body
 
 
 class NewBackend(Body):

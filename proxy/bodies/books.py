@@ -7,7 +7,7 @@ from pydantic import AwareDatetime, BeforeValidator, Field
 
 from backend_pool.books.tables import QuotaPeriod
 from backend_pool.lane import Lane
-from proxy.api.models import Answer, Body
+from proxy.bodies.models import Answer, Body
 
 
 def _listed(given: object) -> object:
