@@ -23,11 +23,13 @@ from backend_pool.workers.install import Wishes
 from proxy.base.database import Database
 from proxy.base.errors import ConfigError
 from proxy.base.logs import events
+from proxy.base.repeated import Repeated
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
 from user_sessions.comfyui.install import Install, find_install
 
 log = events(__name__)
+often = Repeated(log)
 
 ENGINE, MANAGED = "engine", "managed"
 ENGINE_START_S = 30.0
@@ -80,7 +82,7 @@ class ManagedBackends:
             try:
                 await self._stand_in.look()
             except Exception as error:
-                log.error("the stand-in engine could not be looked after", exc_info=error)
+                often.error("the stand-in engine could not be looked after", exc_info=error)
             await asyncio.sleep(self._settings.job_poll_s)
 
     async def _register_gpus(self, own_url: str) -> None:

@@ -13,6 +13,7 @@ from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.database import Database
 from proxy.base.errors import ClusterError, Unavailable
 from proxy.base.logs import events
+from proxy.base.repeated import Repeated
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
 from user_sessions import store
@@ -30,6 +31,7 @@ INTERVAL_S = 2.0
 FLUSH_S = 30.0
 
 log = events(__name__)
+often = Repeated(log)
 
 
 class Reconciler:
@@ -56,7 +58,7 @@ class Reconciler:
                     log.warning("sessions cannot be looked at", error=error.message)
                 self._blind = True
             except Exception as error:  # a defect met with one row must not end the care for all others
-                log.error("a look at the sessions failed", exc_info=error)
+                often.error("a look at the sessions failed", exc_info=error)
 
     async def turn(self, busy: Callable[[], set[int]], in_use: Callable[[], set[int]] = set) -> None:
         """One look at everything. Raises Unavailable."""
@@ -150,7 +152,7 @@ class Reconciler:
                 case SessionState.STARTING if starting_up or self._overdue(row):
                     await self._cut_short(row, poll)
         except Unavailable as error:
-            log.warning("session not settled", user=row.slug, session=row.session_id, error=error.message)
+            often.warning("session not settled", user=row.slug, session=row.session_id, error=error.message)
 
     async def _cut_short(self, row: SessionRow, poll: Poll | None) -> None:
         """A start whose proxy died: keep it if it came up, else end it."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from proxy.base.clock import monotonic_s
-from proxy.base.errors import ClusterError, Unavailable, Warming
+from proxy.base.errors import ClusterError, DatabaseUnavailable, Unavailable, Warming
 from proxy.base.tasks import Tasks
 
 STARTS_AT_ONCE = 8
@@ -50,7 +50,7 @@ class Starts(Generic[T]):
         if future is None:
             failure = self._failures.get(user_id)
             if failure is not None and monotonic_s() < failure.until_s:
-                raise Unavailable(failure.error.message, failure.error.details)
+                raise type(failure.error)(failure.error.message, failure.error.details)
             future = self._futures[user_id] = asyncio.get_running_loop().create_future()
             self._tasks.start(f"start session of user {user_id}", self._run(future, user_id, start))
         try:
@@ -69,7 +69,7 @@ class Starts(Generic[T]):
             result = await start()
         except ClusterError as error:
             unavailable = error if isinstance(error, Unavailable) else Unavailable(error.message, error.details)
-            if not isinstance(unavailable, Warming):  # nothing failed: the next one may begin at once
+            if not isinstance(unavailable, Warming | DatabaseUnavailable):  # the next may begin at once
                 self._remember(user_id, unavailable)
             future.set_exception(unavailable)
         except BaseException:

@@ -17,9 +17,11 @@ from backend_pool.workers.client import WorkerClient
 from proxy.base.clock import monotonic_s
 from proxy.base.errors import ClusterError
 from proxy.base.logs import events
+from proxy.base.repeated import Repeated
 from proxy.base.settings import Settings
 
 log = events(__name__)
+often = Repeated(log)
 
 LONGEST_PAUSE_S = 300.0
 UNHEEDED = "it does not end a job that was cancelled"
@@ -119,7 +121,7 @@ class Care:
         try:
             member.row = await self._registry.change(member.key, Change(trust=True))
         except ClusterError as error:  # somebody trusted it or removed it meanwhile, or the database is away
-            log.warning("quarantine not ended", backend=member.row.name, error=error.message)
+            often.warning("quarantine not ended", backend=member.row.name, error=error.message)
             return
         log.info("backend trusted again", backend=member.row.name)
 
@@ -129,7 +131,7 @@ class Care:
             member.row = await self._registry.quarantine(member.key, trials.unsaved)
             trials.unsaved = None
         except ClusterError as error:
-            log.error("quarantine not stored yet", backend=member.row.name, error=error.message)
+            often.error("quarantine not stored yet", backend=member.row.name, error=error.message)
 
     async def _restart(self, member: Member) -> None:
         """Where somebody can: whoever keeps its process, or its worker pack, which takes a stuck job with it."""

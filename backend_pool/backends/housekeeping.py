@@ -14,10 +14,12 @@ from backend_pool.model import Backend, BackendMode
 from backend_pool.workers.client import WorkerClient
 from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.logs import events
+from proxy.base.repeated import Repeated
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
 
 log = events(__name__)
+often = Repeated(log)
 
 FREEING = "its models are being unloaded"
 
@@ -39,7 +41,7 @@ class Housekeeping:
             try:
                 self.look()
             except Exception as error:
-                log.error("backends could not be looked after", exc_info=error)
+                often.error("backends could not be looked after", exc_info=error)
             await asyncio.sleep(self._settings.job_poll_s)
 
     def look(self) -> None:

@@ -27,12 +27,14 @@ from proxy.base.backend_url import shown_url
 from proxy.base.bell import rung
 from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.logs import events
+from proxy.base.repeated import Repeated
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
 
 __all__ = ["Member", "Pool", "timeouts"]
 
 log = events(__name__)
+often = Repeated(log)
 
 
 class Pool:
@@ -74,7 +76,7 @@ class Pool:
             try:
                 await self.refresh()
             except Exception as error:
-                log.error("backends could not be listed", error=repr(error))
+                often.error("backends could not be listed", error=repr(error))
             await rung(self._relist, self._settings.job_poll_s)
 
     async def refresh(self) -> None:
@@ -181,7 +183,7 @@ class Pool:
             try:
                 await self._probe(member)
             except Exception as error:  # whatever a stranger's server answered: it must not end the probing
-                log.error("probe failed", backend=member.row.name, error=repr(error))
+                often.error("probe failed", backend=member.row.name, error=f"{member.row.name}: {error!r}")
                 await self._judge(
                     member, answered=False, error=f"{member.client.label}: it does not answer as ComfyUI does"
                 )

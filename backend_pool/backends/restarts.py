@@ -18,9 +18,11 @@ from backend_pool.model import Backend
 from backend_pool.workers.client import WorkerClient
 from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.logs import events
+from proxy.base.repeated import Repeated
 from proxy.base.settings import Settings
 
 log = events(__name__)
+often = Repeated(log)
 
 DUE = "its restart is due"
 
@@ -53,7 +55,7 @@ class Restarts:
             try:
                 await self.look()
             except Exception as error:  # a locked database, a strange answer: the next round tries again
-                log.error("backends could not be restarted", error=repr(error))
+                often.error("backends could not be restarted", error=repr(error))
             await asyncio.sleep(self._settings.job_poll_s)
 
     def stage(self, row: Backend) -> Stage:

@@ -22,9 +22,11 @@ from backend_pool.model import Job
 from proxy.base.clock import now_ms
 from proxy.base.database import Database
 from proxy.base.logs import events
+from proxy.base.repeated import Repeated
 from proxy.base.settings import Settings
 
 log = events(__name__)
+often = Repeated(log)
 
 LOOK_EVERY_S = 3.0
 
@@ -72,7 +74,7 @@ class Groups:
             try:
                 await self.reload()
             except Exception as error:  # what is known holds until then
-                log.error("groups could not be read", error=repr(error))
+                often.error("groups could not be read", error=repr(error))
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def reload(self) -> None:

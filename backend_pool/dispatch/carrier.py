@@ -36,10 +36,12 @@ from backend_pool.runs.runner import Runner
 from proxy.base.clock import monotonic_s
 from proxy.base.errors import NotFound, Unavailable
 from proxy.base.logs import events
+from proxy.base.repeated import Repeated
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
 
 log = events(__name__)
+often = Repeated(log)
 
 OwnerOf = Callable[[int, Mapping[str, Any]], Awaitable[Owner]]
 """(user_id, secrets of the job) -> the user's directories and tag."""
@@ -158,7 +160,7 @@ class Carrier:
             self.turns.returned(job.key)
             if not isinstance(error, Unavailable):
                 raise
-            log.error("job not placed", job=job.prompt_id, error=error.message)
+            often.error("job not placed", job=job.prompt_id, error=error.message)
             return
         if held is None:  # cancelled or removed meanwhile
             self._let_go(job, member)
@@ -191,7 +193,7 @@ class Carrier:
         except NotFound as error:  # its user's account is gone
             await self.fail(job, error.message)
         except Unavailable as error:  # the database or the user's directories
-            log.error("job not carried", job=job.prompt_id, error=error.message)
+            often.error("job not carried", job=job.prompt_id, error=error.message)
         except Exception as error:
             self._deaths[job.key] = self._deaths.get(job.key, 0) + 1
             log.error("runner died", job=job.prompt_id, deaths=self._deaths[job.key], exc_info=error)

@@ -33,12 +33,14 @@ from proxy.base.bell import rung
 from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.errors import ClusterError
 from proxy.base.logs import events
+from proxy.base.repeated import Repeated
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
 
 __all__ = ["Dispatcher", "OwnerOf"]
 
 log = events(__name__)
+often = Repeated(log)
 
 PRUNE_FROM = 100
 """Users whose history is pruned at once; fewer wait until nothing else is to do."""
@@ -201,9 +203,9 @@ class Dispatcher:
                 elif quiet or len(self._carrier.to_prune) > PRUNE_FROM:
                     await self._prune()
             except ClusterError as error:
-                log.error("jobs could not be placed", error=error.message)
+                often.error("jobs could not be placed", error=error.message)
             except Exception as error:  # one bad job must not end placing for everybody
-                log.error("jobs could not be placed", exc_info=error)
+                often.error("jobs could not be placed", exc_info=error)
             quiet = not await rung(self._bell, self._settings.job_poll_s)
 
     async def _look(self) -> None:

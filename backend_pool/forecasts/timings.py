@@ -18,8 +18,10 @@ from proxy.base.clock import now_ms
 from proxy.base.database import Database
 from proxy.base.errors import ClusterError
 from proxy.base.logs import events
+from proxy.base.repeated import Repeated
 
 log = events(__name__)
+often = Repeated(log)
 
 SAVE_EVERY_S = 10.0
 READ_AGAIN_MS = 60_000
@@ -101,13 +103,13 @@ class Timings:
             if now_ms() - self._read_ms > READ_AGAIN_MS:
                 await self.load()
         except ClusterError as error:
-            log.warning("learned times not stored", error=error.message)
+            often.warning("learned times not stored", error=error.message)
 
     async def _last(self) -> None:
         try:
             await self.save()
         except ClusterError as error:
-            log.warning("learned times not stored", error=error.message)
+            often.warning("learned times not stored", error=error.message)
 
 
 def _row(key: Key, stat: Stat) -> dict[str, Any]:

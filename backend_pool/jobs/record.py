@@ -17,8 +17,10 @@ from backend_pool.model import Job, JsonDict
 from proxy.base.clock import now_ms
 from proxy.base.errors import Unavailable
 from proxy.base.logs import events
+from proxy.base.repeated import Repeated
 
 log = events(__name__)
+often = Repeated(log)
 
 RETRY_S = 1.0
 RUNNING_AFTER_S = 0.1
@@ -131,5 +133,5 @@ class JobRecord:
                 self.job = await write()
                 return
             except Unavailable as error:
-                log.error("job could not be written, trying again", job=self.job.prompt_id, error=error.message)
+                often.error("job could not be written, trying again", job=self.job.prompt_id, error=error.message)
                 await asyncio.sleep(RETRY_S)

@@ -20,9 +20,11 @@ from backend_pool.workers.backend_rows import Pack
 from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.errors import ClusterError, ConfigError
 from proxy.base.logs import events
+from proxy.base.repeated import Repeated
 from proxy.base.tasks import Tasks
 
 log = events(__name__)
+often = Repeated(log)
 
 CHANGING_S = 0.1
 """How often it looks while one starts or stops."""
@@ -88,7 +90,7 @@ class Keeper:
                     await self._crew.trim_logs()
             except Exception as error:  # a full disk, a row changed by hand: the next round tries again
                 known = isinstance(error, ClusterError)
-                log.error("instances could not be looked after", error=repr(error), exc_info=None if known else error)
+                often.error("instances could not be looked after", error=repr(error), exc_info=None if known else error)
                 await asyncio.sleep(self._poll_s)
             await asyncio.sleep(CHANGING_S if self._crew.changing else self._poll_s)
 

@@ -20,11 +20,13 @@ from proxy.base.database import Database
 from proxy.base.errors import ClusterError
 from proxy.base.logs import events
 from proxy.base.names import hash_of
+from proxy.base.repeated import Repeated
 from proxy.base.tasks import Tasks
 
 __all__ = ["Authenticator", "Identity", "identity", "no_referrer"]
 
 log = events(__name__)
+often = Repeated(log)
 
 IDENTITY = "comfy_cluster.identity"
 """Key of a scope that has been authenticated: an Identity or None."""
@@ -82,7 +84,7 @@ class Authenticator:
         try:
             await self._db.write(lambda session: self._touch(session, logins, tokens))
         except ClusterError as error:
-            log.warning("last uses not stored", reason=error.message)
+            often.warning("last uses not stored", reason=error.message)
 
     def _touch(self, session: Session, logins: set[str], tokens: set[int]) -> None:
         self._logins.touch(session, logins)

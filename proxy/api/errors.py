@@ -8,8 +8,9 @@ from starlette.responses import JSONResponse
 from starlette.types import Scope
 
 from backend_pool.books.quotas import QuotaUsed
+from proxy.access.credentials import extract
 from proxy.access.throttle import Throttled
-from proxy.base.errors import CallerError, ClusterError, NotAuthenticated, error_body
+from proxy.base.errors import BadInput, CallerError, ClusterError, NotAuthenticated, error_body
 from proxy.base.logs import events
 from proxy.base.seldom import Seldom
 
@@ -17,6 +18,8 @@ log = events(__name__)
 
 LOGGED_EVERY_S = 60.0
 _seldom = Seldom(LOGGED_EVERY_S)
+AGAIN_S = 5
+"""When to ask again for what is not available now."""
 
 REQUEST_ID = "comfy_cluster.request_id"
 """Key of a scope that has been given an id already."""
@@ -49,6 +52,8 @@ def error_headers(error: ClusterError, scope: Scope) -> dict[str, str]:
     headers = {"X-Request-Id": request_id(scope), "Cache-Control": "no-store"}
     if isinstance(error, Throttled | QuotaUsed):
         headers["Retry-After"] = str(error.retry_after_s)
+    elif error.status == 503:
+        headers["Retry-After"] = str(AGAIN_S)
     if error.status == 408:
         headers["Connection"] = "close"  # the rest of that body may never come
     if isinstance(error, NotAuthenticated):
@@ -78,7 +83,7 @@ def log_failure(scope: Scope, error: ClusterError) -> None:
         kind=error.kind,
         reason=error.message,
         details=error.details,
-        path=scope["path"],
+        path=_path(scope),
         request=request_id(scope),
         like_it_before=left_out,
     )
@@ -93,7 +98,15 @@ def unexpected(scope: Scope, error: Exception) -> JSONResponse:
 
 def log_unexpected(scope: Scope, error: Exception) -> None:
     """Note a bug with its traceback."""
-    log.error("request failed", request=request_id(scope), path=scope["path"], exc_info=error)
+    log.error("request failed", request=request_id(scope), path=_path(scope), exc_info=error)
+
+
+def _path(scope: Scope) -> str:
+    """Without a token: where nobody could be asked whose it is, the path still has it."""
+    try:
+        return str(extract(scope).scope["path"])
+    except BadInput:
+        return "(with an escaped token)"
 
 
 OOPS = "Something went wrong on the server. Tell your administrator the request id."

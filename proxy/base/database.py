@@ -2,7 +2,8 @@
 
 Work is a plain function of a SQLModel session. Writes of SQLite go through one thread and `BEGIN IMMEDIATE` (a
 deferred transaction that reads and then writes fails at once whatever busy_timeout says); reads run beside them on WAL
-snapshots. Rows stay usable after the transaction (`expire_on_commit=False`), detached.
+snapshots. Rows stay usable after the transaction (`expire_on_commit=False`), detached. That it goes and comes back is
+logged here, once each.
 """
 
 import asyncio
@@ -12,18 +13,38 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from sqlalchemy import Engine, event, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 from sqlmodel import Session, create_engine
 
-from proxy.base.errors import ConfigError, DatabaseUnavailable, DiskFull
+from proxy.base.clock import monotonic_s
+from proxy.base.database_errors import AWAY, meaning
+from proxy.base.errors import ConfigError, DatabaseUnavailable, Unavailable
+from proxy.base.logs import events
+from proxy.base.seldom import Seldom
+
+log = events(__name__)
 
 T = TypeVar("T")
 
 BUSY_TIMEOUT_S = 10
+ANSWER_TIMEOUT_S = 60
+"""For an answer of whatever database, the wait for those before included: a frozen server refuses nothing itself."""
+LOGGED_EVERY_S = 60.0
+"""A database that comes and goes is noted no more often than this."""
 READERS = 4
+POSTGRES_LINE = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+"""For the driver, unless the URL says otherwise: without them, one waits hours for a machine that has vanished."""
+POSTGRES_LIMITS = ("lock_timeout = '10s'", "statement_timeout = '50s'", "idle_in_transaction_session_timeout = '60s'")
 
 
 class Database:
@@ -36,16 +57,18 @@ class Database:
             _make_private(Path(make_url(url).database or ""))
         self.writer = _engine(url, "BEGIN IMMEDIATE", 1)
         self.reader = _engine(url, "BEGIN", READERS)
+        self._away_since_s: dict[ThreadPoolExecutor, float] = {}
+        self._seldom = Seldom(LOGGED_EVERY_S)
         self._write_pool = ThreadPoolExecutor(1 if self.is_sqlite else READERS, thread_name_prefix="db-write")
         self._read_pool = ThreadPoolExecutor(READERS, thread_name_prefix="db-read")
 
     async def write(self, work: Callable[[Session], T]) -> T:
         """Run `work` in one write transaction; committed when this returns, rolled back when it raises."""
-        return await asyncio.get_running_loop().run_in_executor(self._write_pool, self.write_now, work)
+        return await self._answer(self._write_pool, self.write_now, work)
 
     async def read(self, work: Callable[[Session], T]) -> T:
         """Run `work` on a consistent snapshot."""
-        return await asyncio.get_running_loop().run_in_executor(self._read_pool, self.read_now, work)
+        return await self._answer(self._read_pool, self.read_now, work)
 
     def write_now(self, work: Callable[[Session], T]) -> T:
         """The blocking form, for the command line and tests."""
@@ -61,6 +84,28 @@ class Database:
         self._read_pool.shutdown()
         self.writer.dispose()
         self.reader.dispose()
+
+    async def _answer(
+        self, pool: ThreadPoolExecutor, run: Callable[[Callable[[Session], T]], T], work: Callable[[Session], T]
+    ) -> T:
+        """What has not begun by the time limit never does; what has may still be done, as after any lost answer."""
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                result = await asyncio.get_running_loop().run_in_executor(pool, run, work)
+        except TimeoutError as error:
+            raise self._away(pool, DatabaseUnavailable(AWAY, f"no answer for {ANSWER_TIMEOUT_S} s")) from error
+        except Unavailable as error:
+            raise self._away(pool, error) from error.__cause__
+        since_s = self._away_since_s.pop(pool, None)
+        if since_s is not None:
+            log.info("the database answers again", away_s=round(monotonic_s() - since_s, 1))
+        return result
+
+    def _away(self, pool: ThreadPoolExecutor, error: Unavailable) -> Unavailable:
+        if pool not in self._away_since_s and self._seldom.once(f"{id(pool)} {error.kind}") is not None:
+            self._away_since_s[pool] = monotonic_s()
+            log.error("the database does not answer", kind=error.kind, error=error.message, details=error.details)
+        return error
 
 
 def sqlite_url(path: Path) -> str:
@@ -80,26 +125,46 @@ def _transaction(engine: Engine, work: Callable[[Session], T]) -> T:
     try:
         with Session(engine, expire_on_commit=False) as session, session.begin():
             return work(session)
-    except DBAPIError as error:
-        if "full" in str(error.orig).lower():
-            raise DiskFull("The disk that holds the database is full. Free some space and try again.") from error
-        if isinstance(error.orig, sqlite3.IntegrityError):
+    except SQLAlchemyError as error:
+        known = meaning(error)
+        if known is None:
             raise
-        if error.connection_invalidated or isinstance(error.orig, sqlite3.OperationalError):
-            raise DatabaseUnavailable("The database did not answer. Try again in a moment.", str(error.orig)) from error
-        raise
+        raise known from error
 
 
 def _engine(url: str, begin: str, size: int) -> Engine:
-    if not url.startswith("sqlite"):
-        return create_engine(url, pool_size=size, pool_pre_ping=True)
-    engine = create_engine(
-        url,
-        poolclass=QueuePool,
-        pool_size=size,
-        max_overflow=0,
-        connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_S, "isolation_level": None},
-    )
+    return _sqlite_engine(url, begin, size) if url.startswith("sqlite") else _postgres_engine(url, size)
+
+
+def _postgres_engine(url: str, size: int) -> Engine:
+    given = make_url(url).query
+    line = {key: value for key, value in POSTGRES_LINE.items() if key not in given}
+    engine = create_engine(url, pool_size=size, pool_pre_ping=True, connect_args=line)
+
+    def prepare(connection: Any, _record: object) -> None:
+        for limit in POSTGRES_LIMITS:  # not as `options` of the connection, which PgBouncer refuses
+            connection.execute(f"SET {limit}")
+        connection.commit()
+
+    event.listen(engine, "connect", prepare)
+    return engine
+
+
+def _sqlite_engine(url: str, begin: str, size: int) -> Engine:
+    path = Path(make_url(url).database or "").resolve()
+
+    def connect() -> sqlite3.Connection:
+        # `rw`: a file that was moved away for a while must not be made anew, which would also remove the log beside
+        # it, and with it what was acknowledged last.
+        return sqlite3.connect(
+            f"file:{quote(str(path))}?mode=rw",
+            uri=True,
+            timeout=BUSY_TIMEOUT_S,
+            check_same_thread=False,
+            isolation_level=None,
+        )
+
+    engine = create_engine(url, poolclass=QueuePool, pool_size=size, max_overflow=0, creator=connect)
 
     def prepare(connection: Any, _record: object) -> None:
         connection.execute("PRAGMA journal_mode=WAL")

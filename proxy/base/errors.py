@@ -97,9 +97,13 @@ class Unavailable(ClusterError):
 
 
 class DatabaseUnavailable(Unavailable):
-    """The database is locked, gone or refuses."""
+    """The database is locked, gone or refuses. `details` are the driver's words, which name hosts: for logs alone."""
 
     kind = "database_unavailable"
+
+    def body(self) -> dict[str, Any]:
+        """Without the details."""
+        return error_body(self.kind, self.message)
 
 
 class Warming(Unavailable):

@@ -40,6 +40,8 @@ def upgrade(db: Database) -> None:
             _copy(Path(str(db.writer.url.database)), current)
         config.attributes["connection"] = connection
         with connection.begin():
+            if not db.is_sqlite:
+                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")  # a table may be large
             command.upgrade(config, "head")
     log.info("database schema upgraded", was=current, now=scripts.get_current_head())
 

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
+from proxy.base.errors import ClusterError
 from proxy.base.logs import events
 
 log = events(__name__)
@@ -95,6 +96,9 @@ class Tasks:
         name = task.get_name()
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            log.error("task died", task=name, exc_info=error)
+            if isinstance(error, ClusterError):  # known by its message; whoever waits for the task hears of it, too
+                log.error("task died", task=name, error=error.message)
+            else:
+                log.error("task died", task=name, exc_info=error)
         if name in self._vital:
             self.dead[name] = repr(error) if error else "ended"

@@ -12,11 +12,13 @@ from backend_pool.jobs.queries import JobQueries
 from backend_pool.model import Job
 from proxy.base.errors import ClusterError
 from proxy.base.logs import events
+from proxy.base.repeated import Repeated
 from proxy.base.tasks import Tasks
 from proxy.tabs.replay import Replay
 from proxy.tabs.user_socket import Restarted, TooManyTabs, UserSocket
 
 log = events(__name__)
+often = Repeated(log)
 
 SESSION_NEWS = "cluster_session"
 """Kind of the frame that tells a tab to look at its session; `webui_session.js` listens to it."""
@@ -135,7 +137,7 @@ class UserEvents:
                 for socket in self._sockets.get(user_id, ()):
                     socket.push(encode("status", _status(remaining)))
         except ClusterError as error:
-            log.warning("status not told", user=user_id, error=error.message)
+            often.warning("status not told", user=user_id, error=error.message)
         finally:
             self._telling.discard(user_id)
 

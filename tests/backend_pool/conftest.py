@@ -1,15 +1,12 @@
 """Engines for the pool's tests: two to share, and a factory for tests that break theirs."""
 
-import importlib.util
-import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.engines import Engine, start_engine
+from tests.postgres import Postgres, missing
 
 Start = Callable[..., Engine]
 
@@ -43,38 +40,19 @@ def start(tmp_path: Path) -> Iterator[Start]:
         running.kill()
 
 
-def _postgres_problem() -> str | None:
-    tool = shutil.which("pg_config")
-    if tool is None:
-        return "no PostgreSQL here (pg_config)"
-    folder = Path(subprocess.run([tool, "--bindir"], check=True, capture_output=True, text=True).stdout.strip())
-    if not (folder / "initdb").exists():
-        return f"no PostgreSQL server in {folder}"
-    return None if importlib.util.find_spec("psycopg") else "no driver for PostgreSQL (psycopg)"
-
-
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a PostgreSQL of our own, on a Unix socket only."""
-    problem = _postgres_problem()
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A PostgreSQL of our own, running; who stops it starts it again."""
+    problem = missing()
     if problem is not None:
         pytest.skip(problem)
-    tool = str(shutil.which("pg_config"))
-    binaries = subprocess.run([tool, "--bindir"], check=True, capture_output=True, text=True).stdout.strip()
-    root = tmp_path_factory.mktemp("postgres")
-    as_user: list[str] = []
-    if os.geteuid() == 0:  # the server refuses to run as root
-        for folder in (root, *root.parents):
-            if str(folder).startswith("/tmp/"):
-                folder.chmod(0o755)
-        shutil.chown(root, "postgres")
-        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-    data = root / "data"
-    subprocess.run(
-        [*as_user, f"{binaries}/initdb", "-D", data, "-U", "t", "-A", "trust"], check=True, capture_output=True
-    )
-    options = f"-c listen_addresses='' -c unix_socket_directories={root} -c fsync=off"
-    control = [*as_user, f"{binaries}/pg_ctl", "-D", str(data), "-w", "-l", str(root / "log")]
-    subprocess.run([*control, "-o", options, "start"], check=True, capture_output=True)
-    yield f"postgresql+psycopg://t@/postgres?host={root}"
-    subprocess.run([*control, "-m", "immediate", "stop"], check=False, capture_output=True)
+    server = Postgres(tmp_path_factory.mktemp("postgres"))
+    server.start()
+    yield server
+    server.stop("immediate")
+
+
+@pytest.fixture
+def postgres(postgres_server: Postgres) -> str:
+    """Its URL."""
+    return postgres_server.url

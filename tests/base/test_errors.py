@@ -3,7 +3,7 @@
 import pytest
 
 from proxy.base import errors
-from proxy.base.errors import CallerError, ClusterError, ConfigError, Unavailable
+from proxy.base.errors import CallerError, ClusterError, ConfigError, DatabaseUnavailable, Unavailable
 
 ALL = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ClusterError)]
 
@@ -21,6 +21,7 @@ def test_each_has_a_status_that_fits_its_branch(kind: type[ClusterError]) -> Non
 @pytest.mark.parametrize("kind", ALL)
 def test_the_body_is_an_object_in_an_object(kind: type[ClusterError]) -> None:
     body = kind("It happened. Do this.", "more").body()
+    details = "" if kind is DatabaseUnavailable else "more"  # the driver's words name hosts
     assert body == {
-        "error": {"type": kind.kind, "message": "It happened. Do this.", "details": "more", "extra_info": {}}
+        "error": {"type": kind.kind, "message": "It happened. Do this.", "details": details, "extra_info": {}}
     }
