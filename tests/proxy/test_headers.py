@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.access.origin import Scope, same_origin
+from proxy.access.origin import Scope, client_address, is_https, same_origin
 from proxy.forward import headers
 from proxy.forward.headers import foreign_cookies, private_cache_control, response_headers
 
@@ -130,9 +130,9 @@ def test_target(raw: bytes | None, query: bytes, expected: bytes) -> None:
 
 
 def test_address_and_scheme() -> None:
-    assert headers.client_address(scope()) == "10.0.0.9"
-    assert headers.client_address(scope(client=None)) == ""
-    assert [headers.is_https(scope(scheme=one)) for one in ("http", "ws", "https", "wss")] == [False, False, True, True]
+    assert client_address(scope()) == "10.0.0.9"
+    assert client_address(scope(client=None)) == ""
+    assert [is_https(scope(scheme=one)) for one in ("http", "ws", "https", "wss")] == [False, False, True, True]
 
 
 @pytest.mark.parametrize("raw", [b"relative", b"", b"*", b"/a b", b"/a\r\nX: y", b"/caf\xc3\xa9", b"/\x7f"])
