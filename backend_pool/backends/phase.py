@@ -26,6 +26,8 @@ class ManagedState:
     error: str | None = None
     deaths: int = 0
     retry_ms: int | None = None
+    adopted: bool = False
+    """Whether it was found running, so that nobody here has seen it come up."""
 
     @property
     def health(self) -> Health | None:

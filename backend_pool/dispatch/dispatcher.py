@@ -18,7 +18,7 @@ from backend_pool.dispatch.foresight import Foresight
 from backend_pool.dispatch.gap import Gaps
 from backend_pool.dispatch.matching import Matching
 from backend_pool.dispatch.queue_mirror import QueueMirror
-from backend_pool.dispatch.sleepers import note_wanted
+from backend_pool.dispatch.sleepers import Sleepers
 from backend_pool.dispatch.turns import Turns
 from backend_pool.forecasts.estimates import Estimates
 from backend_pool.forecasts.outlooks import Outlooks
@@ -72,6 +72,7 @@ class Dispatcher:
         self._held: set[tuple[int, str]] = set()
         self._matching = Matching(store, pool)
         self._mirror = QueueMirror(store.queue, self._passed_by)
+        self._sleepers = Sleepers()
         self._new_shares = False
         self._busy: set[int] = set()
         self.gaps = Gaps()
@@ -236,7 +237,7 @@ class Dispatcher:
         if idle:
             self._turns.look_deeper()
         members = self._pool.members.values()
-        note_wanted(members, self._turns)
+        self._sleepers.note_wanted(members, self._turns)
         self._carrier.prestaging.look_ahead(members, self._turns)
 
     def _explain(self) -> None:

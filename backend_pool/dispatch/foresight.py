@@ -9,12 +9,12 @@ from dataclasses import replace
 from itertools import islice
 
 from backend_pool.backends.health import Health
-from backend_pool.backends.phase import Phase
 from backend_pool.backends.pool import Member, Pool
 from backend_pool.books.share import Share
 from backend_pool.books.shares import Shares
 from backend_pool.dispatch.matching import Matching
 from backend_pool.dispatch.queue_mirror import QueueMirror
+from backend_pool.dispatch.sleepers import is_waking
 from backend_pool.dispatch.turns import Turns
 from backend_pool.forecasts.estimates import Estimates
 from backend_pool.forecasts.outlooks import Outlooks
@@ -157,11 +157,3 @@ def is_ready(member: Member) -> bool:
     """Whether it takes jobs, one after the other; one that missed a probe while it has a job may still end it."""
     answers = member.health is Health.UP or (member.health is Health.SUSPECT and member.job is not None)
     return answers and member.row.mode is BackendMode.ACTIVE and bool(member.info)
-
-
-def is_waking(member: Member) -> bool:
-    """Whether its process is being started for a job that waits."""
-    if member.row.mode is not BackendMode.ACTIVE:
-        return False
-    starting = member.managed is not None and member.managed.state is Phase.STARTING
-    return starting or (member.health is Health.ASLEEP and member.wanted_since_s is not None)

@@ -121,7 +121,8 @@ class Agents:
         ms = now_ms()
         retry_ms = None if told.retry_s is None else ms + round(told.retry_s * 1000)
         since_ms = ms - round(told.since_s * 1000)
-        self._pool.manage(backend_id, ManagedState(told.phase, since_ms, told.error, told.deaths, retry_ms))
+        state = ManagedState(told.phase, since_ms, told.error, told.deaths, retry_ms, told.adopted)
+        self._pool.manage(backend_id, state)
         member = self._pool.member(backend_id)
         if member is not None and told.phase in (Phase.STARTING, Phase.ASLEEP):
             member.restart_wanted.clear()

@@ -44,7 +44,7 @@ class Crew:
             await asyncio.to_thread(self.instances.adopt, name)
             if not self.instances.alive(name):
                 continue
-            self.supervisor.fates[name].starts(monotonic_s())  # not asleep: it may be at work
+            self.supervisor.fates[name].adopts(monotonic_s())  # not asleep: it may be at work
             if await asyncio.to_thread(self.instances.recipe.stale, name):
                 log.info("instance runs otherwise than it would now, and is restarted", instance=name)
                 self._stale.add(name)

@@ -52,8 +52,9 @@ def _stops(member: Member) -> bool:
 
 
 def _hangs(member: Member) -> bool:
-    """Whether it has answered since it was started, and does not any more; one out of reach is not restarted for it."""
+    """Whether it has answered since it was started, and does not any more. One that was started and is out of reach
+    would be no nearer after a restart; one that was found running may have hung before, and is given that one."""
     managed = member.managed
     if managed is None or managed.state is not Phase.RUNNING or member.health is not Health.DOWN:
         return False
-    return member.seen_ms is not None and member.seen_ms >= managed.since_ms
+    return managed.adopted or (member.seen_ms is not None and member.seen_ms >= managed.since_ms)

@@ -22,6 +22,8 @@ class Fate:
     """In all."""
     retry_at: float = 0.0
     error: str | None = None
+    adopted: bool = False
+    """Whether its process was found, not started."""
     again: bool = False
     """Whether it is stopped in order to be started anew."""
 
@@ -36,8 +38,13 @@ class Fate:
 
     def starts(self, now: float) -> None:
         """It is being started."""
-        self.again = False
+        self.again = self.adopted = False
         self.move(Phase.STARTING, now)
+
+    def adopts(self, now: float) -> None:
+        """Its process runs already."""
+        self.starts(now)
+        self.adopted = True
 
     def runs(self, now: float) -> None:
         """It answers."""

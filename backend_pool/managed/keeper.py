@@ -155,7 +155,8 @@ class Keeper:
                 continue
             since_ms = ms - round((now - fate.since) * 1000)
             retry_ms = ms + round((fate.retry_at - now) * 1000) if fate.phase is Phase.CRASHED else None
-            self._pool.manage(backend_id, ManagedState(fate.phase, since_ms, fate.error, fate.deaths, retry_ms))
+            told = ManagedState(fate.phase, since_ms, fate.error, fate.deaths, retry_ms, fate.adopted)
+            self._pool.manage(backend_id, told)
             member = self._pool.member(backend_id)
             if member is not None and fate.phase in (Phase.STARTING, Phase.ASLEEP):
                 member.restart_wanted.clear()

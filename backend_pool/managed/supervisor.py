@@ -23,7 +23,7 @@ class Limits:
     maximum: int | None = None
     idle_s: float = 0.0
     cooldown_s: float = 0.0
-    """Between two that are woken because jobs wait: the first may do for all of them."""
+    """Between two times when some are woken because jobs wait: the first may do for those that come meanwhile."""
     start_timeout_s: float = 600.0
 
 
@@ -38,7 +38,7 @@ class Seen:
     idle_s: float | None = None
     """For how long it has had nothing to do."""
     wanted: bool = False
-    """Whether jobs wait that it could run."""
+    """Whether a job waits that it could run, and that no other one is being started for."""
     known: bool = True
     """Whether it has ever told its nodes and models."""
     restart: bool = False
@@ -81,7 +81,7 @@ class Supervisor:
     def _observe(self, name: str, fate: Fate, seen: Seen, now: float) -> Order | None:
         match fate.phase:
             case Phase.ASLEEP if seen.alive:  # of a former server
-                fate.starts(now)
+                fate.adopts(now)
             case Phase.STARTING:
                 return self._starting(name, fate, seen, now)
             case Phase.RUNNING if not seen.alive:
@@ -132,12 +132,13 @@ class Supervisor:
     def _wake(self, seen: Mapping[str, Seen], now: float) -> list[str]:
         """Names to start, now STARTING: those to be restarted first, then what jobs wait for, then the least number."""
         room = self._room()
+        rested = self._woken_at is None or now - self._woken_at >= self.limits.cooldown_s
         woken: list[str] = []
         down = [name for name in self.fates if self._startable(name, seen[name], now)]
         for name in sorted(down, key=lambda name: self._rank(name, seen[name])):
             if room <= 0:
                 break
-            if self._desired(name, seen[name], now):
+            if self._desired(name, seen[name], now, rested=rested):
                 self.fates[name].starts(now)
                 woken.append(name)
                 room -= 1
@@ -155,11 +156,11 @@ class Supervisor:
         fate = self.fates[name]
         return (not fate.again, not seen.wanted, seen.known, fate.deaths)
 
-    def _desired(self, name: str, seen: Seen, now: float) -> bool:
+    def _desired(self, name: str, seen: Seen, now: float, *, rested: bool) -> bool:
         awake = sum(fate.awake for fate in self.fates.values())
         if self.fates[name].again or not seen.known or self.limits.idle_s <= 0 or awake < self.limits.minimum:
             return True
-        if not seen.wanted or (self._woken_at is not None and now - self._woken_at < self.limits.cooldown_s):
+        if not (seen.wanted and rested):
             if self.fates[name].phase is Phase.CRASHED and not seen.wanted:
                 self.fates[name].move(Phase.ASLEEP, now)  # nobody needs it: it is tried again when somebody does
             return False

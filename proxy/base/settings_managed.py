@@ -38,7 +38,7 @@ class ManagedSettings(BaseSettings):
         "0 never stops one.",
     )
     managed_cooldown_s: float = Field(
-        20.0, ge=0, description="Between two that are woken because jobs wait: the first may do for all of them."
+        20.0, ge=0, description="After some were woken because jobs wait: they may do for those that come meanwhile."
     )
     managed_start_timeout_s: float = Field(
         600.0, gt=0, description="How long one may take until it answers before it is ended and tried again."

@@ -167,26 +167,39 @@ async def test_one_with_nothing_to_do_sleeps_and_a_job_wakes_it(
 
 
 async def test_one_that_is_known_stays_asleep_at_the_next_start(tmp_path: Path) -> None:
-    """A server that starts again does not start all of its GPUs."""
-    async with kept(tmp_path, 1, SLEEPY) as k:
-        await k.rig.eventually(lambda: bool(k.rig.pool.members[1].info))
-        await k.phase(Phase.ASLEEP)
+    """A server that starts again does not start all of its GPUs; then as many wake as jobs may run on."""
+    asleep = [Phase.ASLEEP] * 3
+    async with kept(tmp_path, 3, SLEEPY) as k:
+        await k.rig.eventually(lambda: all(member.info for member in k.rig.pool.members.values()))
+        await k.phase(*asleep)
         nodes = set(k.rig.pool.info.union)
-    async with kept(tmp_path, 1, SLEEPY) as k:
-        await k.phase(Phase.ASLEEP)
+    async with kept(tmp_path, 3, SLEEPY) as k:
+        await k.phase(*asleep)
         await k.rig.eventually(lambda: set(k.rig.pool.info.union) == nodes)
-        assert k.phases() == [Phase.ASLEEP]
+        assert k.phases() == asleep
+        jobs = [(await k.rig.submit(sampled(steps=150), user), user) for user in (1, 1, 2)]
+        for prompt_id, _ in jobs[::2]:
+            await k.rig.heard.until(prompt_id, "execution_start")
+        assert sorted(k.phases()) == [Phase.ASLEEP, Phase.RUNNING, Phase.RUNNING]  # one at a time for each user
+        for prompt_id, user in jobs:
+            assert (await k.rig.final(prompt_id, user))[0].state is JobState.SUCCEEDED
 
 
 async def test_one_that_outlived_its_server_is_found_again(tmp_path: Path) -> None:
-    """By its record, and by its command where the server was killed before it had written one."""
+    """By its record, and by its command where the server was killed before it had written one. One that hung
+    meanwhile, and so has never answered this server, is started anew."""
     async with kept(tmp_path, 2, leave=True) as k:
         await k.rig.eventually(lambda: k.rig.health() == [Health.UP, Health.UP])
         before = [k.pid(1), k.pid(2)]
     (tmp_path / "run" / "engine-2.json").unlink()
-    async with kept(tmp_path, 2) as k:
+    async with kept(tmp_path, 2, leave=True) as k:
         await k.rig.eventually(lambda: k.rig.health() == [Health.UP, Health.UP])
         assert [k.pid(1), k.pid(2)] == before
+    os.kill(before[0], signal.SIGSTOP)
+    async with kept(tmp_path, 2) as k:
+        await k.rig.eventually(lambda: k.member(2).idle and not Path(f"/proc/{before[0]}").exists())
+        await k.rig.eventually(lambda: k.rig.health() == [Health.UP, Health.UP])
+        assert k.pid(2) == before[1]
     assert not any(Path(f"/proc/{pid}").exists() for pid in before)
 
 

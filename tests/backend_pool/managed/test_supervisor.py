@@ -51,7 +51,10 @@ def test_one_that_runs_already_is_taken_over() -> None:
     supervisor = Supervisor(Limits(), "a")
     assert orders(supervisor, 0, a=IDLE) == []
     assert orders(supervisor, 1, a=IDLE) == []
-    assert phases(supervisor) == [Phase.RUNNING]
+    assert phases(supervisor) == [Phase.RUNNING] and supervisor.fates["a"].adopted
+    for now, seen in ((2, replace(IDLE, restart=True)), (3, replace(IDLE, restart=True)), (4, DOWN), (5, IDLE)):
+        orders(supervisor, now, a=seen)
+    assert phases(supervisor) == [Phase.RUNNING] and not supervisor.fates["a"].adopted  # it was started here
 
 
 def test_an_unknown_one_is_started_once_to_learn_what_it_offers() -> None:
@@ -110,13 +113,13 @@ def test_the_least_number_is_started() -> None:
     assert orders(supervisor, 0, a=DOWN, b=DOWN, c=DOWN) == ["start a", "start b"]
 
 
-def test_waiting_jobs_wake_one_and_after_a_while_another() -> None:
-    supervisor = Supervisor(SLEEPY, "abc")
+def test_waiting_jobs_wake_as_many_as_they_want_and_after_a_while_more() -> None:
+    supervisor = Supervisor(replace(SLEEPY, maximum=3), "abcd")
     wanted = replace(DOWN, wanted=True)
-    assert orders(supervisor, 0, a=DOWN, b=DOWN, c=DOWN) == []
-    assert orders(supervisor, 1, a=wanted, b=wanted, c=DOWN) == ["start a"]
-    assert orders(supervisor, 5.9, a=COMING, b=wanted, c=DOWN) == []
-    assert orders(supervisor, 6, a=COMING, b=wanted, c=DOWN) == ["start b"]
+    assert orders(supervisor, 0, a=DOWN, b=DOWN, c=DOWN, d=DOWN) == []
+    assert orders(supervisor, 1, a=wanted, b=wanted, c=DOWN, d=DOWN) == ["start a", "start b"]
+    assert orders(supervisor, 5.9, a=COMING, b=COMING, c=wanted, d=DOWN) == []
+    assert orders(supervisor, 6, a=COMING, b=COMING, c=wanted, d=wanted) == ["start c"]  # no more may be awake
 
 
 def test_no_more_are_awake_than_may_be() -> None:
