@@ -161,6 +161,8 @@ class Attempt:
 
     async def _heed_cancel(self) -> None:
         await self._cancel.wait()
+        if self._record.rendered_ms is not None:  # heard; its end is looked up when the files it named are home
+            self.upstream.ended = True
         if self.upstream.ended:  # nothing is left to interrupt; what a job made before it heeded is still fetched
             await asyncio.sleep(self._kit.settings.cancel_grace_s if self._interrupted else 0)
             raise Stopped(Stop.USER, heeded=True)

@@ -28,7 +28,9 @@ class Carried:
     """Whether the server took it: before that it is in no queue either."""
     ended_s: float | None = None
     drawer: Path | None = None
-    """Where its files are once another job has its turn."""
+    """Where its files go when another job has its turn."""
+    away: bool = False
+    """Whether all of them are there."""
     kept: list[dict[str, Any]] = field(default_factory=list)
     """Of what it made elsewhere, what lies in the drawer by now."""
     gone: bool = False

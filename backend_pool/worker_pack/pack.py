@@ -80,16 +80,16 @@ class Pack:
             absent = await aside(self.workspace.store.missing, wanted)
             if absent:
                 return Answer(409, {"missing": absent})
-        await self._through()
+        if (before := self.slot.job) is not None:
+            await self._through(before.id)
         try:
             async with self._judging:
                 self.slot.take()
         except Busy:
             return self._busy()
         try:
-            if self._others():
+            if self._others() or not await self._cleared():
                 return self._busy()
-            await aside(self.slot.put_away)
             room = await aside(self._room, str(body["user"]), storage)
             job = Carried(prompt_id, order.get("client_id"), room)
             if self._others():  # theirs came while this was prepared
@@ -102,12 +102,19 @@ class Pack:
             self.slot.give_up()
         return await self._queue(job, order)
 
-    async def _through(self) -> None:
-        """Let the job before come to its end, not for long: its success is told before its files are handed over."""
+    async def _cleared(self) -> bool:
+        """Whether the last job's files are out of the next one's way."""
+        try:
+            await aside(self.slot.put_away)
+        except OSError as error:
+            log.warning("No job is taken: the files of the last one cannot be put away: %s", error)
+            return False
+        return True
+
+    async def _through(self, prompt_id: str) -> None:
+        """Let a job come to its end, not for long: its success is told before its files are handed over."""
         deadline_s = time.monotonic() + ENDING_S
-        while (job := self.slot.job) is not None and self.host.where(job.id) == "running":
-            if time.monotonic() > deadline_s:
-                return
+        while self.host.where(prompt_id) == "running" and time.monotonic() < deadline_s:  # noqa: ASYNC110 - no event
             await asyncio.sleep(ENDING_LOOK_S)
 
     async def judge(self, order: Json) -> Answer:
@@ -157,6 +164,7 @@ class Pack:
 
     async def forget(self, prompt_id: str) -> bool:
         """Leave nothing of a job that does not run; False when it does."""
+        await self._through(prompt_id)
         if self.host.where(prompt_id) == "running":
             return False
         self.host.forget(prompt_id)

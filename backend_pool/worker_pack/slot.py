@@ -165,9 +165,9 @@ class Slot:
     def _into_drawer(self, job: Carried) -> None:
         """What lay in the server's own directories too: the next job may write, or read, under the same names."""
         found = self._strays(job)[len(job.kept) :]
-        if job.gone or job.drawer is not None or (job.room.scratch is None and not found):
+        if job.gone or job.away or (job.room.scratch is None and not found):
             return
-        drawer = self._workspace.drawer()
+        drawer = job.drawer = job.drawer or self._workspace.drawer()
         for entry in found:
             target = drawer / f"{len(job.kept)}"
             own = job.stamps.get(entry["path"]) == entry["stamp"]
@@ -175,7 +175,7 @@ class Slot:
             job.kept.append(entry | {"whole": str(target), "size": target.stat().st_size})
             job.made.remove(entry["whole"])
         job.room = self._workspace.moved(job.room, drawer)
-        job.drawer = drawer
+        job.away = True
 
     def _remove(self, job: Carried) -> None:
         with job.lock:

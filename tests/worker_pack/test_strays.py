@@ -24,6 +24,7 @@ class Worker:
     """A slot over an engine's directories, with one thread that executes."""
 
     def __init__(self, root: Path) -> None:
+        self.root = root
         self.host = EngineHost(build(Options(root)))
         self.workspace = Workspace(root / "pack", None, 1)
         self.slot = Slot(self.host, self.workspace)
@@ -44,6 +45,11 @@ class Worker:
         thread.start()
         thread.join()
         return job
+
+    def scratch(self) -> Path:
+        """Where directories of jobs are."""
+        (own,) = (path for path in (self.root / "pack" / "scratch").iterdir() if path.is_dir())
+        return own
 
     def names(self) -> list[str]:
         """What lies in the worker's own output."""
