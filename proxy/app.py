@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 
-from starlette.routing import Route, Router
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from backend_pool.backends.consultant import Consultant
 from backend_pool.backends.housekeeping import Housekeeping
@@ -24,10 +23,8 @@ from backend_pool.workers.registrations import Workers
 from proxy.access.access import Access, open_access
 from proxy.access.secret_key import load_or_create
 from proxy.api import table as api
-from proxy.api.errors import error_response, unexpected
 from proxy.api.heartbeat_routes import agent_route, worker_route
 from proxy.base.database import Database
-from proxy.base.errors import ClusterError
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
 from proxy.comfy.info import InfoRoutes
@@ -37,6 +34,7 @@ from proxy.comfy.prompt import PromptRoute
 from proxy.comfy.queue import QueueRoutes
 from proxy.comfy.routes import ComfyRoutes
 from proxy.comfy.session_nodes import SessionNodes
+from proxy.control import Control
 from proxy.edge import Edge, upstream_of
 from proxy.forward.upstreams import Upstreams
 from proxy.health.readiness import Readiness
@@ -60,27 +58,35 @@ from user_sessions.host_process import HostProcess
 from user_sessions.spawner import Keeper, Spawner
 
 
-class Control:
-    """Everything under /cluster/; whatever goes wrong leaves as one JSON object (pages render their own errors)."""
+@dataclass(frozen=True)
+class People:
+    """Who comes in, and their sessions."""
 
-    def __init__(self, routes: list[Route]) -> None:
-        self._router = Router(routes, redirect_slashes=True)
+    access: Access
+    folders: UserFolders
+    keeper: Keeper
+    spawner: Spawner
+    sessions: Sessions
+    upstreams: Upstreams
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
 
-        async def noted(message: Message) -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
-            await send(message)
+@dataclass(frozen=True)
+class Work:
+    """The queue, and the pool behind it."""
 
-        try:
-            await self._router({**scope, "app": self}, receive, noted)
-        except Exception as error:
-            if started or scope["type"] != "http":
-                raise
-            answer = error_response(scope, error) if isinstance(error, ClusterError) else unexpected(scope, error)
-            await answer(scope, receive, send)
+    registry: Registry
+    workers: Workers
+    pool: Pool
+    agents: Agents
+    managed: ManagedBackends
+    store: JobStore
+    queries: JobQueries
+    groups: Groups
+    timings: Timings
+    outlooks: Outlooks
+    dispatcher: Dispatcher
+    housekeeping: Housekeeping
+    restarts: Restarts
 
 
 @dataclass(frozen=True)
@@ -90,22 +96,8 @@ class Cluster:
     settings: Settings
     db: Database
     tasks: Tasks
-    access: Access
-    keeper: Keeper
-    spawner: Spawner
-    sessions: Sessions
-    registry: Registry
-    pool: Pool
-    groups: Groups
-    managed: ManagedBackends
-    agents: Agents
-    queries: JobQueries
-    dispatcher: Dispatcher
-    timings: Timings
-    outlooks: Outlooks
-    housekeeping: Housekeeping
-    restarts: Restarts
-    upstreams: Upstreams
+    people: People
+    work: Work
     events: UserEvents
     sockets: OpenSockets
     asgi: ASGIApp
@@ -116,102 +108,138 @@ def build(settings: Settings, db: Database) -> Cluster:
     if settings.starter_workflow is not None:
         read_workflow(settings.starter_workflow)  # a wrong file must be noticed now, not by the first newcomer
     tasks = Tasks()
-    access = open_access(settings, db, tasks)
-    keeper: Keeper = HostProcess(settings) if settings.spawner == "host" else Children(settings)
-    spawner = keeper.spawner()
-    sessions = Sessions(settings, db, spawner, tasks)
-    upstreams = Upstreams(settings)
-    registry = Registry(db)
     key = load_or_create(settings.data_dir / "secret.key")
-    workers = Workers(db, key, settings.data_dir / "users", settings.heartbeat_interval_s)
-    pool = Pool(registry, settings, tasks, workers)
-    agents = Agents(db, pool, settings.heartbeat_interval_s)
-    store = JobStore(db, settings.queue_limit, settings.history_limit, settings.history_mb)
-    groups = Groups(db, settings)
+    people = _people(settings, db, tasks, key)
     queries = JobQueries(db)
     events = UserEvents(queries, tasks)
-    folders = UserFolders(settings.data_dir, db, key)
-    timings = Timings(db)
-    outlooks = Outlooks()
-    outlooks.on_change.append(QueueNews(outlooks, events).changed)
+    people.sessions.on_news(events.session_news)
+    work = _work(settings, db, tasks, key, people=people, queries=queries, events=events)
+    _connect(work, events, settings.quota_contact)
+    sockets = OpenSockets(people.access.authenticator, people.access.cache, tasks)
+    starter = Starter(work.pool, settings)
+    jobs = Jobs(work.store, work.dispatcher, events)
+    asgi = Edge(
+        control=_control(settings, db, tasks, people=people, work=work, events=events, jobs=jobs),
+        comfy=_comfy(settings, people, work, events, jobs).app(),
+        authenticator=people.access.authenticator,
+        sessions=people.sessions,
+        events=events,
+        sockets=sockets,
+        webui=WebUi(people.upstreams, starter),
+        starter=starter,
+        reboot=Reboot(people.sessions, events, settings),
+        upstreams=people.upstreams,
+        tasks=tasks,
+        settings=settings,
+    )
+    return Cluster(settings, db, tasks, people, work, events, sockets, asgi)
+
+
+def _people(settings: Settings, db: Database, tasks: Tasks, key: bytes) -> People:
+    keeper: Keeper = HostProcess(settings) if settings.spawner == "host" else Children(settings)
+    spawner = keeper.spawner()
+    return People(
+        access=open_access(settings, db, tasks),
+        folders=UserFolders(settings.data_dir, db, key),
+        keeper=keeper,
+        spawner=spawner,
+        sessions=Sessions(settings, db, spawner, tasks),
+        upstreams=Upstreams(settings),
+    )
+
+
+def _work(
+    settings: Settings,
+    db: Database,
+    tasks: Tasks,
+    key: bytes,
+    *,
+    people: People,
+    queries: JobQueries,
+    events: UserEvents,
+) -> Work:
+    registry = Registry(db)
+    workers = Workers(db, key, settings.data_dir / "users", settings.heartbeat_interval_s)
+    pool = Pool(registry, settings, tasks, workers)
+    store = JobStore(db, settings.queue_limit, settings.history_limit, settings.history_mb)
+    groups, timings, outlooks = Groups(db, settings), Timings(db), Outlooks()
     dispatcher = Dispatcher(
         store=store,
         pool=pool,
         tasks=tasks,
         listener=events,
-        owner_of=folders.owner,
+        owner_of=people.folders.owner,
         settings=settings,
         shares=groups,
         timings=timings,
         outlooks=outlooks,
     )
-    pool.on_change.append(dispatcher.ring)
-    groups.on_quota.append(QuotaNews(groups, events, settings.quota_contact).changed)
-    groups.on_change.append(dispatcher.shares_changed)
-    store.charged = groups.charged
-    restarts = Restarts(RestartRows(db), pool, settings, dispatcher.ring)
-    jobs = Jobs(store, dispatcher, events)
-    session_nodes = SessionNodes(partial(upstream_of, sessions), upstreams)
-    comfy = ComfyRoutes(
-        prompt=PromptRoute(
-            store, queries, dispatcher, pool, Consultant(pool), session_nodes, events, folders, groups, settings
-        ),
-        queue=QueueRoutes(queries, store, jobs, settings),
-        jobs=JobsRoutes(queries, jobs, settings),
-        info=InfoRoutes(pool, folders, settings.max_upload_mb),
-        models=ModelRoutes(pool),
-    )
-    deps = Deps(
-        settings, access, sessions, jobs, JobViews(db, outlooks), registry, pool, restarts, BooksKeeper(db, groups)
-    )
-    starter = Starter(pool, settings)
-    readiness = Readiness(db, settings.data_dir, free_mb=settings.free_space_mb, spawner=spawner, tasks=tasks)
-    health = HealthRoutes(db, pool, dispatcher, readiness, events, spawner, access.authenticator)
-    sockets = OpenSockets(access.authenticator, access.cache, tasks)
-    sessions.on_news(events.session_news)
-    asgi = Edge(
-        control=Control(
-            [
-                *health.routes(),
-                worker_route(workers, settings),
-                agent_route(agents, settings),
-                *api.routes(deps),
-                *pages.routes(deps),
-            ]
-        ),
-        comfy=comfy.app(),
-        authenticator=access.authenticator,
-        sessions=sessions,
-        events=events,
-        sockets=sockets,
-        webui=WebUi(upstreams, starter),
-        starter=starter,
-        reboot=Reboot(sessions, events, settings),
-        upstreams=upstreams,
-        tasks=tasks,
-        settings=settings,
-    )
-    return Cluster(
-        settings=settings,
-        db=db,
-        tasks=tasks,
-        access=access,
-        keeper=keeper,
-        spawner=spawner,
-        sessions=sessions,
+    return Work(
         registry=registry,
+        workers=workers,
         pool=pool,
-        groups=groups,
-        agents=agents,
-        managed=ManagedBackends(settings, db, keeper.run, registry=registry, pool=pool, tasks=tasks),
+        agents=Agents(db, pool, settings.heartbeat_interval_s),
+        managed=ManagedBackends(settings, db, people.keeper.run, registry=registry, pool=pool, tasks=tasks),
+        store=store,
         queries=queries,
-        dispatcher=dispatcher,
+        groups=groups,
         timings=timings,
         outlooks=outlooks,
+        dispatcher=dispatcher,
         housekeeping=Housekeeping(pool, settings, tasks, dispatcher.ring),
-        restarts=restarts,
-        upstreams=upstreams,
-        events=events,
-        sockets=sockets,
-        asgi=asgi,
+        restarts=Restarts(RestartRows(db), pool, settings, dispatcher.ring),
     )
+
+
+def _connect(work: Work, events: UserEvents, quota_contact: str) -> None:
+    """Let parts hear of each other what they do not know each other for."""
+    work.pool.on_change.append(work.dispatcher.ring)
+    work.groups.on_change.append(work.dispatcher.shares_changed)
+    work.groups.on_quota.append(QuotaNews(work.groups, events, quota_contact).changed)
+    work.outlooks.on_change.append(QueueNews(work.outlooks, events).changed)
+    work.store.charged = work.groups.charged
+
+
+def _comfy(settings: Settings, people: People, work: Work, events: UserEvents, jobs: Jobs) -> ComfyRoutes:
+    """ComfyUI's own API."""
+    prompt = PromptRoute(
+        work.store,
+        work.queries,
+        work.dispatcher,
+        work.pool,
+        Consultant(work.pool),
+        SessionNodes(partial(upstream_of, people.sessions), people.upstreams),
+        events,
+        people.folders,
+        work.groups,
+        settings,
+    )
+    return ComfyRoutes(
+        prompt=prompt,
+        queue=QueueRoutes(work.queries, work.store, jobs, settings),
+        jobs=JobsRoutes(work.queries, jobs, settings),
+        info=InfoRoutes(work.pool, people.folders, settings.max_upload_mb),
+        models=ModelRoutes(work.pool),
+    )
+
+
+def _control(
+    settings: Settings, db: Database, tasks: Tasks, *, people: People, work: Work, events: UserEvents, jobs: Jobs
+) -> Control:
+    """Everything under /cluster/."""
+    readiness = Readiness(db, settings.data_dir, free_mb=settings.free_space_mb, spawner=people.spawner, tasks=tasks)
+    authenticator = people.access.authenticator
+    health = HealthRoutes(db, work.pool, work.dispatcher, readiness, events, people.spawner, authenticator)
+    deps = Deps(
+        settings,
+        people.access,
+        people.sessions,
+        jobs,
+        JobViews(db, work.outlooks),
+        work.registry,
+        work.pool,
+        work.restarts,
+        BooksKeeper(db, work.groups),
+    )
+    heartbeats = [worker_route(work.workers, settings), agent_route(work.agents, settings)]
+    return Control([*health.routes(), *heartbeats, *api.routes(deps), *pages.routes(deps)])

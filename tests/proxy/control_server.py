@@ -40,7 +40,7 @@ class Server:
 
     async def user(self, name: str, *, admin: bool = False) -> User:
         """An account with the password PASSWORD."""
-        return await self.cluster.access.users.add(name, PASSWORD, is_admin=admin)
+        return await self.cluster.people.access.users.add(name, PASSWORD, is_admin=admin)
 
     def browser(self, **headers: str) -> httpx.AsyncClient:
         """A browser that nobody has signed in with."""
@@ -100,8 +100,8 @@ async def serving(data_dir: Path, *, alive: bool = False, **settings: object) ->
                 await lifespan.stop(cluster)
             else:
                 await cluster.tasks.stop()
-                await cluster.access.close()
-                await cluster.upstreams.close()
-                await cluster.spawner.close()
-                await cluster.pool.close()
+                await cluster.people.access.close()
+                await cluster.people.upstreams.close()
+                await cluster.people.spawner.close()
+                await cluster.work.pool.close()
                 db.close()

@@ -150,9 +150,9 @@ async def test_pictures_are_the_callers_own_and_paged(server: Server) -> None:
 async def test_a_waiting_job_says_why(server: Server) -> None:
     """To its user and to administrators, in the API and on the pages."""
     await server.job(await server.user("Ann"), PROMPT, "waits")
-    server.cluster.tasks.start("dispatcher", server.cluster.dispatcher.watch())
+    server.cluster.tasks.start("dispatcher", server.cluster.work.dispatcher.watch())
     async with server.signed_in("Ann") as ann, server.signed_in("root") as root, asyncio.timeout(30):
-        while server.cluster.dispatcher.reason(1) is None:
+        while server.cluster.work.dispatcher.reason(1) is None:
             await asyncio.sleep(0.02)
         for browser, path in ((ann, "/jobs"), (root, "/admin/jobs")):
             assert [job["reason"] for job in (await browser.get(API + path)).json()["jobs"]] == ["there is no backend"]
@@ -220,11 +220,11 @@ async def test_backends_are_added_drained_and_removed(server: Server) -> None:
         path = f"{API}/admin/backends/{made.json()['id']}"
         assert (await root.patch(path, json={"mode": "draining"})).json()["mode"] == "draining"
         assert (await root.patch(path, json={"mode": "gone"})).status_code == 400
-        await server.cluster.pool.refresh()
+        await server.cluster.work.pool.refresh()
         assert (await root.get(f"{API}/admin/backends")).json()["backends"][0]["health"] == "joining"
         assert (await root.delete(path)).status_code == 200
         assert (await root.delete(path)).status_code == 404
-        await server.cluster.registry.add("http://127.0.0.1:10", "fixed", "settings")
+        await server.cluster.work.registry.add("http://127.0.0.1:10", "fixed", "settings")
         fixed = (await root.get(f"{API}/admin/backends")).json()["backends"][0]
         assert (await root.delete(f"{API}/admin/backends/{fixed['id']}")).status_code == 409
 

@@ -39,10 +39,10 @@ async def root(server: Server) -> AsyncIterator[httpx.AsyncClient]:
 async def added(server: Server, *names: str, source: str = "registered") -> list[int]:
     """Ids of new backends, which the pool has taken in."""
     rows = [
-        await server.cluster.registry.add(f"http://127.0.0.1:{number}", name, source)
+        await server.cluster.work.registry.add(f"http://127.0.0.1:{number}", name, source)
         for number, name in enumerate(names, 1)
     ]
-    await server.cluster.pool.refresh()
+    await server.cluster.work.pool.refresh()
     return [row.id or 0 for row in rows]
 
 
@@ -84,7 +84,7 @@ async def test_fields_are_changed(server: Server, root: httpx.AsyncClient) -> No
     ):
         assert (await root.patch(one, json=bad)).status_code == 400, bad
     with pytest.raises(BadInput):
-        await server.cluster.registry.add("http://127.0.0.1:10", labels=["a b"])
+        await server.cluster.work.registry.add("http://127.0.0.1:10", labels=["a b"])
 
 
 async def test_quarantine_ends_by_hand(server: Server, root: httpx.AsyncClient) -> None:
@@ -124,10 +124,10 @@ async def test_restarts_are_asked_for_and_taken_back(server: Server, root: httpx
 
 async def test_the_page_shows_what_a_backend_does(server: Server, root: httpx.AsyncClient) -> None:
     busy, crashed = await added(server, "gpu-1", "gpu-2")
-    ann = await server.cluster.access.users.by_name("ann")
+    ann = await server.cluster.people.access.users.by_name("ann")
     assert ann is not None
     job = await server.running(await server.job(ann, PROMPT, "0123456789"), busy)
-    member, other = server.cluster.pool.members[busy], server.cluster.pool.members[crashed]
+    member, other = server.cluster.work.pool.members[busy], server.cluster.work.pool.members[crashed]
     member.health, member.job, member.failed = Health.UP, job.key, 2
     member.warmth.ran(ann.key, "", ["checkpoints:flux-dev.safetensors"], None)
     other.managed = ManagedState(Phase.CRASHED, 1, "exit status 3", 2, 9_999_999_999_999)
@@ -149,7 +149,7 @@ async def test_the_page_shows_what_a_backend_does(server: Server, root: httpx.As
 
 async def test_a_jobs_whole_story(server: Server, root: httpx.AsyncClient) -> None:
     (key,) = await added(server, "gpu-1")
-    ann = await server.cluster.access.users.by_name("ann")
+    ann = await server.cluster.people.access.users.by_name("ann")
     assert ann is not None
     job = await server.running(await server.job(ann, PROMPT, "0123456789"), key)
     await server.store.requeue(job, "its backend is <gone>")

@@ -43,7 +43,7 @@ async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
 
 async def peopled(server: Server) -> None:
     """Four backends: one at work until a deadline, one quarantined, one crashed, one asleep."""
-    registry, pool = server.cluster.registry, server.cluster.pool
+    registry, pool = server.cluster.work.registry, server.cluster.work.pool
     for number, name in enumerate(("gpu-1", "gpu-2", "rack-7-with-a-very-long-name-indeed-it-is", "gpu-4"), 1):
         await registry.add(f"http://127.0.0.1:{number}", name, labels=["gpu=a100", "fast"] if number != 2 else [])
 
@@ -61,7 +61,7 @@ async def peopled(server: Server) -> None:
 
     server.cluster.db.write_now(work)
     await pool.refresh()
-    ann = await server.cluster.access.users.by_name("ann")
+    ann = await server.cluster.people.access.users.by_name("ann")
     assert ann is not None
     job = await server.running(await server.job(ann, PROMPT, "0123456789abcdef"), 1)
     at_work, suspicious, crashed, asleep = (pool.members[number] for number in (1, 2, 3, 4))
@@ -94,7 +94,7 @@ async def test_a_card_is_worked_with(server: Server, context: BrowserContext) ->
     await card.get_by_label("More actions for gpu-2").click()
     await card.get_by_role("button", name="Drain within 10 minutes").click()
     await page.get_by_role("button", name="Leave as is").click()
-    row = (await server.cluster.registry.listing())[1]
+    row = (await server.cluster.work.registry.listing())[1]
     assert (row.mode, row.labels) == (BackendMode.ACTIVE, ["gpu=h100"]), "nothing without a yes"
     await card.get_by_label("More actions for gpu-2").click()
     await card.get_by_role("button", name="Drain within 10 minutes").click()

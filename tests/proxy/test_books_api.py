@@ -43,7 +43,7 @@ async def used(server: Server, user: User, seconds: float, prompt_id: str) -> No
     job = await server.running(await server.job(user, PROMPT, prompt_id))
     spent = Spent(round(seconds * 1000), 500, round(seconds * 1000), "=gpu", "A100")
     await server.store.finish(job, JobState.SUCCEEDED, Result(), "test", spent=spent)
-    await server.cluster.groups.reload()
+    await server.cluster.work.groups.reload()
 
 
 async def test_a_groups_life(server: Server, root: httpx.AsyncClient) -> None:
@@ -130,7 +130,7 @@ async def test_reservations(server: Server, root: httpx.AsyncClient) -> None:
     await server.user("Ann")
     await said(await root.post(f"{API}/admin/groups", json={"name": "class"}), 201)
     await said(await root.post(f"{API}/admin/backends", json={"url": "http://127.0.0.1:9", "name": "gpu 1"}), 201)
-    await server.cluster.pool.refresh()
+    await server.cluster.work.pool.refresh()
     wish = {
         "group": "class",
         "backends": "gpu 1",

@@ -21,8 +21,8 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     async with serving(tmp_path) as running:
         await running.user("root", admin=True)
         await running.user("Ann")
-        await running.cluster.registry.add("http://127.0.0.1:9", "gpu 1")
-        await running.cluster.pool.refresh()
+        await running.cluster.work.registry.add("http://127.0.0.1:9", "gpu 1")
+        await running.cluster.work.pool.refresh()
         yield running
 
 
@@ -40,7 +40,7 @@ async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
 
 async def test_a_group_and_its_reservation(server: Server, context: BrowserContext) -> None:
     """Times are the reader's own, five and a half hours ahead of UTC."""
-    ann = await server.cluster.access.users.by_name("ann")
+    ann = await server.cluster.people.access.users.by_name("ann")
     assert ann is not None
     page = await sign_in(context, server, "root")
     await page.goto(f"{server.url}/cluster/admin/groups")
@@ -56,14 +56,14 @@ async def test_a_group_and_its_reservation(server: Server, context: BrowserConte
     await card.get_by_label("Running at once").fill("3")
     await card.get_by_role("button", name="Save").click()
     await expect(card.get_by_text("weight 2.5")).to_be_visible(timeout=WAIT_MS)
-    share = server.cluster.groups.share(ann.key)
+    share = server.cluster.work.groups.share(ann.key)
     assert (share.weight, share.running_limit, share.labels) == (2.5, 3, frozenset({"fast", "gpu=a100"}))
     await card.get_by_text("Change", exact=True).click()  # saved, it closed
     await expect(card.get_by_label("Running at once")).to_have_value("3")
     await card.get_by_label("Running at once").fill("")
     await card.get_by_role("button", name="Save").click()
     await expect(card.get_by_text("3 at a time")).to_have_count(0, timeout=WAIT_MS)
-    assert server.cluster.groups.share(ann.key).running_limit == 1
+    assert server.cluster.work.groups.share(ann.key).running_limit == 1
     await page.get_by_label("Backends", exact=True).fill("gpu 1")
     day = f"{datetime.now(UTC).year + 2}-03-02"
     await page.get_by_label("From (your time)").fill(f"{day}T10:00")
@@ -71,7 +71,7 @@ async def test_a_group_and_its_reservation(server: Server, context: BrowserConte
     await page.get_by_role("button", name="Reserve").click()
     row = page.get_by_role("listitem").filter(has_text="gpu 1")
     await expect(row).to_contain_text(f"{day} 04:30 to {day} 05:30 UTC", timeout=WAIT_MS)
-    (reservation,) = server.cluster.groups.upcoming()
+    (reservation,) = server.cluster.work.groups.upcoming()
     assert reservation.begin_ms == datetime.fromisoformat(f"{day}T04:30+00:00").timestamp() * 1000
     await row.get_by_role("button").click()
     await page.locator("#ask").get_by_role("button", name="Remove").click()
@@ -85,6 +85,6 @@ async def test_ones_own_jobs_may_wait(server: Server, context: BrowserContext) -
     for state, lane in (("true", "batch"), ("false", "interactive")):
         await switch.click()
         await expect(switch).to_have_attribute("aria-checked", state, timeout=WAIT_MS)
-        ann = await server.cluster.access.users.by_name("ann")
-        assert ann is not None and server.cluster.groups.lane(ann.key) == lane
+        ann = await server.cluster.people.access.users.by_name("ann")
+        assert ann is not None and server.cluster.work.groups.lane(ann.key) == lane
     await page.close()

@@ -31,7 +31,7 @@ def test_what_it_does_not(path: str) -> None:
 
 async def token(server: Server, name: str) -> str:
     await server.user(name)
-    return create_now(server.cluster.access.users._db, name, "test")
+    return create_now(server.cluster.people.access.users._db, name, "test")
 
 
 @pytest.mark.parametrize("given", ["", "x" * (SID_LENGTH + 1), "a\tb"])

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from proxy.app import Control
+from proxy.control import Control
 from proxy.health.routes import METRICS
 from tests.proxy.control_server import Server, serving
 from user_sessions.run_dir import host_socket, run_dir

@@ -120,14 +120,14 @@ async def test_every_page_renders_for_those_who_may_see_it(server: Server) -> No
 
 
 async def test_hostile_texts_stay_texts(server: Server) -> None:
-    ann = await server.cluster.access.users.by_name("Ann")
+    ann = await server.cluster.people.access.users.by_name("Ann")
     assert ann is not None
     prompt: dict[str, Any] = {"1": {"class_type": "CLIPTextEncode", "inputs": {"text": HOSTILE}}}
     await server.job(ann, prompt, "waiting")
     outputs = {"1": {"images": [{"filename": f"{HOSTILE}.png", "subfolder": HOSTILE, "type": "output"}]}}
     why = [["execution_error", {"exception_message": HOSTILE}]]
     await server.ended(await server.job(ann, prompt, "ended"), JobState.FAILED, Result(outputs, {}, why))
-    await server.cluster.registry.add("http://127.0.0.1:9", '"><b>rack')
+    await server.cluster.work.registry.add("http://127.0.0.1:9", '"><b>rack')
     async with server.browser(**{"User-Agent": HOSTILE}) as client:
         await client.post("/cluster/login", data=FORM)
         await client.post(f"{API}/tokens", json={"name": HOSTILE})

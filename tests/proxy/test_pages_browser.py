@@ -58,7 +58,7 @@ def _none(problems: list[str]) -> None:
 async def test_home_follows_the_queue_and_cancels(server: Server, context: BrowserContext) -> None:
     page = await sign_in(context, server, "Ann")
     await expect(page.get_by_text("Nothing is queued")).to_be_visible()
-    ann = await server.cluster.access.users.by_name("ann")
+    ann = await server.cluster.people.access.users.by_name("ann")
     assert ann is not None
     await server.job(ann, PROMPT, "a1")
     row = page.get_by_role("listitem").filter(has_text="a red fox")
@@ -139,11 +139,11 @@ async def test_the_starting_page_starts_the_session_and_goes_on(tmp_path: Path, 
 async def test_nothing_is_wider_than_a_phone(server: Server, context: BrowserContext) -> None:
     page = await sign_in(context, server, "root")
     await page.set_viewport_size({"width": 390, "height": 844})
-    ann = await server.cluster.access.users.by_name("ann")
+    ann = await server.cluster.people.access.users.by_name("ann")
     assert ann is not None
     long = {"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "w" * 300}}}
     await server.running(await server.job(ann, long, "a1"))
-    await server.cluster.registry.add(f"http://{'long-name.' * 20}example:8188", "rack" * 10)
+    await server.cluster.work.registry.add(f"http://{'long-name.' * 20}example:8188", "rack" * 10)
     for path in ("", "gallery", "account", "admin/", "admin/groups", "admin/usage"):
         await page.goto(f"{server.url}/cluster/{path}")
         assert await page.evaluate("document.documentElement.scrollWidth") <= 390, path

@@ -34,7 +34,7 @@ async def admin_page(server: Server) -> str:
 
 async def crashed(server: Server, times: int) -> None:
     """Ann's row as after that many crashes in a row."""
-    ann = await server.cluster.access.users.by_name("Ann")
+    ann = await server.cluster.people.access.users.by_name("Ann")
     assert ann is not None
     history = "[]"
     for _ in range(times):
@@ -66,7 +66,7 @@ async def test_the_admin_page_follows_a_refresh(
 ) -> None:
     if refresh.ended_ms is not None:
         refresh = replace(refresh, ended_ms=now_ms())  # a suite may take its time between here and the table
-    server.cluster.sessions.report = Report(refresh)
+    server.cluster.people.sessions.report = Report(refresh)
     page = await admin_page(server)
     for text in shown:
         assert text in page
@@ -76,7 +76,7 @@ async def test_the_admin_page_follows_a_refresh(
 
 async def test_a_failed_refresh_shows_the_hosts_log_to_administrators(server: Server, tmp_path: Path) -> None:
     (tmp_path / "logs" / "session-host.log").write_text(f"one\n{SECRET_LOG}\n")
-    server.cluster.sessions.report = Report(Refresh("failed", 1, 2, "no", "root"))
+    server.cluster.people.sessions.report = Report(Refresh("failed", 1, 2, "no", "root"))
     assert SECRET_LOG in await admin_page(server)
     async with server.signed_in("root") as root:
         told = (await root.get(f"{API}/admin/sessions")).json()["refresh"]
@@ -85,7 +85,7 @@ async def test_a_failed_refresh_shows_the_hosts_log_to_administrators(server: Se
 
 async def test_failed_packs_are_named_to_all_and_explained_to_administrators(server: Server) -> None:
     packs = (FailedNode("bad-pack", f"No module named {HOSTILE}", SECRET_LOG), FailedNode("other", "no", ""))
-    server.cluster.sessions.report = Report(failed_nodes=packs)
+    server.cluster.people.sessions.report = Report(failed_nodes=packs)
     page = await admin_page(server)
     assert "2 node packs failed to load" in page and "bad-pack" in page and SECRET_LOG in page and HOSTILE not in page
     async with server.signed_in("Ann") as ann:
@@ -118,12 +118,12 @@ async def test_one_crash_is_no_loop(server: Server) -> None:
 
 async def test_looking_starts_nothing(server: Server) -> None:
     await admin_page(server)
-    assert not (server.cluster.keeper.run / "host.json").exists()
+    assert not (server.cluster.people.keeper.run / "host.json").exists()
 
 
 async def test_the_administrators_page_says_when_no_session_can_be_started(server: Server) -> None:
     assert "Sessions cannot be started" not in await admin_page(server)
-    server.cluster.sessions.report = Report(Refresh("failed", 1, now_ms(), "no", "root"), broken=HOSTILE)
+    server.cluster.people.sessions.report = Report(Refresh("failed", 1, now_ms(), "no", "root"), broken=HOSTILE)
     page = await admin_page(server)
     assert "Sessions cannot be started. logs/session-host.log" in page and "&lt;img" in page and HOSTILE not in page
     assert "failed just now." in page and "still start from" not in page
@@ -132,5 +132,5 @@ async def test_the_administrators_page_says_when_no_session_can_be_started(serve
 
 
 async def test_a_backends_card_says_how_much_of_ours_is_in_it(server: Server) -> None:
-    server.cluster.registry.add_now("http://gpu-1:8188")
+    server.cluster.work.registry.add_now("http://gpu-1:8188")
     assert '<span class="tag">stock</span>' in await admin_page(server)

@@ -127,7 +127,7 @@ async def _models(hers: httpx.AsyncClient) -> None:
 
 async def _for_administrators(server: Server, hers: httpx.AsyncClient, root: httpx.AsyncClient) -> None:
     found = (await hers.get(f"{API}/models", params={"folder": "checkpoints"})).json()
-    names = {row.id: row.name for row in await server.cluster.registry.listing()}
+    names = {row.id: row.name for row in await server.cluster.work.registry.listing()}
     assert {(m["name"], *m["backends"]) for m in found["models"]} == {
         ("a.safetensors", names[1]),
         ("b.safetensors", names[2]),

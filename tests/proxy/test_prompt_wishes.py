@@ -66,7 +66,7 @@ async def _wishes(server: Server, hers: httpx.AsyncClient) -> None:
     extra = (await hers.get("/history/one")).json()["one"]["prompt"][3]
     assert "cluster" not in extra and extra["mine"] == 1
     entries = await server.cluster.db.read(lambda s: s.exec(select(LedgerEntry)).all())
-    member = server.cluster.pool.members[1]
+    member = server.cluster.work.pool.members[1]
     assert [(entry.prompt_id, entry.lane, entry.backend) for entry in entries] == [("one", Lane.BATCH, member.row.name)]
     assert 0 < entries[0].gpu_ms <= entries[0].ended_ms - entries[0].created_ms
     refused = await submit(hers, "two", 400, lane="slow")
@@ -75,7 +75,7 @@ async def _wishes(server: Server, hers: httpx.AsyncClient) -> None:
 
 async def _limits(server: Server, hers: httpx.AsyncClient) -> None:
     """The queue limit at once; a quota holds what waits already, and lets it go on."""
-    books, users = server.cluster.groups, server.cluster.access.users
+    books, users = server.cluster.work.groups, server.cluster.people.access.users
     ann, root = await users.by_name("ann"), await server.user("root", admin=True)
     assert ann is not None
     async with server.signed_in(root.name) as admin:
@@ -83,8 +83,8 @@ async def _limits(server: Server, hers: httpx.AsyncClient) -> None:
         made = await admin.post(f"{API}/admin/groups", json=wanted)
         group = f"{API}/admin/groups/{made.json()['id']}"
         await admin.post(f"{group}/members", json={"user": "ann"})
-        await server.cluster.registry.set_mode(1, BackendMode.DRAINING)
-        await server.cluster.pool.refresh()
+        await server.cluster.work.registry.set_mode(1, BackendMode.DRAINING)
+        await server.cluster.work.pool.refresh()
         await submit(hers, "waits")
         assert "Your queue is full" in (await submit(hers, "too many", 429)).json()["error"]["message"]
 
@@ -95,8 +95,8 @@ async def _limits(server: Server, hers: httpx.AsyncClient) -> None:
         await server.cluster.db.write(use)
         assert (await admin.patch(group, json={"quota_s": 0.001})).json()["quota"]["exhausted"]
         assert "class has used its GPU time" in (books.blocked(ann.key) or "")
-        await server.cluster.registry.set_mode(1, BackendMode.ACTIVE)
-        await server.cluster.pool.refresh()
+        await server.cluster.work.registry.set_mode(1, BackendMode.ACTIVE)
+        await server.cluster.work.pool.refresh()
         async with asyncio.timeout(WAIT_S):
             while "class has used its GPU time" not in (await hers.get(f"{API}/jobs")).text:
                 await asyncio.sleep(0.05)

@@ -14,11 +14,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from proxy.api import errors as api_errors
-from proxy.app import Control
 from proxy.base.database import Database, sqlite_url
 from proxy.base.errors import ClusterError, DatabaseUnavailable, DiskFull, NotFound
 from proxy.base.seldom import Seldom
 from proxy.base.tasks import Tasks
+from proxy.control import Control
 from proxy.health.readiness import KEPT_S, Readiness
 from tests.proxy.control_server import serving
 from user_sessions.child_spawner import ChildSpawner

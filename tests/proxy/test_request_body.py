@@ -28,7 +28,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
 async def token(server: Server) -> str:
     """Ann's."""
     ann = await server.user("Ann")
-    return (await server.cluster.access.tokens.create(ann.key, "test"))[1]
+    return (await server.cluster.people.access.tokens.create(ann.key, "test"))[1]
 
 
 @pytest.mark.parametrize(("path", "limit_mb"), [*((path, 1) for path in COMMANDS), ("/prompt", 2)])
@@ -129,7 +129,7 @@ async def test_a_body_that_stands_still_costs_the_connection(
     monkeypatch.setattr(request_body, "IDLE_S", 0.1)
     who = "" if path == "/cluster/login" else f"Authorization: {token}\r\n"
     if path.startswith("/cluster/api"):
-        cookie = await server.cluster.access.logins.start(1, "10.0.0.1", "")
+        cookie = await server.cluster.people.access.logins.start(1, "10.0.0.1", "")
         who = f"Cookie: comfy_cluster_login={cookie}\r\n"
     head = f"POST {path} HTTP/1.1\r\n{who}Content-Type: {kind}\r\n{framing}"
     answer = await exchange(server, head, b"5\r\nhello\r\n")

@@ -10,7 +10,7 @@ from tests.proxy.control_server import API, Server, serving
 
 def idle(server: Server) -> list[Member]:
     """The members that may take a job now, by number."""
-    return sorted((m for m in server.cluster.pool.members.values() if m.idle), key=lambda member: member.key)
+    return sorted((m for m in server.cluster.work.pool.members.values() if m.idle), key=lambda member: member.key)
 
 
 async def pids(server: Server) -> list[int]:
@@ -26,7 +26,7 @@ async def test_engines_are_restarted_one_by_one(tmp_path: Path) -> None:
         await server.user("root", admin=True)
         before = await pids(server)
         fewest = [2]
-        server.cluster.pool.on_change.append(lambda: fewest.append(len(idle(server))))
+        server.cluster.work.pool.on_change.append(lambda: fewest.append(len(idle(server))))
         async with server.signed_in("root") as root:
             asked = (await root.post(f"{API}/admin/backends/restart", json={})).json()["backends"]
             assert [backend["restart"] for backend in asked] == ["waiting", "waiting"]
