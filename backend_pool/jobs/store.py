@@ -11,6 +11,7 @@ from backend_pool.books.ledger import Spent, charge_more, enter, enter_cancelled
 from backend_pool.comfy.result import Result
 from backend_pool.job_state import ACTIVE, FINAL, ON_BACKEND, JobState
 from backend_pool.jobs.document_size import held_by, measure
+from backend_pool.jobs.held import Fenced, HeldJobs, check_held
 from backend_pool.jobs.history import prune_user, remove_jobs
 from backend_pool.jobs.queue_reads import QueueReads, put_virtual_times
 from backend_pool.jobs.row import begin_again, change, cost, name_upstream, note, put_back
@@ -23,10 +24,6 @@ from proxy.base.errors import Conflict, TooManyRequests
 HISTORY_MB = 256
 
 
-class Fenced(Exception):
-    """This owner no longer holds the job: it was requeued, finished or removed by someone else."""
-
-
 class JobStore:
     """All reads and writes of jobs."""
 
@@ -37,6 +34,7 @@ class JobStore:
         """The dispatcher's: the virtual time of a job's user, to be stored with its end."""
         self.charged: Callable[[Job, int | None], None] = lambda _job, _gpu_ms: None
         """The groups': hears what a job is charged before that is stored; None when it is not charged after all."""
+        self._held = HeldJobs(db)
         self._queue_limit = queue_limit
         self._history_limit = history_limit
         self._history_size = history_mb << 20
@@ -161,7 +159,7 @@ class JobStore:
             row.started_ms = started_ms or now_ms()
             change(row, JobState.RUNNING, "started")
 
-        return await self._held(job, begin)
+        return await self._held.change(job, begin, to=JobState.RUNNING)
 
     async def collecting(
         self, job: Job, result: Result, files: list[JsonDict] | None = None, spent: Spent | None = None
@@ -174,7 +172,7 @@ class JobStore:
             cost(row, spent)
             change(row, JobState.COLLECTING, "backend done")
 
-        return await self._held(job, keep, result, files)
+        return await self._held.change(job, keep, result, files, to=JobState.COLLECTING)
 
     async def finish(
         self,
@@ -203,7 +201,7 @@ class JobStore:
 
         self.charged(job, spent.gpu_ms if spent else job.gpu_ms)
         try:
-            return await self._held(job, end, result, files=[])
+            return await self._held.change(job, end, result, files=[], to=state)
         except Fenced:
             self.charged(job, None)
             raise
@@ -229,14 +227,18 @@ class JobStore:
         def put(_s: Session, row: Job) -> None:
             put_back(row, why, counts=counts, avoid=avoid, vram_mb=vram_mb, gpu_ms=gpu_ms)
 
-        held = await self._held(job, put, Result(), files)
+        held = await self._held.change(job, put, Result(), files, to=JobState.QUEUED)
         self.charged(job, gpu_ms)
         return held
 
     async def again(self, job: Job, why: str, files: list[JsonDict], gpu_ms: int) -> Job:
         """Another attempt at the same backend, which is freed for it, under fresh upstream ids. `gpu_ms` is what is
         charged so far."""
-        return await self._held(job, lambda _s, row: begin_again(row, why, gpu_ms), Result(), files)
+
+        def begin(_s: Session, row: Job) -> None:
+            begin_again(row, why, gpu_ms)
+
+        return await self._held.change(job, begin, Result(), files, to=JobState.ASSIGNED)
 
     async def charge_more(self, gpu_ms: Mapping[int, int]) -> None:
         """What ended jobs are charged beyond their end, by `seq`. Raises Unavailable."""
@@ -246,43 +248,15 @@ class JobStore:
     async def check_held(self, job: Job) -> None:
         """Raise Fenced when somebody else has the job now."""
         row = await self._db.read(lambda s: s.get(Job, job.key))
-        _check_held(row, job)
+        check_held(row, job)
 
     async def note_files(self, job: Job, files: list[JsonDict]) -> None:
         """Record where files of this job are about to be, so that a crash never stores one twice."""
-        await self._held(job, lambda _s, _row: None, files=files)
+        await self._held.change(job, lambda _s, _row: None, files=files)
 
     async def prune(self, user_id: int) -> None:
         """Keep the newest `history_limit` finished jobs of a user, fewer where documents would hold too much."""
         await self._db.write(lambda s: prune_user(s, user_id, self._history_limit, self._history_size))
-
-    async def _held(
-        self,
-        job: Job,
-        edit: Callable[[Session, Job], None],
-        result: Result | None = None,
-        files: list[JsonDict] | None = None,
-    ) -> Job:
-        def work(s: Session) -> Job:
-            row = s.get(Job, job.key, with_for_update=True)  # PostgreSQL; SQLite has one writer anyway
-            row = _check_held(row, job)
-            edit(s, row)
-            if result is not None or files is not None:
-                document = s.get_one(JobDocument, job.key)
-                if result is not None:
-                    document.outputs, document.meta, document.messages = result.outputs, result.meta, result.messages
-                if files is not None:
-                    document.files = files
-                measure(s, row)
-            return row
-
-        return await self._db.write(work)
-
-
-def _check_held(row: Job | None, job: Job) -> Job:
-    if row is None or row.epoch != job.epoch or row.state in FINAL:
-        raise Fenced(f"job {job.key} is no longer held at epoch {job.epoch}")
-    return row
 
 
 def _number(s: Session, new: Submission) -> float:
