@@ -78,8 +78,14 @@ class Dispatcher:
         self.gaps = Gaps()
         timings = timings or Timings(store.queue.db)
         policy = Policy(settings.placement, settings.affinity_s, settings.priority_step_s, settings.batch_wait_s)
+        estimates = Estimates(timings, pool.members.values)
         self._turns = Turns(
-            store, mirror=self._mirror, matching=self._matching, shares=self._shares, timings=timings, policy=policy
+            store,
+            mirror=self._mirror,
+            matching=self._matching,
+            shares=self._shares,
+            estimates=estimates,
+            policy=policy,
         )
         self._carrier = Carrier(
             store=store,
@@ -104,7 +110,7 @@ class Dispatcher:
             mirror=self._mirror,
             matching=self._matching,
             shares=self._shares,
-            estimates=Estimates(timings, pool.members.values),
+            estimates=estimates,
             outlooks=self.outlooks,
         )
 

@@ -15,7 +15,7 @@ from backend_pool.dispatch.comebacks import Comebacks
 from backend_pool.dispatch.loads import Loads
 from backend_pool.dispatch.matching import Matching
 from backend_pool.dispatch.queue_mirror import QueueMirror, side_by_side
-from backend_pool.forecasts.timings import Timings
+from backend_pool.forecasts.estimates import Estimates
 from backend_pool.jobs.store import JobStore
 from backend_pool.model import Job
 from backend_pool.placement.line import Line
@@ -41,14 +41,14 @@ class Turns:
         mirror: QueueMirror,
         matching: Matching,
         shares: Shares,
-        timings: Timings,
+        estimates: Estimates,
         policy: Policy,
     ) -> None:
         self._store = store
         self._mirror = mirror
         self._matching = matching
         self._shares = shares
-        self._timings = timings
+        self._estimates = estimates
         self.line = Line(policy)
         self._comebacks = Comebacks(policy.affinity_s)
         self._unread: dict[int, Job] = {}
@@ -219,7 +219,7 @@ class Turns:
             warm=warm.models,
             user_id=warm.user_id,
             graph=warm.graph,
-            load_s=Loads(self._timings, member.device),
+            load_s=Loads(self._estimates.timings, member.device),
             reserved=self._shares.reserved(member.key, member.row.labels, now_ms()),
             failed=member.failed,
             done=member.done,
@@ -265,7 +265,7 @@ class Turns:
         if self._matching.sends(job.key):
             self._sending.add(job.key)
         if job.key in self.line:
-            self.line.change(job.key, waiting.kind)
+            self.line.change(job.key, waiting.kind, waiting.work_s)
             return
         self._introduce(job.user_id, self._stored or {})
         self.line.add(waiting)
@@ -278,7 +278,7 @@ class Turns:
 
     def _waiting(self, job: Job) -> Waiting:
         traits = self._matching.traits(job.key)
-        expected = self._timings.expect(traits)
+        expected = self._estimates.timings.expect(traits)
         return Waiting(
             seq=job.key,
             user_id=job.user_id,
@@ -290,6 +290,7 @@ class Turns:
             expected_s=0.0 if expected is None else expected.mean_s,
             graph=traits.graph,
             avoid=frozenset(job.avoid),
+            work_s=self._estimates.work_s(traits),
         )
 
     def _give_up_seats(self) -> None:

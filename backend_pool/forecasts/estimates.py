@@ -20,38 +20,42 @@ class Span(NamedTuple):
 
 
 class Estimates:
-    """Of one moment or of many: what is looked up again is looked up anew after `forget`."""
+    """What is looked up again is looked up anew when something was learned, and after `forget`."""
 
     def __init__(self, timings: Timings, members: Callable[[], Iterable[Member]]) -> None:
-        self._timings = timings
+        self.timings = timings
         self._members = members
+        self._of = 0
         self._work: dict[tuple[str, str], Mapping[int, float]] = {}
 
     def forget(self) -> None:
-        """Something was learned, or the pool is another."""
+        """The pool is another."""
         self._work.clear()
 
     def work_s(self, traits: Traits) -> Mapping[int, float]:
         """How long such a workflow runs by backend, loading aside; none where nothing was ever measured."""
+        if self._of != self.timings.learned:
+            self._of = self.timings.learned
+            self._work.clear()
         key = (traits.signature, traits.group)
         known = self._work.get(key)
         if known is None:
-            by_device = {member.device: self._timings.expect(traits, member.device) for member in self._members()}
+            by_device = {member.device: self.timings.expect(traits, member.device) for member in self._members()}
             found = {member.key: by_device[member.device] for member in self._members()}
             known = self._work[key] = {key: estimate.mean_s for key, estimate in found.items() if estimate is not None}
         return known
 
     def load_s(self, models: frozenset[str], device: str) -> Mapping[str, float]:
         """Seconds by model, of those that are known."""
-        return self._timings.loads(models, device)
+        return self.timings.loads(models, device)
 
     def running(self, member: Member, traits: Traits) -> Span | None:
         """How long the job that runs there goes on; None where nothing like it was ever measured."""
-        estimate = self._timings.expect(traits, member.device)
+        estimate = self.timings.expect(traits, member.device)
         if estimate is None or member.busy_since_s is None:
             return None
         cold = traits.models - member.warmth.models  # as it was before the job
-        expected_s = estimate.mean_s + sum(self._timings.loads(cold, member.device).values())
+        expected_s = estimate.mean_s + sum(self.timings.loads(cold, member.device).values())
         so_far_s = monotonic_s() - member.busy_since_s
         left_s = max(expected_s - so_far_s, LATE * so_far_s)
         return Span(left_s, so_far_s + left_s)

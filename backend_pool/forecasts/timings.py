@@ -34,6 +34,8 @@ class Timings:
         self._db = db
         self._learned = Learned()
         self._read_ms = 0
+        self.learned = 0
+        """How often anything was learned."""
 
     def expect(self, traits: Traits, device: str | None = None) -> Estimate | None:
         """How long such a workflow runs there, or on no device in particular, loading aside; None when nothing was ever
@@ -59,6 +61,7 @@ class Timings:
         device, loads_s = device_class(device), meter.loads_s
         if not traits.heaviest <= meter.executed:
             return
+        self.learned += 1
         for model in (loads_s.keys() | cold) & traits.models:
             self._learned.learn_load(model, device, loads_s.get(model, 0.0))
         if traits.signature:
@@ -72,6 +75,7 @@ class Timings:
         for row in reversed(rows):
             key = key_of(row.key)
             if key is not None and key not in self._learned.changed:
+                self.learned += 1
                 self._learned.put(key, Stat(row.mean_s, row.spread_s, row.count))
 
     async def save(self) -> None:

@@ -24,7 +24,7 @@ class Decision:
         now_s: float,
         *,
         passed_s: Mapping[int, float],
-        guess_s: Callable[[Waiting], float],
+        guess_s: Callable[[Waiting, int], float],
     ) -> None:
         self._index = index
         self._spots = {spot.key: spot for spot in spots}
@@ -77,7 +77,7 @@ class Decision:
         return max(0.0, held.begin_ms / 1000 - self._now_s)
 
     def _fits(self, job: Waiting, spot: Spot, room_s: float) -> bool:
-        return self._guess_s(job) / spot.speed <= room_s
+        return self._guess_s(job, spot.key) + spot.load(job.kind.models - spot.warm) <= room_s
 
     def _may_run(self, job: Waiting, spot: Spot) -> bool:
         if spot.key not in job.kind.places:
@@ -87,7 +87,7 @@ class Decision:
 
     def _best_spot(self, job: Waiting) -> Spot:
         """Where it was not lost, then least to load, then the user's own workflow cached, then what others need least,
-        then the soundest."""
+        then the fastest, then the soundest."""
 
         def fit(spot: Spot) -> tuple[bool, float, bool]:
             own = bool(job.graph) and (spot.user_id, spot.graph) == (job.user_id, job.graph)
@@ -98,10 +98,7 @@ class Decision:
         alike = [spot for spot in able if fit(spot) == best]
         if len(alike) == 1:
             return alike[0]
-        return min(
-            alike,
-            key=lambda spot: (self._needed_s(job, spot), -spot.speed, spot.failed, spot.done, spot.key),
-        )
+        return min(alike, key=lambda spot: (self._needed_s(job, spot), self._guess_s(job, spot.key), *_wear(spot)))
 
     def _needed_s(self, job: Waiting, spot: Spot) -> float:
         """Seconds of loading by waiting jobs that the job may undo, by taking this spot for its own models."""
@@ -157,3 +154,8 @@ class Decision:
                 if found is not None and found[0] < key:
                     return False
         return True
+
+
+def _wear(spot: Spot) -> tuple[int, int, int]:
+    """The sounder and less used one first; always the same one of two alike."""
+    return spot.failed, spot.done, spot.key

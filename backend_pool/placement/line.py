@@ -4,7 +4,7 @@ Turns go by virtual time: GPU-seconds by the user's weight, charged by estimate 
 Pure: times are passed in, storing them is the caller's. Holds the jobs that were put in and nothing else that grows.
 """
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 
 from backend_pool.books.share import Share
@@ -86,11 +86,12 @@ class Line:
         if seq in self:
             self._show(self._index.users[self._take(seq).user_id])
 
-    def change(self, seq: int, kind: Kind) -> None:
-        """A waiting job can run elsewhere now."""
+    def change(self, seq: int, kind: Kind, work_s: Mapping[int, float] | None = None) -> None:
+        """A waiting job can run elsewhere now, or takes another time there."""
         if seq in self:
             job = self._index.take(seq)
-            self._index.put(replace(job, kind=kind), aged=seq in self._aged)
+            work_s = job.work_s if work_s is None else work_s
+            self._index.put(replace(job, kind=kind, work_s=work_s), aged=seq in self._aged)
             self._show(self._index.users[job.user_id])
 
     def next(self, spots: Iterable[Spot], now_s: float) -> Choice | None:
@@ -109,7 +110,7 @@ class Line:
         self._choice = None
         if passed is not None:
             self._passed_s.setdefault(passed, now_s)
-        charge_s = self._guess_s(self._index.jobs[seq])
+        charge_s = self._guess_s(self._index.jobs[seq], spot)
         job = self._take(seq)
         user = self._index.users[job.user_id]
         ahead_s = job.priority * self._index.policy.priority_step_s
@@ -211,9 +212,9 @@ class Line:
             self._index.put(job, aged=True)
             self._show(self._index.users[job.user_id])
 
-    def _guess_s(self, job: Waiting) -> float:
+    def _guess_s(self, job: Waiting, spot: int) -> float:
         user = self._index.users[job.user_id]
-        return max(LEAST_S, job.expected_s or user.mean_s or self._mean_s or 0.0)
+        return max(LEAST_S, job.work_s.get(spot) or job.expected_s or user.mean_s or self._mean_s or 0.0)
 
     def _entry_s(self) -> float:
         """The virtual time of a user who comes: no credit for having been away, no debt either.

@@ -37,11 +37,13 @@ class Waiting:
     since_s: float = 0.0
     """When it was submitted."""
     expected_s: float = 0.0
-    """How long it will keep a backend, loading included; 0 for unknown."""
+    """How long it runs anywhere, loading aside; 0 for unknown."""
     graph: str = ""
     """Signature of its workflow; empty for unknown."""
     avoid: frozenset[int] = frozenset()
     """Backends that it was lost with: the last choice among idle ones."""
+    work_s: Mapping[int, float] = field(default_factory=dict)
+    """How long it runs on each backend, of those where that is known."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,6 @@ class Spot:
     failed: int = 0
     """Jobs it lost lately."""
     done: int = 0
-    speed: float = 1.0
-    """How much faster than `Waiting.expected_s` says."""
 
     def load(self, models: frozenset[str]) -> float:
         """Seconds of loading these."""

@@ -73,7 +73,7 @@ class Reference:
     def started(self, choice: Choice, now_s: float) -> None:
         if choice.passed is not None:
             self.passed_s.setdefault(choice.passed, now_s)
-        charge_s = self.guess_s(self.jobs[choice.seq])
+        charge_s = self.guess_s(self.jobs[choice.seq], choice.spot)
         job = self.forget(choice.seq)
         person = self.people[job.user_id]
         if choice.passed is None:
@@ -130,7 +130,8 @@ class Reference:
         held = spot.reserved
         if held is None or now_s * 1000 >= held.end_ms or held.group_id == person.share.group_id:
             return True
-        return now_s + self.guess_s(job) / spot.speed <= held.begin_ms / 1000
+        takes_s = self.guess_s(job, spot.key) + spot.load(job.kind.models - spot.warm)
+        return now_s + takes_s <= held.begin_ms / 1000
 
     def may_pass(self, job: Waiting, turn: Waiting, spot: Spot, now_s: float) -> bool:
         person, first = self.people[job.user_id], self.people[turn.user_id]
@@ -157,7 +158,8 @@ class Reference:
             for other in self.jobs.values()
             if load_s and spot.key in other.kind.places and other.kind != job.kind
         )
-        return (spot.key in job.avoid, load_s, not own, undone_s, -spot.speed, spot.failed, spot.done, spot.key)
+        work_s = self.guess_s(job, spot.key)
+        return (spot.key in job.avoid, load_s, not own, undone_s, work_s, spot.failed, spot.done, spot.key)
 
     def key(self, job: Waiting) -> Key:
         person = self.people[job.user_id]
@@ -186,8 +188,8 @@ class Reference:
     def lag_s(self) -> float:
         return LAG_S + LAG_JOBS * (self.mean_s or 0.0)
 
-    def guess_s(self, job: Waiting) -> float:
-        return max(1.0, job.expected_s or self.people[job.user_id].mean_s or self.mean_s or 0.0)
+    def guess_s(self, job: Waiting, spot: int) -> float:
+        return max(1.0, job.work_s.get(spot) or job.expected_s or self.people[job.user_id].mean_s or self.mean_s or 0.0)
 
     def ahead_s(self, job: Waiting) -> float:
         return job.priority * self.policy.priority_step_s

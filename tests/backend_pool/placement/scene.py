@@ -1,5 +1,7 @@
 """A line with a clock and three backends, for tests that tell a small scene."""
 
+from collections.abc import Mapping
+
 from backend_pool.lane import Lane
 from backend_pool.placement.line import Line
 from backend_pool.placement.values import Choice, Kind, Policy, Spot, Waiting
@@ -31,10 +33,12 @@ class Scene:
         expected_s: float = 10.0,
         graph: str = "",
         avoid: frozenset[int] = frozenset(),
+        work_s: Mapping[int, float] | None = None,
     ) -> int:
         self.last += 1
         seq = self.last
-        self.line.add(Waiting(seq, user_id, number, kind, lane, priority, self.now_s, expected_s, graph, avoid))
+        job = Waiting(seq, user_id, number, kind, lane, priority, self.now_s, expected_s, graph, avoid, work_s or {})
+        self.line.add(job)
         return seq
 
     def place(self, *spots: Spot) -> Choice | None:

@@ -100,6 +100,33 @@ def test_a_short_job_fills_the_time_before_a_reservation() -> None:
     assert placed(scene.line.next([spot, Spot(2)], 90.0)) == (1, 2)
 
 
+@pytest.mark.parametrize(
+    ("work_s", "load_s", "chosen"),
+    [({1: 9.0, 2: 9.0}, 2.0, None), ({1: 9.0, 2: 5.0}, 2.0, 2), ({1: 7.0, 2: 5.0}, 2.0, 2), ({2: 60.0}, 1.0, 1)],
+)
+def test_what_fits_before_a_reservation_is_known_of_each_card(
+    work_s: dict[int, float], load_s: float, chosen: int | None
+) -> None:
+    """Ann's job has 10 s, of them what it has to load; a card of which nothing is known counts as the mean, 8 s."""
+    scene = Scene()
+    scene.queue(ANN, FLUX, expected_s=8.0, work_s=work_s)
+    held = Reserved(CLASS, 100_000, 200_000)
+    spots = [Spot(key, load_s={"flux": load_s}, reserved=held) for key in (1, 2)]
+    choice = scene.line.next(spots, 90.0 + (1.0 if load_s == 2.0 else 0.0))
+    assert (choice and choice.spot) == chosen
+
+
+def test_who_gets_the_slow_card_is_charged_what_it_takes_there() -> None:
+    """While the job runs; in the end what it took."""
+    scene = Scene()
+    for spot, charged_s in ((1, 40.0), (2, 5.0), (3, 10.0)):
+        scene.queue(ANN, work_s={1: 40.0, 2: 5.0})
+        before_s = scene.line._index.users[ANN].virtual_s
+        choice = scene.place(Spot(spot))
+        assert choice is not None and scene.line._index.users[ANN].virtual_s - before_s == charged_s
+        scene.line.ended(choice.seq, 0.0)
+
+
 def test_who_joins_the_group_may_use_it() -> None:
     scene = Scene()
     job = scene.queue(ANN)

@@ -39,7 +39,7 @@ class Life:
         chance = self.chance
         self.mixed = chance.random() < 0.3
         """Whether jobs differ in what placement asks of them besides models."""
-        self.spots = [Spot(key, speed=chance.choice([1.0, 2.0]), load_s=LOADS) for key in range(SPOTS)]
+        self.spots = [Spot(key, load_s=LOADS) for key in range(SPOTS)]
         for user_id in range(USERS):
             self.know(user_id)
 
@@ -65,6 +65,8 @@ class Life:
         user_id = chance.randrange(USERS)
         job = Waiting(self.last, user_id, chance.choice([self.last, self.last, -self.last]), self.kind())
         job = replace(job, since_s=self.now_s, expected_s=chance.choice([0.0, 2.0, 6.0]))
+        if chance.random() < 0.5:
+            job = replace(job, work_s={key: chance.choice([2.0, 5.0, 90.0]) for key in range(SPOTS - 1)})
         if self.mixed:
             lane = chance.choice([Lane.INTERACTIVE, Lane.BATCH])
             graph = chance.choice(["", "portrait"])

@@ -84,13 +84,13 @@ def test_an_own_earlier_job_is_not_passed_for_warmth() -> None:
         ([Spot(1, HAS_FLUX), Spot(2, HAS_FLUX, ANN, "landscape")], 1, "nor another workflow's"),
         ([Spot(1, HAS_FLUX, failed=1), Spot(2, HAS_FLUX)], 2, "it loses jobs"),
         ([Spot(1, HAS_FLUX, done=5), Spot(2, HAS_FLUX, done=4)], 2, "work spreads"),
-        ([Spot(1, HAS_FLUX), Spot(2, HAS_FLUX, speed=2.0)], 2, "it is faster"),
+        ([Spot(1, HAS_FLUX), Spot(3, HAS_FLUX, done=9)], 3, "it is faster"),
         ([Spot(2), Spot(1)], 1, "always the same one"),
     ],
 )
 def test_where_a_job_goes(spots: list[Spot], chosen: int, why: str) -> None:
     scene = Scene()
-    ann = scene.queue(ANN, FLUX, graph="portrait")
+    ann = scene.queue(ANN, FLUX, graph="portrait", work_s={1: 10.0, 2: 10.0, 3: 4.0})
     scene.queue(BEN, WAN, number=1)
     assert placed(scene.line.next(spots, 0)) == (ann, chosen), why
 
@@ -98,9 +98,9 @@ def test_where_a_job_goes(spots: list[Spot], chosen: int, why: str) -> None:
 def test_where_a_job_was_lost_is_the_last_choice_and_a_choice() -> None:
     """Another idle one, cold and slower; else that one, before a later job of its user's."""
     scene = Scene()
-    lost = scene.queue(ANN, FLUX, avoid=frozenset({1, 2}))
+    lost = scene.queue(ANN, FLUX, avoid=frozenset({1, 2}), work_s={3: 99.0})
     scene.queue(ANN, FLUX)
-    worse = Spot(3, HAS_WAN, speed=0.5, failed=3, done=9)
+    worse = Spot(3, HAS_WAN, failed=3, done=9)
     assert placed(scene.line.next([Spot(1, HAS_FLUX), worse], 0)) == (lost, 3)
     assert placed(scene.line.next([Spot(1), Spot(2, HAS_FLUX)], 0)) == (lost, 2)
 
