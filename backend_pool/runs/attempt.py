@@ -107,7 +107,11 @@ class Attempt:
             await self.endings.cancelled("cancelled before a backend had it")
             return None
         watches = (self._heed_silence, self._heed_limit, self.upstream.raise_when_evicted)
-        await self._beside(self.upstream.follow(self.files, self._order(), self.relay), *watches)
+        try:
+            await self._beside(self.upstream.follow(self.files, self._order(), self.relay), *watches)
+        except Exception:  # while files came that it named: they are still there, but nothing is left to interrupt
+            self.upstream.ended |= self._record.rendered_ms is not None
+            raise
         entry = await self.upstream.history()
         result = result_of(await asyncio.to_thread(self.files.document, entry), self._record.job.prompt_id)
         self._interrupted = state_of(result.messages) is JobState.CANCELLED
@@ -161,9 +165,8 @@ class Attempt:
 
     async def _heed_cancel(self) -> None:
         await self._cancel.wait()
-        if self._record.rendered_ms is not None:  # heard; its end is looked up when the files it named are home
-            self.upstream.ended = True
-        if self.upstream.ended:  # nothing is left to interrupt; what a job made before it heeded is still fetched
+        if self.upstream.ended or self._record.rendered_ms is not None:  # nothing is left to interrupt
+            # What a job made before it heeded is still fetched.
             await asyncio.sleep(self._kit.settings.cancel_grace_s if self._interrupted else 0)
             raise Stopped(Stop.USER, heeded=True)
         await self._end(Stop.USER)
