@@ -17,7 +17,9 @@ from tests.backend_pool.graphs import loaded, previewed, saved
 from tests.backend_pool.test_way import picture
 from tests.engine.graphs import node
 from tests.real_comfyui import RealComfyUI, start_real_comfyui
+from tests.worker_pack.beside import PATIENT
 from tests.worker_pack.cluster import Hub, hub
+from tests.worker_pack.link import linked
 
 pytestmark = pytest.mark.comfyui
 SLOW = {"upstream_timeout_s": 30.0, "probe_timeout_s": 10.0, "backend_down_after_s": 60.0}
@@ -151,3 +153,37 @@ async def test_everything_a_job_does(tmp_path: Path, version: str) -> None:
             server.process.send_signal(2)
             server.process.wait(30)
             assert h.rig.files(2) == kept, "ComfyUI empties its own temp directory as it ends, not the user's"
+
+
+@pytest.mark.parametrize("storage", ["sent", "shared"])
+async def test_the_next_job_begins_while_files_come_home(tmp_path: Path, version: str, storage: str) -> None:
+    """Both write the same name where the pack asked for at import: each user gets their own."""
+    colours = {1: (255, 0, 0), 2: (0, 0, 255)}
+    async with linked() as link, hub(tmp_path, **SLOW | PATIENT) as h:
+        for user in colours:
+            h.rig.dirs(user)
+        wishes = {"shared_data": tmp_path / "users"} if storage == "shared" else {}
+        with real(tmp_path, h, advertise=link.url, **wishes) as server:
+            link.to(server.url)
+            member = await h.member(holds=lambda m: m.shared == (storage == "shared"))
+            link.hold("/files")
+            jobs = {}
+            for user, (red, green, blue) in colours.items():
+                prompt = saved(red << 16 | green << 8 | blue) | {"9": node("StubbornSave", images=["1", 0])}
+                jobs[user] = await h.rig.submit(prompt, user, targets=["2", "9"])
+                if user == 1:
+                    await link.caught()
+            assert (await h.rig.final(jobs[2], 2))[0].state is JobState.SUCCEEDED
+            assert "executed" not in h.rig.heard.kinds(jobs[1]) and len(member.collecting) == 1
+            link.let_go()
+            job, document = await h.rig.final(jobs[1], 1)
+            assert job.state is JobState.SUCCEEDED and job.attempt == 1, document.messages
+            for user, colour in colours.items():
+                assert h.rig.files(user) == ["output/ComfyUI_00001_.png", "output/stubborn.png"]
+                for name in ("ComfyUI_00001_.png", "stubborn.png"):
+                    with Image.open(h.rig.dirs(user).output / name) as made:
+                        assert made.convert("RGB").getpixel((0, 0)) == colour
+            kept = server.base_dir / "user" / "__cluster_worker" / "scratch"
+            await h.rig.eventually(
+                lambda: not any(kept.glob("*/*")) and not list(server.base_dir.rglob("stubborn.png"))
+            )
