@@ -12,10 +12,12 @@ import typer
 from proxy.base import logs
 from proxy.base.errors import ClusterError, ConfigError
 from proxy.verbs.agent import agent
-from proxy.verbs.data import Common, ConfigOption, DataDirOption, database, settings_of
-from proxy.verbs.groups import group_app, reservation_app, user_group
+from proxy.verbs.data import Common, database, settings_of
+from proxy.verbs.groups import group_app, user_group
+from proxy.verbs.options import ComfyUIPython, ConfigOption, DataDirOption, Gpus, LogFormat, Runtime, SessionComfyUI
 from proxy.verbs.pack import pack_app
 from proxy.verbs.pool import backend_app, session_app
+from proxy.verbs.reservations import reservation_app
 from proxy.verbs.usage import usage
 
 app = typer.Typer(
@@ -53,13 +55,11 @@ def up(  # noqa: PLR0917 - one parameter per flag
     config: ConfigOption = None,
     backend: Annotated[list[str] | None, typer.Option(help="URL of a ComfyUI to run jobs on; repeatable.")] = None,
     engines: Annotated[int | None, typer.Option(help="Embedded engines to start (no GPU needed).")] = None,
-    gpus: Annotated[
-        str | None, typer.Option(help="GPUs to run that ComfyUI on, one process each: auto, ids such as 0,1, or cpu.")
-    ] = None,
-    runtime: Annotated[str | None, typer.Option(help="What sessions run: light or comfyui.")] = None,
-    comfyui: Annotated[Path | None, typer.Option(help="Directory of the ComfyUI that sessions run.")] = None,
-    comfyui_python: Annotated[Path | None, typer.Option(help="Python that runs it; found where it can be.")] = None,
-    log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
+    gpus: Gpus = None,
+    runtime: Runtime = None,
+    comfyui: SessionComfyUI = None,
+    comfyui_python: ComfyUIPython = None,
+    log_format: LogFormat = None,
 ) -> None:
     """Start the server with all it needs; Ctrl-C or SIGTERM stops it and what it started."""
     settings = settings_of(
@@ -160,12 +160,10 @@ def doctor(  # noqa: PLR0917 - one parameter per flag
     context: typer.Context,
     data_dir: DataDirOption = None,
     config: ConfigOption = None,
-    gpus: Annotated[
-        str | None, typer.Option(help="GPUs to run that ComfyUI on, one process each: auto, ids such as 0,1, or cpu.")
-    ] = None,
-    runtime: Annotated[str | None, typer.Option(help="What sessions run: light or comfyui.")] = None,
-    comfyui: Annotated[Path | None, typer.Option(help="Directory of the ComfyUI that sessions run.")] = None,
-    comfyui_python: Annotated[Path | None, typer.Option(help="Python that runs it; found where it can be.")] = None,
+    gpus: Gpus = None,
+    runtime: Runtime = None,
+    comfyui: SessionComfyUI = None,
+    comfyui_python: ComfyUIPython = None,
 ) -> None:
     """Check what this machine offers and what stands in the way; exit code 1 when something must be done."""
     from proxy.doctor.checks import examine

@@ -10,13 +10,13 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from backend_pool.files.incoming import INCOMING
 from backend_pool.files.user_files import UserDirs, annotated, digest, resolve, safe_subfolder, version_of
 from backend_pool.files.user_models import OWN_FOLDERS
 from backend_pool.model import JsonDict
 from backend_pool.prompts.needs import MODEL_SUFFIXES
+from backend_pool.prompts.texts import texts_in
 from proxy.base.file_owner import as_owner_of
 from proxy.base.user_file_open import open_file
 
@@ -64,7 +64,7 @@ def named_inputs(prompt: JsonDict, dirs: UserDirs, hashes: Hashes) -> list[Input
     """Every file of the user that some text of the prompt names, in whatever input of whatever node."""
     found: dict[str, Input] = {}
     for node in prompt.values():
-        for text in _texts(node.get("inputs", {})):
+        for text in filter(_may_name, texts_in(node.get("inputs"))):
             for path, source in _named(text, dirs):
                 if path not in found:
                     sha256, mtime_ns = hashes.of(dirs.root_of(source), source)
@@ -113,16 +113,8 @@ def _note(series: dict[tuple[str, str], tuple[int, JsonDict]], file: Path, path:
     series[key] = (number, {"path": path, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns})
 
 
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        if 0 < len(value) <= LONGEST and "\n" not in value:
-            yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _texts(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item)
+def _may_name(text: str) -> bool:
+    return 0 < len(text) <= LONGEST and "\n" not in text
 
 
 def _named(text: str, dirs: UserDirs) -> Iterator[tuple[str, Path]]:

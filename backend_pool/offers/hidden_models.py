@@ -4,12 +4,13 @@ A pattern is compared with a file's name, with its path inside its folder, and w
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 from backend_pool.prompts.needs import MODEL_SUFFIXES
 from backend_pool.prompts.spelling import spelled
+from backend_pool.prompts.texts import texts_in
 
 EMBEDDING = re.compile(r"embedding:([^\s,()\[\]{}<>|]+)", re.IGNORECASE)
 """How a prompt's text names an embedding (comfy/sd1_clip.py)."""
@@ -47,7 +48,7 @@ class Hidden:
         for node_id, node in prompt.items():
             inputs = node.get("inputs") if isinstance(node, Mapping) else None
             for key, value in inputs.items() if isinstance(inputs, Mapping) else ():
-                for text in _texts(value):
+                for text in texts_in(value):
                     found = text if self.hides_choice(text) else self._embedding(text)
                     if found is not None:
                         return str(node_id), str(key), found
@@ -59,16 +60,3 @@ class Hidden:
             if any(self.hides(f"{name}{suffix}", "embeddings") for suffix in ("", *MODEL_SUFFIXES)):
                 return name
         return None
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Every text in a value, however a node nests them."""
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, str):
-            yield item
-        elif isinstance(item, Mapping):
-            stack.extend(item.values())
-        elif isinstance(item, list):
-            stack.extend(item)

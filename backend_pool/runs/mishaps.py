@@ -4,10 +4,11 @@ Texts are torch's, CUDA's, cuDNN's and ROCm's, as ComfyUI passes them on in `exe
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from backend_pool.comfy.result import Result, error_of
+from backend_pool.prompts.texts import texts_of
 from backend_pool.runs.ladder import Mishap
 
 LINE = 200
@@ -45,7 +46,7 @@ def mishap_of(messages: list[Any], prompt: Mapping[str, Any] | None = None) -> M
     kind, text = str(error.get("exception_type", "")), str(error.get("exception_message", "")).lstrip()
     if kind in PLAIN:
         begins = DRIVER_S.match(text)
-        if begins is None or any(begins[0].lower() in own.lower() for own in _texts(prompt or {})):
+        if begins is None or any(begins[0].lower() in own.lower() for own in texts_of(prompt or {})):
             return None
     elif not kind.startswith(("torch.", "cupy", "cuda.")):
         return None
@@ -54,18 +55,6 @@ def mishap_of(messages: list[Any], prompt: Mapping[str, Any] | None = None) -> M
     if "AcceleratorError" in kind or FAULT.search(text):
         return Mishap.FAULT
     return None
-
-
-def _texts(prompt: Mapping[str, Any]) -> Iterator[str]:
-    stack: list[Any] = [node.get("inputs") for node in prompt.values() if isinstance(node, Mapping)]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, str):
-            yield item
-        elif isinstance(item, Mapping):
-            stack.extend(item.values())
-        elif isinstance(item, list):
-            stack.extend(item)
 
 
 def said(result: Result) -> str:

@@ -54,18 +54,10 @@ async def forward_http(  # noqa: PLR0917 - the edge's contract
         return await _refuse(send, 405, "method_not_allowed", f"{scope['method']} is not forwarded.")
     if request.length > request.limit:
         return await _too_large(scope, receive, send, settings)
-
     answer = _Answer(scope, send, private)
     watch = Watch(receive, upstreams.tasks, stall_s=settings.transfer_timeout_s, body_limit=request.limit)
-    pool = upstreams.http(upstream)
     try:
-        async with watch:
-            connection = await request.send(pool, watch, upstreams.tasks)
-            try:
-                await answer.relay(connection, watch)
-            finally:
-                request.stop_upload(connection)
-                pool.give(connection)
+        await _exchange(request, answer, watch, upstreams.http(upstream), upstreams.tasks)
     except Ended as ended:
         if ended.why is End.TOO_LARGE and not answer.status:
             return await _too_large(scope, receive, send, settings)
@@ -81,6 +73,17 @@ async def forward_http(  # noqa: PLR0917 - the edge's contract
             return await forward_http(scope, receive, send, fresh, upstreams, settings, private=private)
         await answer.fail(502, "The workspace did not answer. It may be restarting: try again.", upstream, str(error))
     return answer.status
+
+
+async def _exchange(request: "_Request", answer: "_Answer", watch: Watch, pool: Pool, tasks: Tasks) -> None:
+    """One request over one connection, which goes back to its pool whatever happens."""
+    async with watch:
+        connection = await request.send(pool, watch, tasks)
+        try:
+            await answer.relay(connection, watch)
+        finally:
+            request.stop_upload(connection)
+            pool.give(connection)
 
 
 class _Request:

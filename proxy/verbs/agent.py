@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from proxy.base import logs
-from proxy.verbs.data import ConfigOption, DataDirOption, settings_of
+from proxy.verbs.data import settings_of
+from proxy.verbs.options import ComfyUIPython, ConfigOption, DataDirOption, Gpus, LogFormat
 
 
 def agent(  # noqa: PLR0917 - one parameter per flag
@@ -17,10 +18,8 @@ def agent(  # noqa: PLR0917 - one parameter per flag
         typer.Option(envvar="COMFY_CLUSTER_TOKEN", help="Worker token (worker-pack token); rather in the variable."),
     ],
     comfyui: Annotated[Path | None, typer.Option(help="Directory of the ComfyUI to run.")] = None,
-    comfyui_python: Annotated[Path | None, typer.Option(help="Python that runs it; found where it can be.")] = None,
-    gpus: Annotated[
-        str | None, typer.Option(help="GPUs to run it on, one process each: auto, ids such as 0,1, or cpu.")
-    ] = None,
+    comfyui_python: ComfyUIPython = None,
+    gpus: Gpus = None,
     engines: Annotated[int | None, typer.Option(help="Embedded engines instead, to try it without a GPU.")] = None,
     name: Annotated[str | None, typer.Option(help="How this machine is called; default: its name.")] = None,
     advertise: Annotated[
@@ -33,7 +32,7 @@ def agent(  # noqa: PLR0917 - one parameter per flag
     ] = None,
     data_dir: DataDirOption = None,
     config: ConfigOption = None,
-    log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
+    log_format: LogFormat = None,
 ) -> None:
     """Keep one ComfyUI per GPU of this machine for a server on another one; Ctrl-C or SIGTERM ends them."""
     from proxy.agent_process import Machine, run_agent

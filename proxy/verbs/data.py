@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import typer
 from sqlalchemy import make_url
@@ -13,9 +12,6 @@ from proxy.base.database import Database
 from proxy.base.errors import ConfigError
 from proxy.base.settings import Settings
 from proxy.base.settings_file import load
-
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")]
-DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Where everything is kept. Default: ./data")]
 
 
 @dataclass(frozen=True)

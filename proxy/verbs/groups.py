@@ -1,20 +1,17 @@
-"""The verbs `group ...` and `reservation ...`: who may use how much of the pool, and when.
+"""The verbs `group ...`: who may use how much of the pool.
 
 They change or read rows; a running server reads them every few seconds.
 """
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
-from proxy.base.errors import BadInput
 from proxy.verbs.data import database, settings_of
+from proxy.verbs.options import WhichGroup
 
 group_app = typer.Typer(no_args_is_help=True, help="Groups of users: weights, limits, quotas.")
-reservation_app = typer.Typer(no_args_is_help=True, help="Backends that are one group's for a while.")
 
-Which = Annotated[str, typer.Argument(metavar="NAME_OR_ID", help="As `group list` shows it.")]
 Weight = Annotated[float | None, typer.Option(help="GPU time of its members in proportion to others'; 1 is usual.")]
 Running = Annotated[int | None, typer.Option(help="Jobs of one member that may run at once; 0: as the settings say.")]
 Queue = Annotated[int | None, typer.Option(help="Jobs of one member that may wait; 0: as the settings say.")]
@@ -63,7 +60,7 @@ def group_add(  # noqa: PLR0917 - one parameter per flag
 @group_app.command("set")
 def group_set(  # noqa: PLR0917 - one parameter per flag
     context: typer.Context,
-    which: Which,
+    which: WhichGroup,
     weight: Weight = None,
     running: Running = None,
     queue: Queue = None,
@@ -108,7 +105,7 @@ def group_list(context: typer.Context) -> None:
 
 
 @group_app.command("members")
-def group_members(context: typer.Context, which: Which) -> None:
+def group_members(context: typer.Context, which: WhichGroup) -> None:
     """The names of a group's users."""
     from backend_pool.books import group_rows
     from proxy.access.accounts import everyone
@@ -121,7 +118,7 @@ def group_members(context: typer.Context, which: Which) -> None:
 
 
 @group_app.command("remove")
-def group_remove(context: typer.Context, which: Which) -> None:
+def group_remove(context: typer.Context, which: WhichGroup) -> None:
     """End a group: its users are in none then, its reservations end."""
     from sqlmodel import Session
 
@@ -160,61 +157,6 @@ def user_group(
         typer.echo(db.write_now(work))
 
 
-@reservation_app.command("add")
-def reservation_add(  # noqa: PLR0917 - one parameter per flag
-    context: typer.Context,
-    group: Which,
-    begin: Annotated[str, typer.Option("--from", help="ISO 8601 with a zone, such as 2026-03-02T10:00+01:00.")],
-    end: Annotated[str, typer.Option("--to", help="The same; not included.")],
-    backend: Annotated[list[str] | None, typer.Option("--backend", help="Name or id; repeatable.")] = None,
-    label: Annotated[
-        list[str] | None, typer.Option("--label", help="And backends with all of these labels; repeatable.")
-    ] = None,
-    note: Annotated[str, typer.Option(help="What for.")] = "",
-) -> None:
-    """Keep backends for a group for a while; refused where one is reserved already."""
-    from backend_pool.books.keeper import reserve
-
-    wish: dict[str, Any] = {
-        "begin_ms": _moment(begin),
-        "end_ms": _moment(end),
-        "labels": label or [],
-        "note": note.strip(),
-    }
-    with database(settings_of(context)) as db:
-        row = db.write_now(lambda s: reserve(s, group, backend or [], wish))
-    typer.echo(f"Reservation {row.id} made.")
-
-
-@reservation_app.command("list")
-def reservation_list(context: typer.Context) -> None:
-    """All reservations, the next one first: id, group, from, to (UTC), backends, labels, note."""
-    from backend_pool.backends.registry import Registry
-    from backend_pool.books import group_rows, reservations
-
-    with database(settings_of(context)) as db:
-        rows, groups = db.read_now(lambda s: (reservations.everything(s), group_rows.everything(s)))
-        names = {row.id: row.name for row in Registry(db).listing_now()}
-    groups_by_id = {group.id: group.name for group in groups}
-    for row in rows:
-        times = [f"{datetime.fromtimestamp(ms / 1000, UTC):%F %H:%M}" for ms in (row.begin_ms, row.end_ms)]
-        where = ",".join(names.get(one, str(one)) for one in row.backends) or "-"
-        labels = ",".join(row.labels) or "-"
-        typer.echo("\t".join([str(row.id), groups_by_id.get(row.group_id, "-"), *times, where, labels, row.note]))
-
-
-@reservation_app.command("remove")
-def reservation_remove(
-    context: typer.Context, which: Annotated[int, typer.Argument(metavar="ID", help="As `reservation list` shows it.")]
-) -> None:
-    """Take a reservation back, or end it."""
-    from backend_pool.books import reservations
-
-    with database(settings_of(context)) as db:
-        db.write_now(lambda s: reservations.remove(s, which))
-    typer.echo(f"Reservation {which} removed.")
-
-
 def _fields(  # noqa: PLR0917 - one parameter per flag
     weight: float | None,
     running: int | None,
@@ -247,16 +189,6 @@ def _user(session: Any, name: str) -> int:
     if user is None:
         raise NotFound(f"There is no user {name!r}.")
     return user.key
-
-
-def _moment(text: str) -> int:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise BadInput(f"{text!r} is no time. Write it as 2026-03-02T10:00+01:00.") from None
-    if moment.tzinfo is None:
-        raise BadInput(f"{text!r} does not say its zone: write {text}Z for UTC, or {text}+01:00.")
-    return int(moment.timestamp() * 1000)
 
 
 def _shown(limit: float | None) -> str:
