@@ -1,6 +1,6 @@
 """What a waiting job may expect, as a value, and the words for why it waits. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 
@@ -13,6 +13,13 @@ class Outlook:
     start_ms: int | None = None
     end_ms: int | None = None
     reason: str = ""
+
+    def as_of(self, now_ms: int) -> "Outlook":
+        """As it is told at a later moment: what was to be by then and is not is to be now, and ends as much later."""
+        late_ms = 0 if self.start_ms is None else max(0, now_ms - self.start_ms)
+        start_ms = None if self.start_ms is None else self.start_ms + late_ms
+        end_ms = None if self.end_ms is None else max(now_ms, self.end_ms + late_ms)
+        return replace(self, start_ms=start_ms, end_ms=end_ms)
 
 
 @dataclass(frozen=True)
@@ -29,8 +36,12 @@ class Standing:
     lingers: bool = False
     """Whether one of these was stopped and its backend has not let go of it."""
     able: int = 1
-    """Backends up that can run it; `open` of them are idle now, `others` are up and cannot run it."""
+    """Backends up that can run it; `open` of them are idle now and reserved for nobody else, `held` are reserved for
+    another group now, `others` are up and cannot run it."""
     open: int = 0
+    held: int = 0
+    reserved_from_ms: int | None = None
+    """An idle one is kept free for a reservation that begins then."""
     others: int = 0
     waking: bool = False
     reserved_until_ms: int | None = None
@@ -46,8 +57,7 @@ def words(at: Standing) -> str:
     if at.able == 0:
         return "a GPU is waking up" if at.waking else "waiting for a backend that can run it"
     if at.reserved_until_ms is not None:
-        until = datetime.fromtimestamp(at.reserved_until_ms / 1000, UTC)
-        return f"held back by a reservation until {until:%H:%M} UTC"
+        return f"held back by a reservation until {_clock(at.reserved_until_ms)}"
     if at.own_running >= at.limit and not at.own_ahead:
         if at.lingers:
             return "a job of yours that was stopped has not let go of its GPU yet"
@@ -68,13 +78,22 @@ def words(at: Standing) -> str:
 def _gpus(at: Standing) -> str:
     if at.open:
         return "" if at.ahead else "next"
+    if at.reserved_from_ms is not None:
+        kept = f"an idle GPU is kept for a reservation from {_clock(at.reserved_from_ms)}"
+        return kept if at.own_running < at.limit else ""
+    number, free = at.able - at.held, "unreserved " if at.held else ""
     if at.others and at.scarce:
-        if at.able == 1:
-            return f"waiting for the only GPU with {at.scarce}"
-        return f"{_all(at.able)} GPUs with {at.scarce} busy"
-    if at.able == 1:
-        return "the GPU is busy" if not at.others else "the only GPU that can run it is busy"
-    return f"{_all(at.able)} GPUs busy" if not at.others else f"{_all(at.able)} GPUs that can run it busy"
+        if number == 1:
+            return f"waiting for the only {free}GPU with {at.scarce}"
+        return f"{_all(number)} {free}GPUs with {at.scarce} busy"
+    fit = " that can run it" if at.others else ""
+    if number == 1:
+        return f"the {'only ' if fit or free else ''}{free}GPU{fit} is busy"
+    return f"{_all(number)} {free}GPUs{fit} busy"
+
+
+def _clock(moment_ms: int) -> str:
+    return f"{datetime.fromtimestamp(moment_ms / 1000, UTC):%H:%M} UTC"
 
 
 def _all(number: int) -> str:

@@ -4,8 +4,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 from backend_pool.books.share import Share
+from backend_pool.books.shares import Reserved
 from backend_pool.forecasts.outlook import Standing
-from backend_pool.forecasts.scene import Case, Scene
+from backend_pool.forecasts.scene import Case, Scene, Seat
 from backend_pool.lane import Lane
 from backend_pool.placement.values import Waiting
 
@@ -18,7 +19,7 @@ class Standings:
         self._running = Counter(seat.user_id for seat in scene.seats if seat.user_id is not None)
         self._lingering = {seat.user_id for seat in scene.seats if seat.lingers}
         self._urgent = frozenset[int]().union(
-            *(case.job.kind.places for case in scene.cases.values() if case.job.lane is Lane.INTERACTIVE)
+            *(case.job.kind.places for case in scene.cases.values() if not self._yields(case.job))
         )
         self._known: dict[tuple[frozenset[int], int | None], _Places] = {}
 
@@ -34,12 +35,20 @@ class Standings:
             lingers=job.user_id in self._lingering,
             able=places.able,
             open=places.open,
+            held=places.held,
+            reserved_from_ms=places.reserved_from_ms,
             others=places.others,
             waking=places.waking,
             reserved_until_ms=places.reserved_until_ms,
             scarce=case.scarce if case is not None else "",
-            batch_yields=job.lane is Lane.BATCH and not self._urgent.isdisjoint(job.kind.places),
+            batch_yields=self._yields(job) and not self._urgent.isdisjoint(job.kind.places),
         )
+
+    def _yields(self, job: Waiting) -> bool:
+        """Whether it goes after interactive jobs now."""
+        policy = self._scene.line.policy
+        old = self._scene.now_s - job.since_s >= policy.batch_wait_s
+        return job.lane is Lane.BATCH and not old and policy.order != "fifo"
 
     def _places(self, job: Waiting, group_id: int | None) -> "_Places":
         key = (job.kind.places | job.kind.left, group_id)
@@ -54,6 +63,8 @@ class _Places:
 
     able: int
     open: int
+    held: int
+    reserved_from_ms: int | None
     others: int
     waking: bool
     reserved_until_ms: int | None
@@ -62,17 +73,25 @@ class _Places:
 def _places(scene: Scene, keys: frozenset[int], group_id: int | None) -> _Places:
     up = [seat for seat in scene.seats if seat.state in ("idle", "busy")]
     able = [seat for seat in up if seat.spot.key in keys]
-    held = [
-        seat.spot.reserved.end_ms
-        for seat in able
-        if seat.spot.reserved is not None
-        and seat.spot.reserved.group_id != group_id
-        and seat.spot.reserved.begin_ms <= scene.now_s * 1000 < seat.spot.reserved.end_ms
-    ]
+    theirs = {
+        seat.spot.key: reserved for seat in able if (reserved := _of_another(seat, scene.now_s, group_id)) is not None
+    }
+    now_ms = scene.now_s * 1000
+    held = [one.end_ms for one in theirs.values() if one.begin_ms <= now_ms]
+    idle = [seat.spot.key for seat in able if seat.state == "idle"]
+    kept = [theirs[key].begin_ms for key in idle if key in theirs and theirs[key].begin_ms > now_ms]
     return _Places(
         able=len(able),
-        open=sum(seat.state == "idle" for seat in able) if not held else 0,
+        open=sum(key not in theirs for key in idle),
+        held=len(held),
+        reserved_from_ms=min(kept, default=None),
         others=len(up) - len(able),
         waking=any(seat.state == "waking" and seat.spot.key in keys for seat in scene.seats),
         reserved_until_ms=min(held) if held and len(held) == len(able) else None,
     )
+
+
+def _of_another(seat: Seat, now_s: float, group_id: int | None) -> Reserved | None:
+    """A reservation of another group's there, now or to come."""
+    held = seat.spot.reserved
+    return None if held is None or held.group_id == group_id or held.end_ms <= now_s * 1000 else held

@@ -52,6 +52,11 @@ class Line:
     def __contains__(self, seq: int) -> bool:
         return seq in self._index.jobs
 
+    @property
+    def policy(self) -> Policy:
+        """By which it decides."""
+        return self._index.policy
+
     def know(self, user_id: int, share: Share, virtual_s: float | None = None) -> None:
         """A user's part as of now, and their virtual time as it was stored; it never goes back."""
         user = self._user(user_id)

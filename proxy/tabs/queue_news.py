@@ -22,6 +22,7 @@ class QueueNews:
 
     def changed(self, users: set[int]) -> None:
         """Tell these users' tabs, with the server's time: browsers' clocks are often wrong."""
+        now = now_ms()
         for user_id in users:
             jobs = [
                 {
@@ -31,6 +32,6 @@ class QueueNews:
                     "expected_end_ms": outlook.end_ms,
                     "reason": outlook.reason or None,
                 }
-                for seq, outlook in self._outlooks.of_user(user_id)
+                for seq, outlook in ((seq, known.as_of(now)) for seq, known in self._outlooks.of_user(user_id))
             ]
-            self._events.queue_news(user_id, encode(KIND, {"now_ms": now_ms(), "jobs": jobs}))
+            self._events.queue_news(user_id, encode(KIND, {"now_ms": now, "jobs": jobs}))

@@ -16,6 +16,7 @@ from backend_pool.forecasts.outlook import Outlook
 from backend_pool.forecasts.outlooks import Outlooks
 from backend_pool.job_state import ACTIVE, FINAL, ON_BACKEND, JobState
 from backend_pool.model import Job, JobDocument
+from proxy.base.clock import now_ms
 from proxy.base.database import Database
 from proxy.base.errors import NotFound
 
@@ -164,7 +165,7 @@ class JobViews:
         waits = job.state == JobState.QUEUED
         if outlook is None or job.state in FINAL or waits != bool(outlook.reason):
             return NOTHING_KNOWN
-        return outlook
+        return outlook.as_of(now_ms())
 
     async def _titles_of(self, jobs: Iterable[Job]) -> dict[int, str]:
         titles = {job.key: self._titles.get(job.key, "") for job in jobs}

@@ -163,6 +163,9 @@ def test_others_are_not_promised_the_place_of_jobs_that_are_only_counted() -> No
     ("standing", "text"),
     [
         (Standing(open=1), "next"),
+        (Standing(able=3, held=1), "both unreserved GPUs busy"),
+        (Standing(able=2, held=1, others=1, scarce="node X"), "waiting for the only unreserved GPU with node X"),
+        (Standing(able=2, reserved_from_ms=0), "an idle GPU is kept for a reservation from 00:00 UTC"),
         (Standing(own_running=1, lingers=True), "a job of yours that was stopped has not let go of its GPU yet"),
         (Standing(ahead=2, able=4), "2 jobs ahead, all 4 GPUs busy"),
         (Standing(ahead=1, own_ahead=1, able=2), "1 job ahead, yours, both GPUs busy"),
@@ -259,3 +262,11 @@ def test_what_was_foreseen_comes_true(seed: int, noise: float) -> None:
         assert max(off) <= 1 and max(errors) < 0.01  # jobs that start at one moment may be told in either order
     else:
         assert median(errors) < 0.3 and median(off) <= 24  # of 160
+
+
+def test_what_was_to_be_by_now_is_told_to_be_now() -> None:
+    """And ends as much later; what runs over its time ends now."""
+    assert Outlook(1, 900, 1500).as_of(1000) == Outlook(1, 1000, 1600)
+    assert Outlook(1, 1100, 1500).as_of(1000) == Outlook(1, 1100, 1500)
+    assert Outlook(end_ms=900).as_of(1000) == Outlook(end_ms=1000)
+    assert Outlook(2).as_of(1000) == Outlook(2)
