@@ -30,6 +30,8 @@ class Warmth:
         self.user_id: int | None = None
         self.graph = ""
         """Whose results of which workflow it has in its cache."""
+        self.known = False
+        """Whether it has run or forgotten something since we look: what it had loaded before, nobody can say."""
 
     @property
     def models(self) -> frozenset[str]:
@@ -38,7 +40,7 @@ class Warmth:
 
     def ran(self, user_id: int, graph: str, models: Collection[str], room_mb: int | None) -> None:
         """It has run a job with these. `room_mb` None: it keeps nothing of earlier ones."""
-        self.user_id, self.graph = user_id, graph
+        self.user_id, self.graph, self.known = user_id, graph, True
         if room_mb is None:
             self._models.clear()
         for model in sorted(models):
@@ -49,7 +51,7 @@ class Warmth:
     def forget(self) -> None:
         """Nothing is loaded any more."""
         self._models.clear()
-        self.user_id, self.graph = None, ""
+        self.user_id, self.graph, self.known = None, "", True
 
     async def measure(self, client: ComfyClient) -> None:
         """Ask once for the sizes of the models' folders; a server that does not tell keeps one job's models."""

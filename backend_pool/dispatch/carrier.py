@@ -139,7 +139,8 @@ class Carrier:
             member.collecting.add(job.key)
         else:
             member.begin(job.key)
-            self._cold[job.key] = self.matching.traits(job.key).models - member.warmth.models
+            if member.warmth.known:
+                self._cold[job.key] = self.matching.traits(job.key).models - member.warmth.models
         self.carried.add(job.key)
         self._began_s[job.key] = monotonic_s()
         self.matching.placed(job.key)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend_pool.backends.health import AWAY, Health
+from backend_pool.backends.phase import Phase
 from backend_pool.backends.pool import Member, Pool
 from backend_pool.books.share import Share
 from backend_pool.errors import BackendRefused
@@ -30,6 +31,7 @@ KINDS_KEPT = 10_000
 NAMED = 3
 """Backends that a reason names; of more it gives the number."""
 BUSY = "all backends that can run it are busy"
+WAKING = "a GPU is waking up"
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ class Matching:
             if alike not in words:
                 words[alike] = why(known.asked, members, labels, job.vram_mb)
             reason = reasons[seq] = words[alike]
-            if reason != BUSY and seq not in self._told:
+            if reason not in (BUSY, WAKING) and seq not in self._told:
                 self._told.add(seq)
                 log.warning("job waits", job=job.prompt_id, user=job.user_id, why=reason)
         self._reasons = reasons
@@ -237,7 +239,8 @@ def why(asked: Demands, members: Collection[Member], labels: frozenset[str] = fr
     active = [member for member in members if member.row.mode is BackendMode.ACTIVE]
     ready = [member for member in active if member.health is Health.UP and member.info]
     if not ready:
-        return _nobody(members, active)
+        woken = any(_wakes(member) and lacking(asked, member.provider) is None for member in active if member.info)
+        return WAKING if woken else _nobody(members, active)
     missing = [lacking(asked, member.provider) for member in ready]
     if None in missing:
         return BUSY
@@ -248,6 +251,12 @@ def why(asked: Demands, members: Collection[Member], labels: frozenset[str] = fr
         return f"no single backend has all it needs: {'; '.join(each[:NAMED])}"
     text = f"waiting for a backend with {min(wanted)}"
     return f"{text}; {_having(away)}" if away else text
+
+
+def _wakes(member: Member) -> bool:
+    """Whether it is started for a job that waits, or has been."""
+    starts = member.managed is not None and member.managed.state is Phase.STARTING
+    return starts or member.health is Health.ASLEEP
 
 
 def _unmarked(labels: frozenset[str], vram_mb: int) -> str:
@@ -262,7 +271,7 @@ def _nobody(members: Collection[Member], active: Collection[Member]) -> str:
     if not active:
         return "all backends are disabled or draining"
     if all(member.health is Health.DOWN for member in active):
-        return "all backends are down"
+        return "all backends are down" + ("" if len(active) == len(members) else ", disabled or draining")
     if all(member.health is Health.QUARANTINED for member in active):
         return "all backends are out of service after faults; they get jobs again once a trial job runs there"
     if all(member.health in (Health.DOWN, Health.QUARANTINED) for member in active):

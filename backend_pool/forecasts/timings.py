@@ -25,6 +25,8 @@ often = Repeated(log)
 
 SAVE_EVERY_S = 10.0
 READ_AGAIN_MS = 60_000
+LOADED_AGAIN = 0.5
+"""A model that was thought to be there and took this part of its time to load was not there."""
 
 
 class Timings:
@@ -54,7 +56,8 @@ class Timings:
     def learn(self, traits: Traits, device: str, meter: Meter, cold: frozenset[str] = frozenset()) -> None:
         """Take in an attempt that succeeded. One that the cache or a lost connection made look short teaches nothing.
 
-        `cold` are the models that it found not loaded: that they took no time to load is learned of these alone.
+        `cold` are the models that it found not loaded: that they took little time to load is learned of these alone. Of
+        one that was there already, a first text encoding is a little longer than the second now and then.
         """
         if not meter.ended_well:
             return
@@ -63,7 +66,9 @@ class Timings:
             return
         self.learned += 1
         for model in (loads_s.keys() | cold) & traits.models:
-            self._learned.learn_load(model, device, loads_s.get(model, 0.0))
+            seconds = loads_s.get(model, 0.0)
+            if model in cold or seconds >= LOADED_AGAIN * (self._learned.load_s(model, device) or 0.0):
+                self._learned.learn_load(model, device, seconds)
         if traits.signature:
             self._learned.learn(traits, device, (meter.run_ms - meter.load_ms) / 1000)
 

@@ -9,7 +9,7 @@ from backend_pool.backends.health import Health
 from backend_pool.backends.member import Member
 from backend_pool.backends.warmth import Warmth
 from backend_pool.comfy.client import ComfyClient, Timeouts
-from backend_pool.dispatch.matching import BUSY, fits, why
+from backend_pool.dispatch.matching import BUSY, WAKING, fits, why
 from backend_pool.model import Backend, BackendMode
 from backend_pool.offers.fitness import Demands
 from backend_pool.offers.offer import Offer
@@ -79,6 +79,7 @@ async def test_what_it_lacks_rules_it_out(member: Make, unfit: dict[str, Any]) -
         ),
         ([DOWN, QUARANTINED], "all backends are down or out of service"),
         ([JOINING, DOWN], "no backend answers at the moment"),
+        ([ASLEEP, DOWN], WAKING),
     ],
 )
 async def test_why_a_job_waits(member: Make, states: list[Health], words: str) -> None:
@@ -92,6 +93,8 @@ async def test_why_a_job_waits_for_one_of_them(member: Make) -> None:
     assert why(LOADS, found, frozenset({"a100"})) == "waiting for a backend with the label a100"
     off = [member(UP, "flux", mode=BackendMode.DRAINING)]
     assert why(LOADS, off) == "all backends are disabled or draining"
+    assert why(LOADS, [*off, member(DOWN, "flux", key=2)]) == "all backends are down, disabled or draining"
+    assert why(LOADS, [member(ASLEEP, "sdxl"), member(DOWN, "flux", key=2)]) == "no backend answers at the moment"
 
 
 SIZES = {"c:a": 4000, "c:b": 3000, "c:c": 2000}
@@ -117,9 +120,11 @@ def test_what_a_backend_holds(jobs: list[str], room: int | None, held: str) -> N
     """The models used last, as far as they fit; only the last job's where it keeps none or a size (of x) is unknown."""
     warmth = Warmth()
     warmth._sizes = dict(SIZES)
+    assert not Warmth().known
     for number, models in enumerate(jobs):
         warmth.ran(number, f"graph-{number}", {f"c:{model}" for model in models}, room)
     assert warmth.models == {f"c:{model}" for model in held}
     assert (warmth.user_id, warmth.graph) == (len(jobs) - 1, f"graph-{len(jobs) - 1}")
+    assert warmth.known
     warmth.forget()
-    assert not warmth.models and warmth.user_id is None and warmth.graph == ""
+    assert warmth.known and not warmth.models and warmth.user_id is None and warmth.graph == ""
