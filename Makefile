@@ -22,7 +22,7 @@ test: $(DEV) ## Install and run all tests
 	@$(VENV)/bin/python -m tests.chromium
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST)
 
-chaos: $(DEV) ## Kill, hang and restart engines and the proxy under load for 10 minutes, then count (CHAOS="--minutes 2 --seed 1")
+chaos: $(DEV) ## Kill, hang and restart engines, proxy, sessions and database under load for 10 minutes, then count (CHAOS="--minutes 2 --seed 1")
 	@exec $(VENV)/bin/python -m tests.system.chaos $(CHAOS)
 
 lint: $(DEV) ## Check style and types

@@ -6,6 +6,7 @@ import os
 import signal
 from pathlib import Path
 
+from tests.cluster import Cluster
 from tests.system.inside import pids, socket_of
 from tests.system.people import Someone
 from tests.user_sessions.studio import gone
@@ -15,8 +16,13 @@ LISTENING = "00010000"
 
 async def session_pid(someone: Someone) -> int:
     """The process of the user's session: the zygote's child that has their socket."""
-    socket = str(await asyncio.to_thread(_socket_inode, someone))
-    zygotes = pids(someone.cluster.data_dir, "user_sessions.zygote")
+    return await asyncio.to_thread(pid_of, someone.cluster, someone.person.slug)
+
+
+def pid_of(cluster: Cluster, slug: str) -> int:
+    """The same by the user's directory. Blocking."""
+    socket = str(_socket_inode(cluster, slug))
+    zygotes = pids(cluster.data_dir, "user_sessions.zygote")
     held = [pid for pid in zygotes if any(link == f"socket:[{socket}]" for link in _links(pid))]
     return max(held)
 
@@ -29,9 +35,9 @@ async def kill_session(someone: Someone) -> int:
     return pid
 
 
-def _socket_inode(someone: Someone) -> int:
+def _socket_inode(cluster: Cluster, slug: str) -> int:
     """The listening Unix socket's inode, out of the kernel's table."""
-    path = str(socket_of(someone.cluster, someone.person.slug))
+    path = str(socket_of(cluster, slug))
     for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
         parts = line.split(maxsplit=7)
         if parts[-1] == path and parts[3] == LISTENING:

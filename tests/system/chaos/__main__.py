@@ -1,4 +1,4 @@
-"""`python -m tests.system.chaos [--minutes M] [--seed N] [--users U]`: a long trial.
+"""`python -m tests.system.chaos [--minutes M] [--seed N] [--users U] [--postgres]`: a long trial.
 
 Exit code 1 when something is wrong.
 """
@@ -19,9 +19,10 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=random.randrange(10_000), help="the same troubles and jobs again")
     parser.add_argument("--users", type=int, default=20)
+    parser.add_argument("--postgres", action="store_true", help="on a PostgreSQL of its own, which suffers too")
     parser.add_argument("--keep", type=Path, help="an empty folder for data and logs; default: a temporary one")
     given = parser.parse_args()
-    plan = Plan(given.seed, given.minutes * 60, given.users, pause_s=(0.2, 2.0))
+    plan = Plan(given.seed, given.minutes * 60, given.users, pause_s=(0.2, 2.0), postgres=given.postgres)
     print(f"seed {plan.seed}", flush=True)
     if given.keep is not None:
         summary = asyncio.run(run(given.keep, plan))

@@ -4,8 +4,10 @@ They note what they were promised (`accepted`) and what they were told; `verdict
 """
 
 import asyncio
+import contextlib
 import io
 import random
+import socket
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import aiohttp
 from PIL import Image
 
+from proxy.base.clock import now_ms
 from tests.cluster import Person
 from tests.contract.wire import PREVIEW_WITH_METADATA, Frame, preview_metadata
 from tests.system.chaos.orders import SIDE, UPLOAD, Order, orders, own_colour
@@ -30,6 +33,9 @@ class Told:
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     strange: set[str] = field(default_factory=set)
+    opened_ms: int = 0
+    closed_ms: int | None = None
+    """None while it is open."""
 
 
 class Player:
@@ -50,6 +56,7 @@ class Player:
         self._chance = random.Random(f"pauses/{seed}/{number}")
         self._url = f"{url}/t/{person.token}"
         self._gate = gate
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._http = aiohttp.ClientSession(trust_env=False, timeout=aiohttp.ClientTimeout(total=ANSWER_S))
 
     async def close(self) -> None:
@@ -87,6 +94,9 @@ class Player:
                 if answer.status not in AWAY:
                     self.refusals.append(f"{order.prompt_id}: {answer.status} {text[:300]}")
                     return
+                self.unsure.add(order.prompt_id)  # a database may break off after it has stored it
+                if await self._known(order.prompt_id):
+                    break
             except GONE:
                 self.unsure.add(order.prompt_id)
                 if await self._known(order.prompt_id):
@@ -110,17 +120,27 @@ class Player:
             told = Told()
             try:
                 url = f"{self._url}/ws?clientId=tab-{self.number}"
-                async with self._http.ws_connect(url, max_msg_size=0, heartbeat=5.0) as socket:
+                async with self._http.ws_connect(url, max_msg_size=0, heartbeat=5.0) as tab:
+                    told.opened_ms = now_ms()
                     self.told.append(told)
+                    self._socket = tab
                     self.listening = True
-                    await socket.send_json({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
-                    async for message in socket:
+                    await tab.send_json({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
+                    async for message in tab:
                         if message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
                             self._hear(told, Frame.of(message))
             except GONE:
                 pass
+            finally:
+                told.closed_ms = now_ms()
             self.listening = False
             await asyncio.sleep(PAUSE_S)
+
+    def cut(self) -> None:
+        """Break the tab's connection without a farewell."""
+        if self._socket is not None and (wire := self._socket.get_extra_info("socket")) is not None:
+            with contextlib.suppress(OSError):  # it has just ended by itself
+                wire.shutdown(socket.SHUT_RDWR)
 
     def _hear(self, told: Told, frame: Frame) -> None:
         data = preview_metadata(frame)[0] if frame.kind == f"binary {PREVIEW_WITH_METADATA}" else frame.data

@@ -1,6 +1,8 @@
 """The deck of troubles: each action hurts one thing, at random or at a labelled moment of a job."""
 
 import asyncio
+import contextlib
+import os
 import random
 import signal
 import time
@@ -33,7 +35,7 @@ def engine_actions() -> list[Action]:
     return [
         *crashes,
         Action("engine killed", _signal(signal.SIGKILL)),
-        Action("engine stopped and continued", _pause(2.0)),
+        Action("engine stopped and continued", _pause(1.0)),
         Action("engine stopped for long", _pause(5.0), brief=False),
         Action("engine's server hangs", _fault(fault="hang_server", seconds=2.0)),
         Action("job hangs", _fault(fault="hang_job", seconds=2.0)),
@@ -50,6 +52,68 @@ def proxy_actions() -> list[Action]:
     """What befalls the proxy."""
     at_states = [Action(f"proxy killed as a job is {state}", _kill_at(state)) for state in STATES]
     return [*at_states, Action("proxy killed", _kill, brief=False), Action("proxy restarted", _restart)]
+
+
+def session_actions() -> list[Action]:
+    """What befalls the session host, sessions, and their users' sockets."""
+    return [
+        Action("session killed", _session(0.0)),
+        Action("session stopped and continued", _session(4.0), brief=False),
+        Action("session host killed", _host(0.0)),
+        Action("session host stopped and continued", _host(5.0), brief=False),
+        Action("tabs cut off", _cut),
+    ]
+
+
+def base_actions(*, postgres: bool) -> list[Action]:
+    """What befalls the database."""
+    if not postgres:
+        return [
+            Action("database locked", _base("lock", 0.8)),
+            Action("database locked for long", _base("lock", 12.0), brief=False),
+        ]
+    return [
+        Action("database restarted", _base("restart", 2.0)),
+        Action("database crashed", _base("crash", 4.0), brief=False),
+        Action("database frozen", _base("freeze", 3.0), brief=False),
+    ]
+
+
+def _session(stopped_s: float) -> Callable[[Stage, random.Random], Awaitable[bool]]:
+    async def strike(stage: Stage, chance: random.Random) -> bool:
+        pid = await stage.signal_session(chance, signal.SIGSTOP if stopped_s else signal.SIGKILL)
+        if pid is not None and stopped_s:
+            await asyncio.sleep(stopped_s)
+            with contextlib.suppress(ProcessLookupError):  # its host may have ended it
+                os.kill(pid, signal.SIGCONT)
+        return pid is not None
+
+    return strike
+
+
+def _host(stopped_s: float) -> Callable[[Stage, random.Random], Awaitable[bool]]:
+    async def strike(stage: Stage, _chance: random.Random) -> bool:
+        found = await stage.signal_host(signal.SIGSTOP if stopped_s else signal.SIGKILL)
+        await asyncio.sleep(stopped_s)
+        if stopped_s:
+            await stage.signal_host(signal.SIGCONT)
+        return found
+
+    return strike
+
+
+async def _cut(stage: Stage, chance: random.Random) -> bool:
+    for cut in chance.sample(stage.cuts, len(stage.cuts) // 2):
+        cut()
+    return True
+
+
+def _base(kind: str, seconds: float) -> Callable[[Stage, random.Random], Awaitable[bool]]:
+    async def strike(stage: Stage, _chance: random.Random) -> bool:
+        await stage.base.hurt(kind, seconds)
+        return True
+
+    return strike
 
 
 def _fault(**order: object) -> Callable[[Stage, random.Random], Awaitable[bool]]:
@@ -106,10 +170,10 @@ def _watch(stage: Stage, state: str) -> bool:
     try:
         marks = "('succeeded', 'failed', 'cancelled')" if state == "ended" else f"('{state}')"
         query = f"SELECT count(*) FROM jobs WHERE state IN {marks}"
-        before = connection.execute(query).fetchone()[0] if state == "ended" else 0
+        before = next(iter(connection.execute(query)))[0] if state == "ended" else 0
         deadline = monotonic_s() + PATIENCE_S
         while monotonic_s() < deadline:
-            if connection.execute(query).fetchone()[0] > before:
+            if next(iter(connection.execute(query)))[0] > before:
                 stage.cluster.process.kill()
                 return True
             time.sleep(LOOK_S)

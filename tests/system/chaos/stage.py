@@ -1,4 +1,5 @@
-"""The cluster under trial: a proxy with engines of its own and engines it only knows by URL; ways to hurt them.
+"""The cluster under trial: a proxy with engines of its own and engines it only knows by URL, its session host and
+sessions, its users' sockets, its database; ways to hurt them.
 
 Whatever is killed here and has nobody else to start it again is started again here, at the same port.
 """
@@ -8,15 +9,20 @@ import os
 import random
 import signal
 import socket
-import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from proxy.access.accounts import add_now
+from proxy.access.tokens import create_now
+from proxy.base.database import Database
 from tests.cluster import Cluster, Person, processes_of, start_cluster
 from tests.engines import Engine, start_engine
+from tests.system.chaos.base import Base, Reader
 from tests.system.inside import engine_urls, pids
+from tests.system.session_process import pid_of
 
 STEPS = ["--step-ms", "10", "--model-load-ms", "20"]
 SETTINGS = {
@@ -37,8 +43,12 @@ ORDER_TIMEOUT_S = 3.0
 class Stage:
     """`await open()` first, `await close()` last. `down` is set while the proxy is meant not to answer."""
 
-    def __init__(self, root: Path, own: int = 2, known: int = 2) -> None:
+    def __init__(self, root: Path, base: Base, own: int = 2, known: int = 2) -> None:
         self.root = root
+        self.base = base
+        self.people: list[Person] = []
+        self.cuts: list[Callable[[], None]] = []
+        """Each breaks one tab's socket without a farewell."""
         self._own = own
         self._known = known
         self._port = _free_port()
@@ -71,12 +81,22 @@ class Stage:
         """End whatever is left, for a trial that went wrong."""
         for engine in self._engines.values():
             engine.process.kill()
+        self.base.close()
         if hasattr(self, "cluster"):
             self.cluster.clean()
 
     async def person(self, name: str) -> Person:
         """A new account."""
-        return await asyncio.to_thread(self.cluster.user, name)
+        self.people.append(await asyncio.to_thread(self._add, name))
+        return self.people[-1]
+
+    def _add(self, name: str) -> Person:
+        db = Database(self.base.sqlalchemy_url(self.cluster.data_dir))
+        try:
+            row = add_now(db, name, f"secret of {name}")
+            return Person(row.name, "", create_now(db, name, "test"), row.slug, row.key)
+        finally:
+            db.close()
 
     # -- the proxy -------------------------------------------------------------------------------------------------
 
@@ -84,7 +104,7 @@ class Stage:
         """Start it, or start it again on its data and port."""
         urls = [word for port in self._ports.values() for word in ("--backend", f"http://127.0.0.1:{port}")]
         more = ["--engines", str(self._own), "--port", str(self._port), *urls]
-        self.cluster = await asyncio.to_thread(start_cluster, self.root, *more, env=SETTINGS)
+        self.cluster = await asyncio.to_thread(start_cluster, self.root, *more, env=self._settings())
         self.starts += 1
 
     async def kill_proxy(self) -> None:
@@ -98,6 +118,30 @@ class Stage:
         if status != 0:
             self.troubles.append(f"the proxy ended with status {status} on SIGTERM")
         await self.start_proxy()
+
+    def _settings(self) -> dict[str, str]:
+        url = self.base.url
+        return SETTINGS if url is None else {**SETTINGS, "COMFY_CLUSTER_DATABASE_URL": url}
+
+    # -- sessions --------------------------------------------------------------------------------------------------
+
+    async def signal_host(self, number: signal.Signals) -> bool:
+        """Send the session host a signal; False when there is none."""
+        found = pids(self.cluster.data_dir, "user_sessions.host")
+        for pid in found:
+            os.kill(pid, number)
+        return bool(found)
+
+    async def signal_session(self, chance: random.Random, number: signal.Signals) -> int | None:
+        """Send some user's session a signal; its process, None when nobody has one."""
+        for person in chance.sample(self.people, len(self.people)):
+            try:
+                pid = await asyncio.to_thread(pid_of, self.cluster, person.slug)
+                os.kill(pid, number)
+            except (AssertionError, ProcessLookupError, ValueError):  # it is being started, or has just been ended
+                continue
+            return pid
+        return None
 
     # -- engines ---------------------------------------------------------------------------------------------------
 
@@ -149,6 +193,7 @@ class Stage:
         """Let everything stopped go on, disarm all faults, and start engines that nobody else starts again."""
         for name in self.names():
             await self.signal(name, signal.SIGCONT)
+        await self.signal_host(signal.SIGCONT)
         for number, engine in self._engines.items():
             if engine.process.poll() is not None:
                 await asyncio.to_thread(engine.kill)  # reaps it
@@ -167,34 +212,27 @@ class Stage:
 
     # -- looking inside --------------------------------------------------------------------------------------------
 
-    def database(self) -> sqlite3.Connection:
+    def database(self) -> Reader:
         """The proxy's database, to read only."""
-        return sqlite3.connect(f"file:{self.cluster.data_dir / 'cluster.db'}?mode=ro", uri=True, timeout=10)
+        return self.base.open(self.cluster.data_dir)
 
-    def in_state(self, state: str) -> int:
-        """How many jobs are in a state; 'ended' counts final ones."""
-        states = ("succeeded", "failed", "cancelled") if state == "ended" else (state,)
-        connection = self.database()
+    def rows(self, query: str, *params: object) -> list[Any]:
+        """What the database answers."""
+        reader = self.database()
         try:
-            marks = ", ".join("?" * len(states))
-            return int(connection.execute(f"SELECT count(*) FROM jobs WHERE state IN ({marks})", states).fetchone()[0])
+            return list(reader.execute(query, params))
         finally:
-            connection.close()
+            reader.close()
 
     def active(self) -> int:
         """Jobs that have not ended."""
-        return sum(self.in_state(state) for state in ("queued", "assigned", "running", "collecting"))
+        return len(self.unfinished())
 
-    def unfinished(self) -> list[tuple[str, str, str]]:
+    def unfinished(self) -> list[tuple[str, str, object]]:
         """Jobs that have not ended: id, state, and what became of them so far."""
-        query = (
+        return self.rows(
             "SELECT prompt_id, state, trail FROM jobs WHERE state IN ('queued', 'assigned', 'running', 'collecting')"
         )
-        connection = self.database()
-        try:
-            return connection.execute(query).fetchall()
-        finally:
-            connection.close()
 
 
 def _free_port() -> int:

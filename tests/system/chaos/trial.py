@@ -1,7 +1,7 @@
 """The trial itself: rounds of troubles under load, calm between them, and a summary of what was found.
 
-A round kills the proxy too; after it comes a calm, a steady part in which only engines suffer, and another calm,
-between which the proxy must not have come to hold more open files.
+A round hurts the proxy, the database and sessions, too; after it comes a calm, a steady part in which only engines
+suffer, and another calm, between which the proxy must not have come to hold more open files.
 """
 
 import asyncio
@@ -13,8 +13,9 @@ from pathlib import Path
 
 from proxy.base.clock import monotonic_s
 from tests.cluster import processes_of
+from tests.system.chaos.base import Base, PostgresBase, Sqlite
 from tests.system.chaos.crowd import Player
-from tests.system.chaos.havoc import Action, engine_actions, proxy_actions
+from tests.system.chaos.havoc import Action, base_actions, engine_actions, proxy_actions, session_actions
 from tests.system.chaos.stage import Stage
 from tests.system.chaos.verdict import Findings, judge
 from tests.system.inside import open_files
@@ -35,6 +36,7 @@ class Plan:
     users: int = 20
     pause_s: tuple[float, float] = (0.1, 0.6)
     brief: bool = False
+    postgres: bool = False
 
 
 @dataclass
@@ -66,7 +68,8 @@ class Summary:
 
 async def run(root: Path, plan: Plan) -> Summary:
     """One trial in `root`; leaves nothing running."""
-    stage = Stage(root)
+    base: Base = await asyncio.to_thread(PostgresBase, root / "postgres") if plan.postgres else Sqlite()
+    stage = Stage(root, base)
     began = monotonic_s()
     summary = Summary(plan)
     try:
@@ -91,6 +94,7 @@ async def _load(stage: Stage, plan: Plan, summary: Summary, began: float) -> Non
         players = [Player(url, person, n, plan.seed, gate) for n, person in enumerate(people, start=1)]
         for player in players:
             stack.push_async_callback(player.close)
+        stage.cuts = [player.cut for player in players]
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(way) for player in players for way in (player.play(), player.listen())]
             chance = random.Random(plan.seed)
@@ -122,7 +126,8 @@ async def _round(
 
 def _decks(plan: Plan, chance: random.Random) -> tuple[list[Action], list[Action]]:
     """What happens while the proxy is killed too, and what happens to engines alone."""
-    engines, proxy = engine_actions(), proxy_actions()
+    engines = engine_actions()
+    proxy = [*proxy_actions(), *session_actions(), *base_actions(postgres=plan.postgres)]
     if not plan.brief:
         return chance.sample([*proxy, *engines], len(proxy) + len(engines)), chance.sample(engines, len(engines))
     engines = [action for action in chance.sample(engines, len(engines)) if action.brief]

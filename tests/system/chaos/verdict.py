@@ -3,6 +3,7 @@
 Every check returns the list of what is wrong with it.
 """
 
+import asyncio
 import json
 from collections import Counter
 from dataclasses import dataclass, field
@@ -18,6 +19,11 @@ from tests.system.chaos.stage import Stage
 FINAL = ("succeeded", "failed", "cancelled")
 EXCUSED = frozenset({"BackendLost", "OutOfMemoryError", "torch.OutOfMemoryError"})
 """Failures that the troubles explain: a job that lost its backend too often, and memory that was not enough."""
+END_OF = {"succeeded": "execution_success", "failed": "execution_error", "cancelled": "execution_interrupted"}
+ENDS = "SELECT prompt_id, state, ended_ms FROM jobs WHERE user_id = ? AND attempt > 0 AND ended_ms IS NOT NULL"
+BEFORE_MS, AFTER_MS = 1_000, 15_000
+"""How long before and after its end a socket was open that must have told of it: a database may be away meanwhile."""
+SESSION_S = 60
 ONCE = ("execution_start", "execution_success", "execution_error", "execution_interrupted")
 
 
@@ -37,18 +43,20 @@ async def judge(stage: Stage, players: list[Player]) -> Findings:
     for player in players:
         await _user(stage, player, found)
     await _strangers(players, found)
+    for wrong in await asyncio.gather(*map(_session, players)):
+        found.wrong += wrong
     return found
 
 
 def _database(stage: Stage) -> list[str]:
     connection = stage.database()
     try:
-        wrong = [str(row) for row in connection.execute("PRAGMA integrity_check") if row != ("ok",)]
-        wrong += [f"foreign key: {row}" for row in connection.execute("PRAGMA foreign_key_check")]
+        wrong = stage.base.health(connection)
         double = "SELECT user_id, prompt_id, count(*) FROM jobs GROUP BY 1, 2 HAVING count(*) > 1"
         wrong += [f"twice in the table: {row}" for row in connection.execute(double)]
         for prompt_id, state, trail in connection.execute("SELECT prompt_id, state, trail FROM jobs"):
-            ends = [entry[1] for entry in json.loads(trail) if entry[1] in FINAL]
+            lines = json.loads(trail) if isinstance(trail, str) else trail
+            ends = [entry[1] for entry in lines if entry[1] in FINAL]
             if ends != [state]:
                 wrong.append(f"{prompt_id} is {state}, its trail ends with {ends}")
         return wrong
@@ -57,12 +65,8 @@ def _database(stage: Stage) -> list[str]:
 
 
 def _rows(stage: Stage, user_id: int) -> dict[str, tuple[str, int]]:
-    connection = stage.database()
-    try:
-        query = "SELECT prompt_id, state, attempt FROM jobs WHERE user_id = ?"
-        return {row[0]: (row[1], row[2]) for row in connection.execute(query, (user_id,))}
-    finally:
-        connection.close()
+    query = "SELECT prompt_id, state, attempt FROM jobs WHERE user_id = ?"
+    return {row[0]: (str(row[1]), row[2]) for row in stage.rows(query, user_id)}
 
 
 async def _user(stage: Stage, player: Player, found: Findings) -> None:
@@ -87,6 +91,7 @@ async def _user(stage: Stage, player: Player, found: Findings) -> None:
             found.wrong += _job(order, state, history[prompt_id], player, folder, found)
     found.wrong += _left_over(player, history, folder)
     found.wrong += _frames(player, rows)
+    found.wrong += _untold(player, stage.rows(ENDS, player.person.id))
 
 
 def _job(order: Order, state: str, entry: dict[str, Any], player: Player, folder: Path, found: Findings) -> list[str]:
@@ -155,6 +160,33 @@ def _frames(player: Player, rows: dict[str, tuple[str, int]]) -> list[str]:
         for (kind, prompt_id), count in told.counts.items():
             if kind in ONCE and count > (rows.get(prompt_id, ("", 1))[1] if kind == "execution_start" else 1):
                 wrong.append(f"{player.person.name} was told {kind} of {prompt_id} {count} times")
+    return wrong
+
+
+async def _session(player: Player) -> list[str]:
+    """Everybody's session comes back."""
+    try:
+        async with asyncio.timeout(SESSION_S):
+            settings = await player.get("/settings")
+    except TimeoutError:
+        return [f"{player.person.name}'s session has not come back within {SESSION_S} s"]
+    return [] if isinstance(settings, dict) else [f"{player.person.name}'s session has no settings"]
+
+
+def _untold(player: Player, ended: list[tuple[str, str, int]]) -> list[str]:
+    """Each end once over all connections of the tab; and told, where one was open around that moment."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for told in player.told:
+        counts.update({key: count for key, count in told.counts.items() if key[0] in END_OF.values()})
+    wrong = []
+    for prompt_id, state, ended_ms in ended:
+        count = counts[END_OF[state], prompt_id]
+        open_then = any(
+            told.opened_ms < ended_ms - BEFORE_MS and (told.closed_ms is None or told.closed_ms > ended_ms + AFTER_MS)
+            for told in player.told
+        )
+        if count > 1 or (open_then and not count):
+            wrong.append(f"{player.person.name} was told of the end of {prompt_id} ({state}) {count} times in all")
     return wrong
 
 
