@@ -13,6 +13,7 @@ from backend_pool.backends.restart_rows import RestartRows
 from backend_pool.backends.restarts import Restarts
 from backend_pool.books.groups import Groups
 from backend_pool.books.keeper import BooksKeeper
+from backend_pool.dispatch.assembly import Surroundings, assemble
 from backend_pool.dispatch.dispatcher import Dispatcher
 from backend_pool.forecasts.outlooks import Outlooks
 from backend_pool.forecasts.timings import Timings
@@ -83,7 +84,6 @@ class Work:
     queries: JobQueries
     groups: Groups
     timings: Timings
-    outlooks: Outlooks
     dispatcher: Dispatcher
     housekeeping: Housekeeping
     restarts: Restarts
@@ -110,10 +110,9 @@ def build(settings: Settings, db: Database) -> Cluster:
     tasks = Tasks()
     key = load_or_create(settings.data_dir / "secret.key")
     people = _people(settings, db, tasks, key)
-    queries = JobQueries(db)
-    events = UserEvents(queries, tasks)
+    events = UserEvents(JobQueries(db), tasks)
     people.sessions.on_news(events.session_news)
-    work = _work(settings, db, tasks, key, people=people, queries=queries, events=events)
+    work = _work(settings, db, tasks, key, people=people, events=events)
     _connect(work, events, settings.quota_contact)
     sockets = OpenSockets(people.access.authenticator, people.access.cache, tasks)
     starter = Starter(work.pool, settings)
@@ -148,31 +147,24 @@ def _people(settings: Settings, db: Database, tasks: Tasks, key: bytes) -> Peopl
     )
 
 
-def _work(
-    settings: Settings,
-    db: Database,
-    tasks: Tasks,
-    key: bytes,
-    *,
-    people: People,
-    queries: JobQueries,
-    events: UserEvents,
-) -> Work:
+def _work(settings: Settings, db: Database, tasks: Tasks, key: bytes, *, people: People, events: UserEvents) -> Work:
     registry = Registry(db)
     workers = Workers(db, key, settings.data_dir / "users", settings.heartbeat_interval_s)
     pool = Pool(registry, settings, tasks, workers)
     store = JobStore(db, settings.queue_limit, settings.history_limit, settings.history_mb)
-    groups, timings, outlooks = Groups(db, settings), Timings(db), Outlooks()
-    dispatcher = Dispatcher(
-        store=store,
-        pool=pool,
-        tasks=tasks,
-        listener=events,
-        owner_of=people.folders.owner,
-        settings=settings,
-        shares=groups,
-        timings=timings,
-        outlooks=outlooks,
+    groups, timings = Groups(db, settings), Timings(db)
+    dispatcher = assemble(
+        Surroundings(
+            store=store,
+            pool=pool,
+            tasks=tasks,
+            listener=events,
+            owner_of=people.folders.owner,
+            settings=settings,
+            shares=groups,
+            timings=timings,
+            outlooks=Outlooks(),
+        )
     )
     return Work(
         registry=registry,
@@ -181,10 +173,9 @@ def _work(
         agents=Agents(db, pool, settings.heartbeat_interval_s),
         managed=ManagedBackends(settings, db, people.keeper.run, registry=registry, pool=pool, tasks=tasks),
         store=store,
-        queries=queries,
+        queries=JobQueries(db),
         groups=groups,
         timings=timings,
-        outlooks=outlooks,
         dispatcher=dispatcher,
         housekeeping=Housekeeping(pool, settings, tasks, dispatcher.ring),
         restarts=Restarts(RestartRows(db), pool, settings, dispatcher.ring),
@@ -196,7 +187,7 @@ def _connect(work: Work, events: UserEvents, quota_contact: str) -> None:
     work.pool.on_change.append(work.dispatcher.ring)
     work.groups.on_change.append(work.dispatcher.shares_changed)
     work.groups.on_quota.append(QuotaNews(work.groups, events, quota_contact).changed)
-    work.outlooks.on_change.append(QueueNews(work.outlooks, events).changed)
+    work.dispatcher.outlooks.on_change.append(QueueNews(work.dispatcher.outlooks, events).changed)
     work.store.charged = work.groups.charged
 
 
@@ -235,7 +226,7 @@ def _control(
         people.access,
         people.sessions,
         jobs,
-        JobViews(db, work.outlooks),
+        JobViews(db, work.dispatcher.outlooks),
         work.registry,
         work.pool,
         work.restarts,

@@ -6,12 +6,13 @@ a backend without a runner. `turns` knows who is next, `carrier` carries what wa
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from backend_pool.backends.health import ANSWERING, Health
 from backend_pool.backends.pool import Member, Pool
-from backend_pool.books.shares import DefaultShares, Shares
+from backend_pool.books.shares import Shares
 from backend_pool.comfy.verdicts import interrupted
 from backend_pool.dispatch.carrier import Carrier, OwnerOf
 from backend_pool.dispatch.foresight import Foresight
@@ -20,15 +21,12 @@ from backend_pool.dispatch.matching import Matching
 from backend_pool.dispatch.queue_mirror import QueueMirror
 from backend_pool.dispatch.sleepers import Sleepers
 from backend_pool.dispatch.turns import Turns
-from backend_pool.forecasts.estimates import Estimates
 from backend_pool.forecasts.outlooks import Outlooks
-from backend_pool.forecasts.timings import Timings
 from backend_pool.job_state import JobState
 from backend_pool.jobs.listener import JobListener
 from backend_pool.jobs.record import JobRecord
 from backend_pool.jobs.store import Fenced, JobStore
 from backend_pool.model import Job
-from backend_pool.placement.values import Policy
 from proxy.base.bell import rung
 from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.errors import ClusterError
@@ -46,78 +44,31 @@ PRUNE_FROM = 100
 """Users whose history is pruned at once; fewer wait until nothing else is to do."""
 
 
+@dataclass(kw_only=True)
 class Dispatcher:
-    """The loop over queue, turns and backends."""
+    """The loop over queue, turns and backends; `assembly` makes one with its parts."""
 
-    def __init__(
-        self,
-        *,
-        store: JobStore,
-        pool: Pool,
-        tasks: Tasks,
-        listener: JobListener,
-        owner_of: OwnerOf,
-        settings: Settings,
-        shares: Shares | None = None,
-        timings: Timings | None = None,
-        outlooks: Outlooks | None = None,
-    ) -> None:
-        self._store = store
-        self._pool = pool
-        self._tasks = tasks
-        self._listener = listener
-        self._settings = settings
-        self._shares = shares or DefaultShares(settings)
-        self._bell = asyncio.Event()
-        self._held: set[tuple[int, str]] = set()
-        self._matching = Matching(store, pool)
-        self._mirror = QueueMirror(store.queue, self._passed_by)
-        self._sleepers = Sleepers()
-        self._new_shares = False
-        self._busy: set[int] = set()
-        self.gaps = Gaps()
-        timings = timings or Timings(store.queue.db)
-        policy = Policy(settings.placement, settings.affinity_s, settings.priority_step_s, settings.batch_wait_s)
-        estimates = Estimates(timings, pool.members.values)
-        self._turns = Turns(
-            store,
-            mirror=self._mirror,
-            matching=self._matching,
-            shares=self._shares,
-            estimates=estimates,
-            policy=policy,
-        )
-        self._carrier = Carrier(
-            store=store,
-            pool=pool,
-            tasks=tasks,
-            listener=listener,
-            owner_of=owner_of,
-            settings=settings,
-            matching=self._matching,
-            turns=self._turns,
-            shares=self._shares,
-            timings=timings,
-            gaps=self.gaps,
-            ring=self.ring,
-        )
-        store.virtual_s = self._turns.virtual_s
-        self.outlooks = outlooks or Outlooks()
-        self._foresight = Foresight(
-            pool,
-            tasks,
-            turns=self._turns,
-            mirror=self._mirror,
-            matching=self._matching,
-            shares=self._shares,
-            estimates=estimates,
-            outlooks=self.outlooks,
-        )
-
-    def ring(self) -> None:
-        """A job or a backend has become free."""
-        self.gaps.rang()
-        self._bell.set()
+    store: JobStore
+    pool: Pool
+    tasks: Tasks
+    listener: JobListener
+    settings: Settings
+    shares: Shares
+    matching: Matching
+    mirror: QueueMirror
+    turns: Turns
+    carrier: Carrier
+    foresight: Foresight
+    outlooks: Outlooks
+    gaps: Gaps
+    bell: asyncio.Event
+    ring: Callable[[], None]
+    """A job or a backend has become free."""
+    held: set[tuple[int, str]]
+    """User and prompt id of jobs that must not start yet."""
+    _sleepers: Sleepers = field(default_factory=Sleepers)
+    _new_shares: bool = False
+    _busy: set[int] = field(default_factory=set)
 
     def shares_changed(self) -> None:
         """Somebody may use more or less than before."""
@@ -127,29 +78,29 @@ class Dispatcher:
     @contextlib.contextmanager
     def hold(self, user_id: int, prompt_id: str) -> Iterator[None]:
         """Keep a job from starting until its submitter has been answered (client demands B8)."""
-        self._held.add((user_id, prompt_id))
+        self.held.add((user_id, prompt_id))
         try:
             yield
         finally:
-            self._held.discard((user_id, prompt_id))
-            self._mirror.touch(user_id)
+            self.held.discard((user_id, prompt_id))
+            self.mirror.touch(user_id)
             self.ring()
 
     def keep_secrets(self, seq: int, secrets: Mapping[str, Any]) -> None:
         """API tokens of a job, in memory only: they are never stored, so a restart forgets them."""
         if secrets:
-            self._carrier.keep_secrets(seq, secrets)
+            self.carrier.keep_secrets(seq, secrets)
 
     def cancel(self, jobs: list[Job]) -> None:
         """Pass the flag on to the runners of these jobs; tell tabs that saw an earlier attempt begin."""
         for job in jobs:
-            self._carrier.cancel(job.key)
-            self._mirror.touch(job.user_id)
+            self.carrier.cancel(job.key)
+            self.mirror.touch(job.user_id)
             if job.state is JobState.CANCELLED:
-                self._turns.gone(job.key)
-                self._carrier.forget(job.key)
+                self.turns.gone(job.key)
+                self.carrier.forget(job.key)
                 if job.attempt:
-                    record = JobRecord(job, self._store, self._listener)
+                    record = JobRecord(job, self.store, self.listener)
                     record.tell(interrupted(job.prompt_id))
                     record.tell_end()
         self.ring()
@@ -160,34 +111,34 @@ class Dispatcher:
 
     def reason(self, seq: int) -> str | None:
         """Why a waiting job waits, in plain words, as of at most `job_poll_s` ago; None when it is not its turn."""
-        return self._matching.reason(seq)
+        return self.matching.reason(seq)
 
     async def recover(self) -> None:
         """Take up jobs that are on a backend and have no runner: after a restart, or when a runner died."""
-        carried = set(self._carrier.carried)  # what ends while the rows are read is in them still, and needs nobody
-        jobs = await self._store.on_backends() if self._pool.listed else []
+        carried = set(self.carrier.carried)  # what ends while the rows are read is in them still, and needs nobody
+        jobs = await self.store.on_backends() if self.pool.listed else []
         latest = {job.backend_id: job.key for job in sorted(jobs, key=lambda job: job.assigned_ms or 0)}
         for job in jobs:
-            if job.key not in carried and job.key not in self._carrier.carried:
+            if job.key not in carried and job.key not in self.carrier.carried:
                 beside = job.state is JobState.RUNNING and latest[job.backend_id] != job.key
                 await self._take_up(job, beside=beside)
 
     async def _take_up(self, job: Job, *, beside: bool) -> None:
         """`beside`: its backend got another after it, and so had ended this one."""
-        member = self._pool.member(job.backend_id)
-        if self._carrier.died_too_often(job):
+        member = self.pool.member(job.backend_id)
+        if self.carrier.died_too_often(job):
             why = "The job could not be carried out: an internal error, which the log describes."
-            await self._carrier.fail(job, why)
+            await self.carrier.fail(job, why)
         elif member is None or job.upstream_id is None:
             with contextlib.suppress(Fenced):
-                await self._store.requeue(job, "its backend is not registered any more")
-            self._turns.returned(job.key)
-            self._mirror.touch(job.user_id)
+                await self.store.requeue(job, "its backend is not registered any more")
+            self.turns.returned(job.key)
+            self.mirror.touch(job.user_id)
         elif member.health is Health.JOINING and not member.gone.is_set():  # not probed yet
-            self._turns.resumed(job, member.key)
+            self.turns.resumed(job, member.key)
         elif member.job is None or beside or job.state is JobState.COLLECTING:
-            self._turns.resumed(job, member.key)
-            self._carrier.resume(job, member, beside=beside)
+            self.turns.resumed(job, member.key)
+            self.carrier.resume(job, member, beside=beside)
 
     async def watch(self) -> None:
         """Place jobs, for ever."""
@@ -197,71 +148,71 @@ class Dispatcher:
                 look = monotonic_s() >= look_again
                 if look:
                     await self._look()
-                    look_again = monotonic_s() + self._settings.job_poll_s
+                    look_again = monotonic_s() + self.settings.job_poll_s
                 self.gaps.look()
                 self._place()  # a backend that has become free waits for nothing that is to be read
-                await self._turns.sync()
+                await self.turns.sync()
                 self._place()
-                self._foresight.look()
+                self.foresight.look()
                 if look:
                     self._explain()
-                if self._turns.behind or self._mirror.stale:
-                    self._bell.set()
-                elif quiet or len(self._carrier.to_prune) > PRUNE_FROM:
+                if self.turns.behind or self.mirror.stale:
+                    self.bell.set()
+                elif quiet or len(self.carrier.to_prune) > PRUNE_FROM:
                     await self._prune()
             except ClusterError as error:
                 often.error("jobs could not be placed", error=error.message)
             except Exception as error:  # one bad job must not end placing for everybody
                 often.error("jobs could not be placed", exc_info=error)
-            quiet = not await rung(self._bell, self._settings.job_poll_s)
+            quiet = not await rung(self.bell, self.settings.job_poll_s)
 
     async def _look(self) -> None:
         """What the bell may have missed."""
-        self._busy = await self._store.users_with_jobs()
-        await self._turns.begin(self._busy)
+        self._busy = await self.store.users_with_jobs()
+        await self.turns.begin(self._busy)
         await self.recover()
         self._clear_backends()
-        self._carrier.unheeded.look()
-        await self._carrier.unheeded.book()
-        await self._mirror.count()
-        await self._turns.store()
+        self.carrier.unheeded.look()
+        await self.carrier.unheeded.book()
+        await self.mirror.count()
+        await self.turns.store()
 
     def _place(self) -> None:
         if self._new_shares:
             self._new_shares = False
-            self._turns.know(list(self._mirror.users))
-        idle = {member.key: member for member in self._pool.members.values() if member.idle}
-        spots = {key: self._turns.spot(member) for key, member in idle.items()}
-        while spots and (choice := self._turns.next(spots.values())) is not None:
-            job = self._turns.started(choice)
+            self.turns.know(list(self.mirror.users))
+        idle = {member.key: member for member in self.pool.members.values() if member.idle}
+        spots = {key: self.turns.spot(member) for key, member in idle.items()}
+        while spots and (choice := self.turns.next(spots.values())) is not None:
+            job = self.turns.started(choice)
             if job is None:
                 continue
-            warm = self._turns.placed[job.key].kind.models & spots.pop(choice.spot).warm
+            warm = self.turns.placed[job.key].kind.models & spots.pop(choice.spot).warm
             self.gaps.placed(choice, job.lane, (now_ms() - job.created_ms) / 1000, len(warm))
-            self._carrier.place(job, idle.pop(choice.spot))
+            self.carrier.place(job, idle.pop(choice.spot))
         self.gaps.rightly_idle(idle)
         if idle:
-            self._turns.look_deeper()
-        members = self._pool.members.values()
-        self._sleepers.note_wanted(members, self._turns)
-        self._carrier.prestaging.look_ahead(members, self._turns)
+            self.turns.look_deeper()
+        members = self.pool.members.values()
+        self._sleepers.note_wanted(members, self.turns)
+        self.carrier.prestaging.look_ahead(members, self.turns)
 
     def _explain(self) -> None:
-        heads = self._turns.heads()
-        self._matching.explain([(job, self._shares.share(job.user_id)) for job in heads])
+        heads = self.turns.heads()
+        self.matching.explain([(job, self.shares.share(job.user_id)) for job in heads])
         for job in heads:
-            blocked = self._shares.blocked(job.user_id)
+            blocked = self.shares.blocked(job.user_id)
             if blocked is not None:
-                self._matching.note(job.key, blocked)
+                self.matching.note(job.key, blocked)
 
     async def _prune(self) -> None:
-        while self._carrier.to_prune:
-            await self._store.prune(self._carrier.to_prune.pop())
+        while self.carrier.to_prune:
+            await self.store.prune(self.carrier.to_prune.pop())
 
     def _clear_backends(self) -> None:
-        for member in self._pool.members.values():
+        for member in self.pool.members.values():
             if member.leftovers and member.health in ANSWERING and not member.leftovers.clearing:
-                self._tasks.start(f"clear {member.row.name}", self._clear(member))
+                self.tasks.start(f"clear {member.row.name}", self._clear(member))
 
     async def _clear(self, member: Member) -> None:
         member.leftovers.clearing = True
@@ -269,8 +220,5 @@ class Dispatcher:
             await member.leftovers.clear()
         finally:
             member.leftovers.clearing = False
-            self._carrier.unheeded.look()
+            self.carrier.unheeded.look()
             self.ring()
-
-    def _passed_by(self, job: Job) -> bool:
-        return job.key in self._carrier.carried or (job.user_id, job.prompt_id) in self._held

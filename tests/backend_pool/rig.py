@@ -17,10 +17,15 @@ from sqlmodel import SQLModel
 from backend_pool.backends.health import Health
 from backend_pool.backends.pool import Pool
 from backend_pool.backends.registry import Registry
+from backend_pool.books.shares import Shares
 from backend_pool.comfy.frames import Frame
+from backend_pool.dispatch.assembly import Surroundings
+from backend_pool.dispatch.assembly import assemble as put_together
 from backend_pool.dispatch.dispatcher import Dispatcher
 from backend_pool.files.owner import Owner
 from backend_pool.files.user_files import UserDirs
+from backend_pool.forecasts.outlooks import Outlooks
+from backend_pool.forecasts.timings import Timings
 from backend_pool.job_state import FINAL, JobState
 from backend_pool.jobs.listener import JobListener
 from backend_pool.jobs.queries import JobQueries
@@ -31,6 +36,7 @@ from proxy.base.database import Database, sqlite_url
 from proxy.base.names import new_id
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
+from tests.backend_pool.default_shares import DefaultShares
 
 WAIT_S = 60.0
 QUICK: JsonDict = {
@@ -111,6 +117,12 @@ class Rig:
     dispatcher: Dispatcher
     heard: Heard
     tasks: Tasks
+
+    def share_by(self, shares: Shares) -> None:
+        """As the composition root does, but later."""
+        self.dispatcher.shares = self.dispatcher.carrier.shares = shares
+        self.dispatcher.turns._shares = self.dispatcher.foresight._shares = shares
+        self.dispatcher.shares_changed()
 
     def dirs(self, user_id: int) -> UserDirs:
         """That user's directories."""
@@ -211,8 +223,18 @@ def assemble(
     tasks = Tasks()
     registry = Registry(db)
     pool = Pool(registry, settings, tasks, workers)
-    dispatcher = Dispatcher(
-        store=store, pool=pool, tasks=tasks, listener=listener, owner_of=owner_of, settings=settings
+    dispatcher = put_together(
+        Surroundings(
+            store=store,
+            pool=pool,
+            tasks=tasks,
+            listener=listener,
+            owner_of=owner_of,
+            settings=settings,
+            shares=DefaultShares(settings),
+            timings=Timings(db),
+            outlooks=Outlooks(),
+        )
     )
     pool.on_change.append(dispatcher.ring)
     heard = listener if isinstance(listener, Heard) else Heard()

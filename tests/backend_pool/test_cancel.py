@@ -120,7 +120,7 @@ async def test_one_that_is_quarantined_for_it_lets_its_user_go(tmp_path: Path, s
         await interrupted(r, prompt_id)
         assert (await r.run(saved()))[0].backend_id == 2
         assert r.health()[0] is Health.QUARANTINED
-        [moments] = r.dispatcher._carrier.harms._known.values()
+        [moments] = r.dispatcher.carrier.harms._known.values()
         assert len(moments.broke) == 1
 
 

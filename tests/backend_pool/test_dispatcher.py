@@ -139,14 +139,14 @@ async def test_a_held_job_starts_after_its_answer(tmp_path: Path, urls: list[str
 async def test_a_job_of_a_deleted_account_ends(tmp_path: Path, urls: list[str]) -> None:
     """It failed for ever and kept being assigned; the backend is free again."""
     async with rig(tmp_path, urls[0]) as r:
-        good = r.dispatcher._carrier.owner_of
+        good = r.dispatcher.carrier.owner_of
 
         async def owner_of(user_id: int, secrets: Mapping[str, Any]) -> Owner:
             if user_id == 7:
                 raise NotFound("There is no user 7.")
             return await good(user_id, secrets)
 
-        r.dispatcher._carrier.owner_of = owner_of
+        r.dispatcher.carrier.owner_of = owner_of
         job, _ = await r.run(saved(), 7)
         assert job.state is JobState.FAILED
         assert (await r.run(saved()))[0].state is JobState.SUCCEEDED
@@ -155,7 +155,7 @@ async def test_a_job_of_a_deleted_account_ends(tmp_path: Path, urls: list[str]) 
 async def test_a_runner_that_dies_is_not_tried_for_ever(tmp_path: Path, urls: list[str]) -> None:
     """A bug of ours costs that job, after as many tries as a lost backend; the queue goes on."""
     async with rig(tmp_path, urls[0], job_poll_s=0.05) as r:
-        good, calls = r.dispatcher._carrier.owner_of, []
+        good, calls = r.dispatcher.carrier.owner_of, []
 
         async def owner_of(user_id: int, secrets: Mapping[str, Any]) -> Owner:
             if user_id == 7:
@@ -163,7 +163,7 @@ async def test_a_runner_that_dies_is_not_tried_for_ever(tmp_path: Path, urls: li
                 raise ZeroDivisionError
             return await good(user_id, secrets)
 
-        r.dispatcher._carrier.owner_of = owner_of
+        r.dispatcher.carrier.owner_of = owner_of
         job, document = await r.run(saved(), 7)
         assert job.state is JobState.FAILED and len(calls) == 3
         assert "internal error" in document.messages[0][1]["exception_message"]
@@ -173,7 +173,7 @@ async def test_a_runner_that_dies_is_not_tried_for_ever(tmp_path: Path, urls: li
 async def test_directories_that_cannot_be_made_now_are_tried_again(tmp_path: Path, urls: list[str]) -> None:
     """A full disk in front of the job is waited for, not counted."""
     async with rig(tmp_path, urls[0], job_poll_s=0.05) as r:
-        good, calls = r.dispatcher._carrier.owner_of, []
+        good, calls = r.dispatcher.carrier.owner_of, []
 
         async def owner_of(user_id: int, secrets: Mapping[str, Any]) -> Owner:
             calls.append(user_id)
@@ -181,7 +181,7 @@ async def test_directories_that_cannot_be_made_now_are_tried_again(tmp_path: Pat
                 raise DiskFull("no room")
             return await good(user_id, secrets)
 
-        r.dispatcher._carrier.owner_of = owner_of
+        r.dispatcher.carrier.owner_of = owner_of
         assert (await r.run(saved()))[0].state is JobState.SUCCEEDED
 
 

@@ -60,7 +60,7 @@ async def test_a_pool_that_has_run_something_says_when_the_next_starts(tmp_path:
         assert now is not None and running is not None and now.start_ms and now.end_ms and running.end_ms
         assert asked_ms < running.end_ms == now.start_ms < now.end_ms
         assert now.end_ms - now.start_ms >= STEPS * 5
-        waiting = made.dispatcher._turns.line.get((await made.entry(waits, 2))[0].key)
+        waiting = made.dispatcher.turns.line.get((await made.entry(waits, 2))[0].key)
         assert waiting is not None and 1000 * waiting.work_s[1] == pytest.approx(now.end_ms - now.start_ms, abs=2)
         for prompt_id, user_id in ((held, 1), (waits, 2), (stuck, 3)):
             await made.cancel(prompt_id, user_id)

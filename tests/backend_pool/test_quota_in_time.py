@@ -25,11 +25,8 @@ async def limited(r: Rig, quota_s: float) -> tuple[BooksKeeper, int]:
     for user in (1, 2):
         await keeper.assign(user, group.id)
     r.store.charged = groups.charged
-    for owner in (r.dispatcher, r.dispatcher._turns, r.dispatcher._carrier, r.dispatcher._foresight):
-        owner._shares = groups  # type: ignore[union-attr]
-    r.dispatcher._carrier.shares = groups
     groups.on_change.append(r.dispatcher.shares_changed)
-    r.dispatcher.shares_changed()
+    r.share_by(groups)
     return keeper, group.id or 0
 
 

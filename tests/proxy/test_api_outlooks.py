@@ -37,7 +37,7 @@ async def foresee(
         line.add(Waiting(job.key, job.user_id, job.number, Kind(frozenset({1 + (job.prompt_id == elsewhere)}))))
         cases[job.key] = Case(line.waiting(job.user_id)[-1], {1: TOOK_S})
     seat = Seat(Spot(1), "busy", now_s + 5, running.key, running.user_id, TOOK_S)
-    await server.cluster.work.outlooks.renew(Scene(line, now_s, [seat], cases, tails=tails or {}))
+    await server.cluster.work.dispatcher.outlooks.renew(Scene(line, now_s, [seat], cases, tails=tails or {}))
     return now_s
 
 

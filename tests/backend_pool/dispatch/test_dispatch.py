@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from backend_pool.books.share import Share
-from backend_pool.books.shares import DefaultShares, Reserved
+from backend_pool.books.shares import Reserved
 from backend_pool.job_state import JobState
 from backend_pool.lane import Lane
 from backend_pool.model import Backend, Job
@@ -15,6 +15,7 @@ from backend_pool.placement.values import Choice
 from proxy.base.clock import now_ms
 from proxy.base.settings import Settings
 from tests.backend_pool.conftest import Start
+from tests.backend_pool.default_shares import DefaultShares
 from tests.backend_pool.graphs import sampled, saved
 from tests.backend_pool.rig import QUICK, Rig, arm, disarm, rig
 
@@ -38,13 +39,6 @@ class Parts(DefaultShares):
 
     def reserved(self, backend_id: int, _labels: object, _now_ms: int) -> Reserved | None:
         return self.held.get(backend_id)
-
-
-def share_by(r: Rig, parts: Parts) -> None:
-    """As the composition root does, but later."""
-    for owner in (r.dispatcher, r.dispatcher._turns, r.dispatcher._carrier):
-        owner._shares = parts  # type: ignore[union-attr]
-    r.dispatcher.shares_changed()
 
 
 def of(checkpoint: str) -> Any:
@@ -85,7 +79,7 @@ async def test_nothing_is_placed_by_what_may_have_changed(tmp_path: Path, urls: 
     async with rig(tmp_path, urls[0]) as r:
         long = await blocker(r)
         job = (await r.entry(await r.submit(saved())))[0]
-        turns, mirror = r.dispatcher._turns, r.dispatcher._mirror
+        turns, mirror = r.dispatcher.turns, r.dispatcher.mirror
         await r.eventually(lambda: job.key in turns.line and not turns.behind)
         r.dispatcher._new_shares = True
         r.dispatcher._place()  # without another sync
@@ -100,11 +94,11 @@ async def test_nothing_is_placed_by_what_may_have_changed(tmp_path: Path, urls: 
 async def test_a_user_runs_as_many_jobs_as_the_share_says(tmp_path: Path, urls: list[str]) -> None:
     """One by default, two for those who may."""
     async with rig(tmp_path, *urls) as r:
-        share_by(r, Parts(user2=Share(running_limit=2)))
+        r.share_by(Parts(user2=Share(running_limit=2)))
         members = list(r.pool.members.values())
         first = [await r.submit(sampled(10_000), 1) for _ in range(2)]
         await r.heard.until(first[0], "execution_start")
-        await r.eventually(lambda: r.dispatcher._turns.heads() == [] and len(r.dispatcher._mirror) == 1)
+        await r.eventually(lambda: r.dispatcher.turns.heads() == [] and len(r.dispatcher.mirror) == 1)
         assert sum(member.job is not None for member in members) == 1
         for prompt_id in first:
             await r.cancel(prompt_id, 1)
@@ -184,8 +178,8 @@ async def test_labels_memory_and_what_to_avoid(tmp_path: Path, start: Start) -> 
         avoiding = await r.submit(saved(), 4)
         seq = (await r.entry(avoiding, 4))[0].key
         await asyncio.to_thread(r.db.write_now, lambda s: setattr(s.get_one(Job, seq), "avoid", [1, 7]))
-        r.dispatcher._turns.gone(seq)  # as after the requeue that notes it
-        r.dispatcher._mirror.touch(4)
+        r.dispatcher.turns.gone(seq)  # as after the requeue that notes it
+        r.dispatcher.mirror.touch(4)
         for prompt_id, user in zip(long, (8, 9), strict=True):
             await r.cancel(prompt_id, user)
         assert (await r.final(avoiding, 4))[0].backend_id == 2
@@ -207,7 +201,7 @@ async def test_reservations_and_quotas_are_kept(tmp_path: Path, start: Start) ->
         now = now_ms()
         parts.held[1] = Hold(now - 1000, now + 3_600_000)
         parts.no[3] = "your group has used its GPU time for today"
-        share_by(r, parts)
+        r.share_by(parts)
         other = await r.submit(saved(), 1)
         blocked = await r.submit(saved(), 3)
         assert (await r.run(saved(), 2))[0].state is JobState.SUCCEEDED
@@ -230,7 +224,7 @@ async def test_a_lost_job_keeps_its_place(tmp_path: Path, start: Start) -> None:
         first = await r.submit(sampled(3))
         await r.heard.until(first, "execution_start")
         second = await r.submit(saved())
-        turns = r.dispatcher._turns
+        turns = r.dispatcher.turns
         lost = (await r.entry(first))[0]
         r.pool.members[1].gone.set()  # as when it does not answer any more
         await r.eventually(lambda: lost.key not in turns.placed)

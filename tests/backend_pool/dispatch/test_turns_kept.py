@@ -65,7 +65,7 @@ async def test_who_comes_back_after_a_restart_has_had_what_they_had(tmp_path: Pa
         for _ in range(2):
             job, _ = await r.run(saved(), 1)
             assert job.state is JobState.SUCCEEDED
-        assert 300.0 < r.dispatcher._turns.line.virtual_s(1) < 305.0
+        assert 300.0 < r.dispatcher.turns.line.virtual_s(1) < 305.0
 
 
 async def test_virtual_times_are_those_of_the_ended_jobs(tmp_path: Path, start: Start) -> None:
@@ -74,7 +74,7 @@ async def test_virtual_times_are_those_of_the_ended_jobs(tmp_path: Path, start: 
         job, _ = await r.run(saved())
         (kept,) = (await r.store.queue.virtual_times()).values()
         assert job.state is JobState.SUCCEEDED
-        assert abs(kept - job.gpu_ms / 1000) < 0.05 and kept == r.dispatcher._turns.line.virtual_s(1)
+        assert abs(kept - job.gpu_ms / 1000) < 0.05 and kept == r.dispatcher.turns.line.virtual_s(1)
 
 
 async def test_turns_survive_a_kill(tmp_path: Path, start: Start) -> None:
