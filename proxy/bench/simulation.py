@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 
 from backend_pool.books.share import Share
+from backend_pool.books.shares import Reserved
 from backend_pool.lane import Lane
 from backend_pool.placement.line import Line
 from backend_pool.placement.values import Kind, Policy, Spot, Waiting
 
-ARRIVAL, END = 1, 0
+END, ARRIVAL, BOUNDARY = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Load:
     shares: Mapping[int, Share] = field(default_factory=dict)
     load_s: Mapping[str, float] = field(default_factory=dict)
     holds: int = 1
+    reserved: Mapping[int, Reserved] = field(default_factory=dict)
+    """By spot."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ class Simulation:
         self._done = [0] * load.spots
         self._idle = set(self._all)
         self._events: list[tuple[float, int, int]] = [(task.arrives_s, ARRIVAL, task.seq) for task in load.tasks]
+        for held in load.reserved.values():  # somebody may start, or must not any more
+            self._events += [(moment_ms / 1000, BOUNDARY, 0) for moment_ms in (held.begin_ms, held.end_ms)]
         heapify(self._events)
         self._tasks = {task.seq: task for task in load.tasks}
         self._runs: dict[int, Run] = {}
@@ -92,7 +97,7 @@ class Simulation:
                 _, what, seq = heappop(self._events)
                 if what == ARRIVAL:
                     self.line.add(self._waiting(self._tasks[seq]))
-                else:
+                elif what == END:
                     self._ended(self._runs[seq])
             self._place(now_s)
         return list(self._runs.values())
@@ -126,7 +131,9 @@ class Simulation:
 
     def _spot(self, key: int) -> Spot:
         held = frozenset(self._held[key])
-        return Spot(key, held, self._last.get(key), load_s=self._load.load_s, done=self._done[key])
+        reserved = self._load.reserved.get(key)
+        done = self._done[key]
+        return Spot(key, held, self._last.get(key), load_s=self._load.load_s, reserved=reserved, done=done)
 
     def _take_in(self, key: int, models: Iterable[str]) -> float:
         """Load what is missing; the seconds that it takes."""
