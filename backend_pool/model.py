@@ -68,6 +68,12 @@ class Backend(SQLModel, table=True):
     )
     quarantine_ms: int | None = Field(default=None, sa_type=BigInteger)
 
+    @property
+    def key(self) -> int:
+        """`id` of a stored row."""
+        assert self.id is not None
+        return self.id
+
 
 class Job(SQLModel, table=True):
     """One queued prompt. `prompt_id` is the caller's or ours; upstream ids are fresh for every attempt."""

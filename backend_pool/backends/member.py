@@ -94,8 +94,7 @@ class Member:
     @property
     def key(self) -> int:
         """The row's id."""
-        assert self.row.id is not None
-        return self.row.id
+        return self.row.key
 
     @property
     def device(self) -> str:

@@ -80,9 +80,9 @@ def _turns(given: Surroundings, mirror: QueueMirror, matching: Matching, estimat
     chosen = given.settings
     policy = Policy(chosen.placement, chosen.affinity_s, chosen.priority_step_s, chosen.batch_wait_s)
     turns = Turns(
-        given.store, mirror=mirror, matching=matching, shares=given.shares, estimates=estimates, policy=policy
+        given.store.queue, mirror=mirror, matching=matching, shares=given.shares, estimates=estimates, policy=policy
     )
-    given.store.virtual_s = turns.virtual_s
+    given.store.virtual_s = turns.times.with_end_of
     return turns
 
 

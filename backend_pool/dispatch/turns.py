@@ -1,11 +1,10 @@
 """Who is next: keeps placement's line in step with the front of the queue, the groups and what is known of jobs.
 
-Asks the line, and tells it what was placed and what became of it. Virtual times are kept in the database, so that
-nobody's turn is lost with this process. Places nothing itself.
+Asks the line, and tells it what was placed and what became of it. Places nothing itself.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 
@@ -15,8 +14,9 @@ from backend_pool.dispatch.comebacks import Comebacks
 from backend_pool.dispatch.loads import Loads
 from backend_pool.dispatch.matching import Matching
 from backend_pool.dispatch.queue_mirror import QueueMirror, side_by_side
+from backend_pool.dispatch.virtual_times import VirtualTimes
 from backend_pool.forecasts.estimates import Estimates
-from backend_pool.jobs.store import JobStore
+from backend_pool.jobs.queue_reads import QueueReads
 from backend_pool.model import Job
 from backend_pool.placement.line import Line
 from backend_pool.placement.values import Choice, Kind, Policy, Spot, Waiting
@@ -27,8 +27,6 @@ LEARN_AT_ONCE = 64
 ENTER_AT_ONCE = 256
 """Jobs that are put into the line, or judged anew there, between two placements."""
 NOWHERE = Kind(frozenset())
-STORED_BY_S = 0.001
-"""Smaller changes of a virtual time are not worth a write."""
 
 
 class Turns:
@@ -36,7 +34,7 @@ class Turns:
 
     def __init__(
         self,
-        store: JobStore,
+        reads: QueueReads,
         *,
         mirror: QueueMirror,
         matching: Matching,
@@ -44,7 +42,6 @@ class Turns:
         estimates: Estimates,
         policy: Policy,
     ) -> None:
-        self._store = store
         self._mirror = mirror
         self._matching = matching
         self._shares = shares
@@ -56,11 +53,8 @@ class Turns:
         self._sending: set[int] = set()
         self.placed: dict[int, Waiting] = {}
         """What is on its way to a backend or executes there."""
-        self._stored: dict[int, float] | None = None
+        self.times = VirtualTimes(reads, self.line, shares)
         self._seats: set[int] = set()
-        self._introduced: set[int] = set()
-        self._used: dict[int, float] = {}
-        self._changed: set[int] = set()
 
     @property
     def behind(self) -> bool:
@@ -69,15 +63,14 @@ class Turns:
 
     async def begin(self, users: Iterable[int]) -> None:
         """Begin where the last process stopped; once. `users` have jobs that wait or run. Raises Unavailable."""
-        if self._stored is not None:
+        if self.times.known:
             return
-        stored = await self._store.queue.virtual_times()
+        stored = await self.times.load()
         # The least goes first: whoever comes later is put at the least of those who are there.
         for user_id in sorted(users, key=lambda user: stored.get(user, 0.0)):
-            self._introduce(user_id, stored)
+            self.times.introduce(user_id)
             self.line.add(Waiting(-user_id, user_id, 0.0, NOWHERE))
             self._seats.add(-user_id)
-        self._stored = stored
 
     async def sync(self) -> None:
         """Take in what has changed at the front of the queue; reads some prompts. Raises Unavailable."""
@@ -123,25 +116,23 @@ class Turns:
             return
         self._mirror.take(job.key)
         waiting = self.placed[job.key] = Waiting(job.key, job.user_id, job.number, NOWHERE, priority=job.priority)
-        self._introduce(job.user_id, self._stored or {})
+        self.times.introduce(job.user_id)
         self.line.add(waiting)
         self.line.started(job.key, backend_id, now_ms() / 1000)
 
     def ended(self, seq: int, used_s: float) -> None:
         """It uses its backend no more; saying so again does nothing."""
         waiting = self.placed.pop(seq, None)
-        self._used.pop(seq, None)
+        self.times.over(seq, None if waiting is None else waiting.user_id)
         if waiting is not None:
             self.line.ended(seq, used_s)
-            self._changed.add(waiting.user_id)
 
     def returned(self, seq: int, used_s: float = 0.0) -> None:
         """It goes back into the queue."""
         waiting = self.placed.pop(seq, None)
-        self._used.pop(seq, None)
+        self.times.over(seq, None if waiting is None else waiting.user_id)
         if waiting is not None:
             self.line.returned(waiting, used_s)
-            self._changed.add(waiting.user_id)
             self.line.remove(seq)  # until its row has been read again: it may need other backends now
             self._mirror.touch(waiting.user_id)
             self._comebacks.returned(seq, waiting.user_id)
@@ -189,27 +180,11 @@ class Turns:
     def rendered(self, seq: int, used_s: float) -> None:
         """Its backend has ended it; it counts for its user's limit until its files are home."""
         if seq in self.placed:
-            self._used[seq] = used_s
-
-    def virtual_s(self, job: Job) -> float | None:
-        """What is to be stored of its user with the end of a job."""
-        if self._stored is None:
-            return None
-        used_s = self._used.get(job.key, 0.0) / self._shares.share(job.user_id).weight
-        self._stored[job.user_id] = self.line.virtual_s(job.user_id) + used_s
-        return self._stored[job.user_id]
+            self.times.rendered(seq, used_s)
 
     async def store(self) -> None:
         """Put down virtual times that changed without the end of a job. Raises Unavailable."""
-        if self._stored is None:
-            return
-        users = self._changed | set(self._mirror.users)
-        now = {user: self.line.virtual_s(user) for user in users}
-        changed = {user: time for user, time in now.items() if abs(time - self._stored.get(user, 0.0)) > STORED_BY_S}
-        if changed:
-            await self._store.queue.store_virtual_times(changed)
-            self._stored |= changed
-        self._changed.clear()
+        await self.times.store(self._mirror.users)
 
     def spot(self, member: Member) -> Spot:
         """A backend as placement sees it."""
@@ -267,14 +242,8 @@ class Turns:
         if job.key in self.line:
             self.line.change(job.key, waiting.kind, waiting.work_s)
             return
-        self._introduce(job.user_id, self._stored or {})
+        self.times.introduce(job.user_id)
         self.line.add(waiting)
-
-    def _introduce(self, user_id: int, stored: Mapping[int, float]) -> None:
-        """The user's share; and what was stored of them, once: from then on the line knows better."""
-        virtual_s = None if user_id in self._introduced else stored.get(user_id)
-        self._introduced.add(user_id)
-        self.line.know(user_id, self._shares.share(user_id), virtual_s)
 
     def _waiting(self, job: Job) -> Waiting:
         traits = self._matching.traits(job.key)

@@ -43,10 +43,9 @@ def register(s: Session, token_id: int, key: str, *, labels: list[str], url: str
     pack = None if worker_id is None else Pack(worker_id, token_id)
     kin = [own.id for own in of_token(s, token_id)]
     placed = place(s, SOURCE, name, url, pack=pack, kin=kin)
-    assert placed.id is not None
     if row is None:
-        s.add(AgentInstance(id=key, backend_id=placed.id, token_id=token_id))
-    return placed.id
+        s.add(AgentInstance(id=key, backend_id=placed.key, token_id=token_id))
+    return placed.key
 
 
 def of_token(s: Session, token_id: int) -> list[Backend]:

@@ -59,8 +59,7 @@ def remove(s: Session, row: Backend) -> None:
 
 
 def _place_worker(s: Session, row: Backend, pack: Pack | None) -> None:
-    assert row.id is not None
-    query = select(Worker).where(Worker.backend_id == row.id)
+    query = select(Worker).where(Worker.backend_id == row.key)
     for worker in s.exec(query).all():
         if pack is None or (worker.id, worker.token_id) != (pack.worker_id, pack.token_id):
             s.delete(worker)
@@ -69,7 +68,7 @@ def _place_worker(s: Session, row: Backend, pack: Pack | None) -> None:
         return
     known = s.get(Worker, pack.worker_id)
     if known is None:
-        s.add(Worker(id=pack.worker_id, backend_id=row.id, token_id=pack.token_id))
-    elif known.backend_id != row.id:
+        s.add(Worker(id=pack.worker_id, backend_id=row.key, token_id=pack.token_id))
+    elif known.backend_id != row.key:
         raise Conflict(f"The worker of {row.name} is registered as another backend. Remove that one.")
     s.flush()

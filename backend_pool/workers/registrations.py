@@ -193,8 +193,7 @@ def _register(s: Session, token: str, beat: Beat, url: str) -> tuple[int, Known]
     if worker is None:
         _check_number(s, row.id)
         backend = at_address or _add(s, beat, url)
-        assert backend.id is not None
-        worker = Worker(id=beat.worker_id, backend_id=backend.id, token_id=row.id)
+        worker = Worker(id=beat.worker_id, backend_id=backend.key, token_id=row.id)
         s.add(worker)
     found = s.get(Backend, worker.backend_id)
     assert found is not None  # the worker's row goes with it

@@ -43,9 +43,8 @@ async def forward_http(  # noqa: PLR0917 - the edge's contract
     private: bool = True,
     again: Again | None = None,
 ) -> int:
-    """Relay and return the status sent. `private`: nothing of the answer may be kept by a shared cache. `again` names
-    the upstream to ask once more when it broke off before the answer of a safe request began, or before anything of
-    another was sent; None gives up."""
+    """Relay and return the status sent. `private`: no shared cache may keep it. `again` names the upstream to ask
+    once more when it broke off before a safe request's answer began, or before anything of another was sent."""
     try:
         request = _Request(scope, upstream, settings)
     except ValueError as error:

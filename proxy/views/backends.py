@@ -34,11 +34,10 @@ async def backend_info(deps: Deps, row: Backend) -> BackendInfo:
 def _info(
     deps: Deps, row: Backend, jobs: Mapping[int, JobView], names: Mapping[int, str], logs: Mapping[int, str]
 ) -> BackendInfo:
-    assert row.id is not None
-    member = deps.pool.member(row.id)
+    member = deps.pool.member(row.key)
     device = _device(member)
     return BackendInfo(
-        id=row.id,
+        id=row.key,
         name=row.name,
         url=shown_url(row.url),
         source=row.source,
@@ -56,7 +55,7 @@ def _info(
         restart=deps.restarts.stage(row),
         restartable=row.source not in BY_HAND or (member is not None and member.worker is not None),
         removable=row.source in REMOVABLE,
-        managed=_managed(member, logs.get(row.id)),
+        managed=_managed(member, logs.get(row.key)),
         job_id=member.job if member else None,
         running=_running(jobs.get(member.job) if member and member.job is not None else None, names),
         collecting=len(member.collecting) if member else 0,

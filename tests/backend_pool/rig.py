@@ -120,7 +120,7 @@ class Rig:
 
     def share_by(self, shares: Shares) -> None:
         """As the composition root does, but later."""
-        self.dispatcher.shares = self.dispatcher.carrier.shares = shares
+        self.dispatcher.shares = self.dispatcher.carrier.shares = self.dispatcher.turns.times.shares = shares
         self.dispatcher.turns._shares = self.dispatcher.foresight._shares = shares
         self.dispatcher.shares_changed()
 
