@@ -21,9 +21,17 @@ GRACE_S = 5.0
 LABELS = ("assigned", "started", "running", "executed", "noted", "collecting", "before finish", "after finish")
 
 
+STOP = "stop at "
+"""Before a label: it is stopped there instead, once, and whoever stopped it lets it go on."""
+_signals = [signal.SIGKILL]
+
+
 def die() -> None:
     """No clean-up of any kind."""
-    os.kill(os.getpid(), signal.SIGKILL)
+    if _signals:
+        os.kill(os.getpid(), _signals[-1])
+    if _signals[-1:] == [signal.SIGSTOP]:  # it goes on
+        _signals.clear()
 
 
 class MortalStore(JobStore):
@@ -104,6 +112,9 @@ class MortalListener:
 
 async def main(root: Path, label: str) -> None:
     """Run until no job is left."""
+    if label.startswith(STOP):
+        _signals[:] = [signal.SIGSTOP]
+        label = label.removeprefix(STOP)
     settings = Settings.model_validate({"data_dir": root, **QUICK})
     db = open_database(root)
     store = MortalStore(db, settings.queue_limit, settings.history_limit)
@@ -112,7 +123,7 @@ async def main(root: Path, label: str) -> None:
     async with running(made):
         while await store.users_with_jobs():
             await asyncio.sleep(0.05)
-        if label:  # the end may be seen before the one who wrote it gets to its label
+        if label and _signals:  # the end may be seen before the one who wrote it gets to its label
             await asyncio.sleep(GRACE_S)
 
 
