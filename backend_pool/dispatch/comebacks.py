@@ -45,7 +45,7 @@ class Comebacks:
         until_s = job.trail[-1][0] / 1000 + self._while_s if job.trail else 0.0
         before = self.left_by(job.user_id)
         self._left.pop(job.key, None)
-        if harmed and now_s < until_s:
+        if harmed and self._lasts(until_s, now_s):
             self._left[job.key] = _Left(job.user_id, harmed, until_s)
         return self.left_by(job.user_id) != before
 
@@ -55,7 +55,11 @@ class Comebacks:
 
     def over(self, waits: Callable[[int], bool], now_s: float) -> set[int]:
         """Forget jobs that wait no more, and those whose time is over; whose they were."""
-        over = {seq: left for seq, left in self._left.items() if left.until_s <= now_s or not waits(seq)}
+        over = {seq: left for seq, left in self._left.items() if not self._lasts(left.until_s, now_s) or not waits(seq)}
         for seq in over:
             del self._left[seq]
         return {left.user_id for left in over.values()}
+
+    def _lasts(self, until_s: float, now_s: float) -> bool:
+        """Where the clock was set back, the time is over: it must not grow by as much."""
+        return now_s < until_s <= now_s + self._while_s

@@ -14,7 +14,7 @@ from backend_pool.job_state import JobState
 from backend_pool.jobs.listener import JobListener
 from backend_pool.jobs.store import JobStore, Result
 from backend_pool.model import Job, JsonDict
-from proxy.base.clock import now_ms
+from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.errors import Unavailable
 from proxy.base.logs import events
 from proxy.base.repeated import Repeated
@@ -37,6 +37,14 @@ class JobRecord:
         self._began = asyncio.Event()
         self.began_ms: int | None = None
         self.rendered_ms: int | None = None
+        self._made_s = monotonic_s()
+        self._rendered_s: float | None = None
+        self._before_ms = 0 if job.assigned_ms is None else max(0, now_ms() - job.assigned_ms)
+
+    @property
+    def held_ms(self) -> int:
+        """From its assignment to the end of rendering, or to now; no jump of the clock meanwhile counts."""
+        return self._before_ms + round(((self._rendered_s or monotonic_s()) - self._made_s) * 1000)
 
     @property
     def began(self) -> bool:
@@ -56,6 +64,7 @@ class JobRecord:
     def rendered(self) -> None:
         """The backend has ended it."""
         self.rendered_ms = self.rendered_ms or now_ms()
+        self._rendered_s = self._rendered_s or monotonic_s()
 
     async def write_running(self) -> None:
         """Store that the job runs, once it does. May be cancelled at any time."""
@@ -115,7 +124,7 @@ class JobRecord:
         """Another attempt at the same backend. `gpu_ms` is what its user is charged so far."""
         await self._write(lambda: self._store.again(self.job, why, files, gpu_ms))
         self._began.clear()
-        self.began_ms = self.rendered_ms = None
+        self.began_ms = self.rendered_ms = self._rendered_s = None
         log.warning("job tried again", job=self.job.prompt_id, user=self.job.user_id, why=why)
 
     async def check_held(self) -> None:

@@ -184,7 +184,8 @@ class Attempt:
             return
         await self.relay.began.wait()
         since_ms = self._record.began_ms or self._record.job.started_ms or now_ms()
-        await asyncio.sleep(max(0.0, self._kit.run_limit.seconds - (now_ms() - since_ms) / 1000))
+        ran_s = max(0.0, (now_ms() - since_ms) / 1000)  # a clock that was set back gives no more than the limit
+        await asyncio.sleep(max(0.0, self._kit.run_limit.seconds - ran_s))
         await self._end(Stop.LIMIT)
 
     async def _end(self, stop: Stop) -> None:

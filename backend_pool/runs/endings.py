@@ -104,5 +104,12 @@ class Endings:
             run_ms = max(0, job.rendered_ms - (job.started_ms or job.rendered_ms))
             return Spent(job.gpu_ms, job.load_ms, run_ms, name, device)
         ended_ms = self._record.rendered_ms or now_ms()
-        found = spent(job, messages, began_ms=self._record.began_ms, ended_ms=ended_ms, load_ms=self._meter.load_ms)
+        found = spent(
+            job,
+            messages,
+            began_ms=self._record.began_ms,
+            ended_ms=ended_ms,
+            load_ms=self._meter.load_ms,
+            held_ms=self._record.held_ms,
+        )
         return Spent(self._before_ms + found.gpu_ms, found.load_ms, found.run_ms, name, device)

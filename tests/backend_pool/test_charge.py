@@ -1,9 +1,11 @@
 """What an attempt is charged, out of clocks that need not agree."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from backend_pool.job_state import JobState
+from backend_pool.jobs import record
 from backend_pool.model import Job
 from backend_pool.runs.charge import spent
 
@@ -33,3 +35,28 @@ def test_a_beginning_that_an_earlier_process_saw_counts() -> None:
     """It is in the row."""
     job = Job(prompt_id="a", user_id=1, number=1, created_ms=0, assigned_ms=1_000, started_ms=2_000)
     assert spent(job, [], began_ms=None, ended_ms=5_000, load_ms=0).gpu_ms == 3_000
+
+
+def test_a_clock_that_jumped_meanwhile_charges_nobody() -> None:
+    """Backend and server share the machine whose clock was set forward by a day."""
+    day_ms = 86_400_000
+    job = Job(prompt_id="a", user_id=1, number=1, created_ms=0, assigned_ms=1_000)
+    told = [*TOLD[:1], ["execution_success", {"timestamp": 92_000 + day_ms}]]
+    for messages in (told, []):
+        found = spent(job, messages, began_ms=1_500, ended_ms=5_000 + day_ms, load_ms=0, held_ms=4_000)
+        assert found.gpu_ms == 4_000
+
+
+def test_a_job_is_held_as_long_as_really_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before this process had it, by the row; since then, by a clock that nobody sets."""
+    wall_ms, steady_s = [100_000], [50.0]
+    monkeypatch.setattr(record, "now_ms", lambda: wall_ms[0])
+    monkeypatch.setattr(record, "monotonic_s", lambda: steady_s[0])
+    job = Job(prompt_id="a", user_id=1, number=1, created_ms=0, assigned_ms=97_000, state=JobState.RUNNING)
+    held = record.JobRecord(job, cast(Any, None), cast(Any, None))
+    wall_ms[0] -= 3_600_000
+    steady_s[0] += 2.0
+    assert held.held_ms == 5_000
+    held.rendered()
+    steady_s[0] += 9.0
+    assert held.held_ms == 5_000

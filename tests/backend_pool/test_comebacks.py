@@ -36,6 +36,14 @@ def test_its_user_leaves_the_backend_to_others_for_a_while() -> None:
     assert not Comebacks(0.0).read(came_back(7), ONE, 100.0), "switched off"
 
 
+def test_a_clock_that_is_set_back_keeps_nobody_waiting() -> None:
+    """Else the user's jobs would wait for as long as it was set back."""
+    comebacks = Comebacks(15.0)
+    comebacks.read(came_back(7), ONE, 100.5)
+    assert comebacks.over(lambda _seq: True, 40.0) == {BEN} and comebacks.left_by(BEN) == NOTHING
+    assert not comebacks.read(came_back(7), ONE, 40.0) and comebacks.left_by(BEN) == NOTHING
+
+
 def test_no_job_of_its_user_goes_before_it_was_read() -> None:
     """It may need other backends now, and is in the line no more."""
     comebacks = Comebacks(15.0)
