@@ -1,20 +1,17 @@
 """The JSON API on a real server: every operation, foreign ids, bad bodies, and the document that describes it."""
 
 import asyncio
-import json
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from backend_pool.job_state import JobState
 from backend_pool.jobs.store import Result
-from proxy.api.openapi import document
-from proxy.api.table import BASE, OPERATIONS
-from proxy.views.jobs import error_of, title_of
+from proxy.api.table import OPERATIONS
+from tests.proxy.api_answers import error
 from tests.proxy.control_server import API, HTML, PASSWORD, Server, serving
 
 PROMPT = {"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "a red fox"}}}
@@ -26,15 +23,6 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     async with serving(tmp_path) as running:
         await running.user("root", admin=True)
         yield running
-
-
-def error(answer: httpx.Response) -> dict[str, Any]:
-    """The error object, checked for ComfyUI's shape."""
-    body = answer.json()
-    assert set(body) == {"error"} and set(body["error"]) == {"type", "message", "details", "extra_info"}
-    assert body["error"]["extra_info"]["request_id"] == answer.headers["x-request-id"]
-    found: dict[str, Any] = body["error"]
-    return found
 
 
 async def test_without_a_login_everything_is_401(server: Server) -> None:
@@ -247,117 +235,3 @@ async def test_answers_are_304_when_nothing_changed(server: Server) -> None:
         await server.user("Ann")
         assert (await root.get(f"{API}/admin/users", headers=marked)).status_code == 200
         assert (await root.head(f"{API}/admin/users")).content == b""
-
-
-async def test_malformed_bodies_are_400(server: Server) -> None:
-    async with server.signed_in("root") as root:
-        for body in (b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b'{"name": 5}', b'{"name": null}', b"[" * 60_000):
-            answer = await root.post(f"{API}/tokens", content=body)
-            assert answer.status_code == 400 and error(answer)["type"] == "bad_request", body[:9]
-
-
-async def test_a_bad_body_is_not_repeated_in_the_answer(server: Server) -> None:
-    async with server.signed_in("root") as root:
-        answer = await root.post(f"{API}/me/password", json={"current": "my secret", "new": 5, "x": "my secret"})
-        assert answer.status_code == 400 and "my secret" not in answer.text
-
-
-async def test_oversized_bodies_are_413_before_they_are_read(server: Server) -> None:
-    async def endless() -> AsyncIterator[bytes]:
-        for _ in range(100):
-            yield b"x" * 1024
-
-    async with server.signed_in("root") as root:
-        for content in (b"x" * 70_000, endless()):
-            answer = await root.post(f"{API}/tokens", content=content)
-            assert answer.status_code == 413 and error(answer)["type"] == "too_large"
-
-
-ODD_REQUESTS = (
-    ("GET", "/nothing", 404),
-    ("GET", "/", 404),
-    ("PUT", "/me", 405),
-    ("GET", "/jobs?limit=x", 400),
-    ("GET", "/jobs?limit=0", 400),
-    ("GET", "/pictures?before=-1", 400),
-    ("POST", "/jobs/x/cancel", 404),
-    ("POST", "/jobs/0/cancel", 404),
-    ("POST", f"/jobs/{'9' * 19}/cancel", 404),
-    ("POST", f"/jobs/{'9' * 5000}/cancel", 404),
-    ("POST", "/jobs/%D9%A3/cancel", 404),
-    ("DELETE", "/tokens/1%2F2", 404),
-    ("DELETE", "/logins/..", 404),
-    ("DELETE", "/logins/%00", 404),
-    ("POST", "/openapi.json", 405),
-)
-
-
-async def test_odd_requests_are_answered_in_json(server: Server) -> None:
-    async with server.signed_in("root") as root:
-        for method, path, status in ODD_REQUESTS:
-            answer = await root.request(method, API + path)
-            assert answer.status_code == status, path[:40]
-            error(answer)
-
-
-async def test_the_document_is_served_and_every_route_is_in_it(server: Server) -> None:
-    async with server.signed_in("root") as root:
-        served = (await root.get(f"{API}/openapi.json")).json()
-    assert served == json.loads(json.dumps(document(OPERATIONS, BASE)))
-    assert served["openapi"] == "3.1.0"
-    described = {(method.upper(), path) for path, methods in served["paths"].items() for method in methods}
-    assert described == {(operation.method, BASE + operation.path) for operation in OPERATIONS}
-
-
-def test_the_document_holds_together() -> None:
-    described = document(OPERATIONS, BASE)
-    schemas = described["components"]["schemas"]
-    for reference in _references(described):
-        assert reference.removeprefix("#/components/schemas/") in schemas
-    ids = [operation["operationId"] for path in described["paths"].values() for operation in path.values()]
-    assert len(ids) == len(set(ids))
-    for path, methods in described["paths"].items():
-        for operation in methods.values():
-            declared = {p["name"] for p in operation.get("parameters", []) if p["in"] == "path"}
-            assert declared == set(re.findall(r"\{(\w+)\}", path))
-            assert operation["summary"] and operation["description"] and len(operation["responses"]) == 2
-
-
-def test_every_operation_is_in_the_docs() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
-    documented = set(re.findall(r"^\| `([A-Z]+) (\S+)` \|", text, re.MULTILINE))
-    assert documented == {(operation.method, operation.path) for operation in OPERATIONS}
-
-
-@pytest.mark.parametrize(
-    ("prompt", "title"),
-    [
-        (PROMPT, "a red fox"),
-        ({"1": {"class_type": "X", "inputs": {"text": "file"}}, "2": PROMPT["1"]}, "a red fox"),
-        ({"1": {"class_type": "A", "inputs": {"text": ["2", 0]}}, "2": {"class_type": "B"}}, "A, B"),
-        ({"1": {"class_type": "A", "inputs": {"text": "  a \n\n b  "}}}, "a b"),
-        ({"1": {"class_type": "A", "inputs": {"text": "x" * 500}}}, "x" * 89 + "…"),
-        ({"1": {"class_type": "A", "inputs": []}, "2": "junk", "3": None}, "A"),
-        ({}, "Empty prompt"),
-        (None, "Empty prompt"),
-        ([], "Empty prompt"),
-    ],
-)
-def test_titles(prompt: object, title: str) -> None:
-    assert title_of(prompt) == title
-
-
-@pytest.mark.parametrize("messages", [None, [], [["execution_error", {}]], [["execution_error"]], ["x"], [[1, 2, 3]]])
-def test_odd_messages_have_no_error(messages: object) -> None:
-    assert error_of(messages) == ""
-
-
-def _references(value: object) -> Iterator[str]:
-    if isinstance(value, dict):
-        if isinstance(value.get("$ref"), str):
-            yield value["$ref"]
-        for inner in value.values():
-            yield from _references(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _references(inner)

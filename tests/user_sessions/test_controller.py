@@ -1,37 +1,16 @@
-"""The controller over a real session host: starts, joins, stops, crashes, adoption, culling, limits."""
+"""The controller over a real session host: starts, joins, stops, crashes, culling, limits."""
 
 import asyncio
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from proxy.base.errors import Unavailable
-from tests.user_sessions.studio import BROKEN, FaultySpawner, Studio, ask, gone, make_spec, open_studio, until
-from user_sessions.controller import Sessions
+from tests.user_sessions.controller_steps import ANN, BOB, nobody, pid_of, reconciler, set_row
+from tests.user_sessions.studio import BROKEN, FaultySpawner, Studio, ask, gone, open_studio, until
 from user_sessions.live import Address
-from user_sessions.model import SessionRow
-from user_sessions.reconcile import Reconciler
-from user_sessions.state import SessionState
-
-ANN, BOB = 1, 2
-
-
-def nobody() -> set[int]:
-    """No user has a job."""
-    return set()
-
-
-def reconciler(studio: Studio, sessions: Sessions | None = None, spawner: Any = None) -> Reconciler:
-    """The loop's body, to be stepped by hand."""
-    return Reconciler(studio.settings, studio.db, spawner or studio.spawner, sessions or studio.sessions, studio.tasks)
-
-
-async def pid_of(address: Address) -> int:
-    """The process that answers there."""
-    return int((await ask(address, "pid"))["ok"])
 
 
 async def test_a_session_starts_stops_and_starts_again(studio: Studio) -> None:
@@ -171,116 +150,13 @@ async def test_a_recheck_notices_sessions_that_died_with_their_host(studio: Stud
     assert await pid_of(await studio.sessions.ensure(ANN, "ann")) != pid
 
 
-async def test_a_restarted_proxy_adopts_what_runs(studio: Studio) -> None:
-    first = await studio.sessions.ensure(ANN, "ann")
-    pid = await pid_of(first)
-    after = await studio.another_proxy()
-    assert after.address(ANN) is None
-    await after.adopt()
-    assert after.address(ANN) == first
-    assert await pid_of(await after.ensure(ANN, "ann")) == pid
-
-
-async def test_adoption_settles_what_does_not_agree(studio: Studio) -> None:
-    sessions = studio.sessions
-    await asyncio.gather(*(sessions.ensure(user, f"user-{user}") for user in (1, 2, 3, 4)))
-    orphan = make_spec(studio.settings, "orphan")
-    await studio.spawner.start(orphan)  # a process nobody has a row for
-    await studio.spawner.stop((await studio.row(1)).session_id)  # a row whose process is gone
-    await _set_state(studio, 2, "stopping")  # a stop that was cut short
-    await _set_state(studio, 3, "starting")  # a start that was cut short after the process came up
-    after = await studio.another_proxy()
-    await after.adopt()
-    states = {entry.user_id: entry.state for entry in await after.listing()}
-    assert states == {1: "failed", 2: "stopped", 3: "running", 4: "running"}
-    assert after.address(1) is None and after.address(2) is None
-    assert await pid_of(await after.ensure(3, "user-3"))
-    running = {poll.session_id for poll in await studio.spawner.listing()}
-    assert running == {(await studio.row(user)).session_id for user in (3, 4)}
-
-
-async def test_a_start_cut_short_before_its_process_is_started_over(studio: Studio) -> None:
-    faulty = FaultySpawner(studio.spawner)
-    faulty.unreachable = True
-    with pytest.raises(Unavailable):
-        await (await studio.another_proxy(faulty)).ensure(ANN, "ann")
-    await _set_state(studio, ANN, "starting")
-    after = await studio.another_proxy()
-    await after.adopt()
-    assert (await studio.row(ANN)).state == "failed"
-    assert await pid_of(await after.ensure(ANN, "ann"))
-
-
-async def test_unknown_is_never_dead(studio: Studio) -> None:
-    faulty = FaultySpawner(studio.spawner)
-    sessions = await studio.another_proxy(faulty)
-    address = await sessions.ensure(ANN, "ann")
-    faulty.unreachable = True
-    with pytest.raises(Unavailable):
-        await reconciler(studio, sessions, faulty).turn(nobody)
-    assert sessions.address(ANN) == address == await sessions.recheck(ANN)
-    assert (await studio.row(ANN)).state == "running"
-    with pytest.raises(Unavailable):
-        await sessions.stop(ANN)
-    assert (await studio.row(ANN)).state == "stopping"
-    faulty.unreachable = False
-    await reconciler(studio, sessions, faulty).turn(nobody)  # what is wanted is tried again
-    assert (await studio.row(ANN)).state == "stopped"
-    assert await studio.spawner.listing() == []
-
-
-async def test_a_start_whose_answer_was_lost_leaves_no_process(studio: Studio) -> None:
-    faulty = FaultySpawner(studio.spawner)
-    faulty.lose_answers = True
-    sessions = await studio.another_proxy(faulty)
-    with pytest.raises(Unavailable, match="the answer was lost"):
-        await sessions.ensure(ANN, "ann")
-    assert len(await studio.spawner.listing()) == 1
-    await reconciler(studio, sessions, faulty).turn(nobody)
-    assert await studio.spawner.listing() == []
-
-
-async def test_the_host_dying_costs_the_sessions_and_nothing_else(studio: Studio) -> None:
-    first = await studio.sessions.ensure(ANN, "ann")
-    pid = await pid_of(first)
-    os.kill((await studio.health())["pid"], signal.SIGKILL)
-    await gone(pid)
-    await reconciler(studio).turn(nobody)  # starts a host again and finds nothing there
-    assert (await studio.row(ANN)).state == "failed"
-    assert await pid_of(await studio.sessions.ensure(ANN, "ann")) != pid
-
-
-async def test_a_clean_stop_of_the_server_fails_no_session(studio: Studio) -> None:
-    await asyncio.gather(*(studio.sessions.ensure(user, f"user-{user}") for user in (1, 2, 3)))
-    await _set_state(studio, 2, "starting")
-    await _set_state(studio, 3, "stopping")
-    assert await studio.host.stop()
-    await studio.sessions.host_ended()
-    assert [view.state for view in await studio.sessions.listing()] == ["stopped"] * 3
-    assert studio.sessions.address(1) is None
-    await studio.host.ensure()
-    after = await studio.another_proxy()
-    await after.adopt()
-    assert {(view.state, view.error) for view in await after.listing()} == {("stopped", "")}
-    assert await pid_of(await after.ensure(1, "user-1"))
-
-
-async def test_a_host_of_others_keeps_its_sessions(studio: Studio) -> None:
-    address = await studio.sessions.ensure(ANN, "ann")
-    record = studio.host.record.read_text()
-    studio.host.record.unlink()
-    assert not await studio.host.stop()
-    assert await pid_of(address)
-    studio.host.record.write_text(record)
-
-
 async def test_idle_sessions_are_stopped_but_not_busy_or_touched_ones(place: Path) -> None:
     async with open_studio(place, session_idle_timeout_s=3600.0) as studio:
         sessions = studio.sessions
         for user in (1, 2, 3, 4):
             await sessions.ensure(user, f"user-{user}")
         for user in (1, 2, 3):
-            await _set(studio, user, active_ms=1)  # long ago
+            await set_row(studio, user, active_ms=1)  # long ago
         sessions.touch(2)
         await reconciler(studio).turn(lambda: {3})
         states = {entry.user_id: entry.state for entry in await sessions.listing()}
@@ -292,14 +168,14 @@ async def test_idle_sessions_are_stopped_but_not_busy_or_touched_ones(place: Pat
 async def test_zero_never_stops_an_idle_session(place: Path) -> None:
     async with open_studio(place, session_idle_timeout_s=0.0) as studio:
         await studio.sessions.ensure(ANN, "ann")
-        await _set(studio, ANN, active_ms=1)
+        await set_row(studio, ANN, active_ms=1)
         await reconciler(studio).turn(nobody)
         assert (await studio.row(ANN)).state == "running"
 
 
 async def test_touches_reach_the_row_and_never_move_it_back(studio: Studio) -> None:
     await studio.sessions.ensure(ANN, "ann")
-    await _set(studio, ANN, active_ms=1)
+    await set_row(studio, ANN, active_ms=1)
     studio.sessions.touch(ANN)
     await reconciler(studio).flush()
     written = (await studio.row(ANN)).active_ms
@@ -395,19 +271,3 @@ async def test_the_loop_survives_a_defect(studio: Studio, monkeypatch: pytest.Mo
 
     await until(went_on)
     assert not watching.done() and studio.tasks.dead == {}
-
-
-async def _set(studio: Studio, user_id: int, **values: object) -> None:
-    """Put a row into a state of the past, as a crash or the passing of time would have left it."""
-
-    def work(session: Any) -> None:
-        row = session.get(SessionRow, user_id)
-        for name, value in values.items():
-            setattr(row, name, value)
-        session.add(row)
-
-    await studio.db.write(work)
-
-
-async def _set_state(studio: Studio, user_id: int, state: str) -> None:
-    await _set(studio, user_id, state=SessionState(state).value)

@@ -9,8 +9,8 @@ import pytest
 
 from proxy.base.errors import Unavailable
 from proxy.base.tasks import Tasks
+from tests.user_sessions.controller_steps import ANN, pid_of
 from tests.user_sessions.studio import BROKEN, Studio, ask, gone, open_studio, until
-from tests.user_sessions.test_controller import ANN, pid_of
 from user_sessions import starts
 from user_sessions.starts import Starts
 from user_sessions.state import (

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.user_sessions.controller_steps import ANN, BOB, nobody, reconciler
 from tests.user_sessions.studio import Studio, open_studio, refreshed, until
-from tests.user_sessions.test_controller import ANN, BOB, nobody, reconciler
 from user_sessions import memory
 from user_sessions.report import Report
 

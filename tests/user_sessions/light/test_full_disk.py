@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from tests.user_sessions.light.conftest import SECRET
-from tests.user_sessions.light.test_upload import form
+from tests.user_sessions.light.uploads import form
 from user_sessions.runtime import SECRET_HEADER
 
 DISK_BYTES = 512 * 1024
