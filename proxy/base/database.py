@@ -54,7 +54,9 @@ class Database:
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
         if self.is_sqlite:
-            _make_private(Path(make_url(url).database or ""))
+            self._file = Path(make_url(url).database or "").resolve()
+            _make_private(self._file)
+            self._identity = _identity(self._file)
         self.writer = _engine(url, "BEGIN IMMEDIATE", 1)
         self.reader = _engine(url, "BEGIN", READERS)
         self._away_since_s: dict[ThreadPoolExecutor, float] = {}
@@ -72,10 +74,12 @@ class Database:
 
     def write_now(self, work: Callable[[Session], T]) -> T:
         """The blocking form, for the command line and tests."""
+        self._check_place()
         return _transaction(self.writer, work)
 
     def read_now(self, work: Callable[[Session], T]) -> T:
         """The blocking form, for the command line and tests."""
+        self._check_place()
         return _transaction(self.reader, work)
 
     def close(self) -> None:
@@ -84,6 +88,16 @@ class Database:
         self._read_pool.shutdown()
         self.writer.dispose()
         self.reader.dispose()
+
+    def _check_place(self) -> None:
+        """SQLite writes on into a file that was moved or removed: what it acknowledges is gone at the next start."""
+        if not self.is_sqlite:
+            return
+        found = _identity(self._file)
+        if found is None:
+            raise DatabaseUnavailable(AWAY, f"{self._file} is not there any more. Put it back.")
+        if found != self._identity:
+            raise DatabaseUnavailable(AWAY, f"{self._file} is another file now. Put the old one back, or restart.")
 
     async def _answer(
         self, pool: ThreadPoolExecutor, run: Callable[[Callable[[Session], T]], T], work: Callable[[Session], T]
@@ -119,6 +133,14 @@ def _make_private(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:
         raise ConfigError(f"The database {path} cannot be opened: {error.strerror}.") from error
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _transaction(engine: Engine, work: Callable[[Session], T]) -> T:

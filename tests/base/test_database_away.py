@@ -41,13 +41,30 @@ async def test_a_file_that_is_moved_away_is_not_made_anew(db: Database, tmp_path
     await db.write(add)
     path = tmp_path / "test.db"
     aside = path.rename(tmp_path / "aside.db")
-    with pytest.raises(DatabaseUnavailable):
-        await db.read(count)
+    with pytest.raises(OperationalError, match="unable to open"):
+        db.reader.connect()
+    for work in (db.read(count), db.write(count)):  # the writer's connection would go on with the file it has
+        with pytest.raises(DatabaseUnavailable):
+            await work
     assert not path.exists() and (tmp_path / "test.db-wal").stat().st_size > 0
     aside.rename(path)
     assert await db.read(count) == 1
     await db.write(add)
     assert await db.read(count) == 2
+
+
+async def test_another_file_in_its_place_is_not_written_to(db: Database, tmp_path: Path) -> None:
+    """A copy that was put back while the server ran: readers would see one file and writers another."""
+    path = tmp_path / "test.db"
+    (tmp_path / "copy.db").write_bytes(path.read_bytes())
+    aside = path.rename(tmp_path / "aside.db")
+    (tmp_path / "copy.db").rename(path)
+    with pytest.raises(DatabaseUnavailable) as caught:
+        await db.write(add)
+    assert "restart" in caught.value.details
+    aside.rename(path)
+    await db.write(add)
+    assert await db.read(count) == 1
 
 
 async def test_it_is_logged_when_it_goes_and_when_it_is_back(

@@ -72,6 +72,7 @@ class Player:
             self.busy = True
             for _ in range(self._chance.randrange(1, 4)):
                 await self.queue(next(self._orders))
+            await self._use_session()
             while await self._waiting() > 1:
                 await asyncio.sleep(PAUSE_S * 3)
             await asyncio.sleep(self._chance.uniform(0.0, 0.6))
@@ -150,6 +151,12 @@ class Player:
         if not str(prompt_id).startswith(f"chaos-{self.number}-"):
             told.strange.add(f"{frame.kind} of {prompt_id}")
         told.counts[frame.kind, str(prompt_id)] += 1
+
+    async def _use_session(self) -> None:
+        """Ask it for something, as a page does: one that was ended starts again. No answer is no matter."""
+        with contextlib.suppress(*GONE):
+            async with self._http.get(f"{self._url}/settings") as answer:
+                await answer.read()
 
     async def _upload(self) -> None:
         data = io.BytesIO()
