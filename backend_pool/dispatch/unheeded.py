@@ -45,6 +45,9 @@ class Unheeded:
 
     def note(self, job: Job, member: Member, upstream_id: str, traits: Traits, used_s: float) -> None:
         """The backend has that prompt of an ended job still, among its leftovers."""
+        if member.health is Health.QUARANTINED:  # the ladder has held it against the workflow already
+            self._turns.ended(job.key, used_s)
+            return
         member.lingering = job.key
         self._going[job.key] = _Going(job, member, upstream_id, traits, used_s, monotonic_s())
 

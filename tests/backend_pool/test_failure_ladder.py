@@ -174,6 +174,17 @@ async def test_a_backend_without_a_voice_is_found_out(tmp_path: Path, start: Sta
         assert r.heard.first(job.prompt_id, "execution_error")["exception_type"] == "JobHung"
 
 
+async def test_a_job_that_hangs_for_good_is_held_against_its_workflow_once(tmp_path: Path, start: Start) -> None:
+    """Its backend is quarantined for it, and goes on with it; the user has other work done meanwhile."""
+    hung, good = start(), start()
+    async with rig(tmp_path, hung.url, good.url, **PATIENT, job_attempts=1) as r:
+        await arm(hung.url, fault="hang_job", node="KSampler", heeds_interrupt=False)
+        assert (await r.run(sampled()))[0].state is JobState.FAILED
+        assert (await r.run(saved()))[0].backend_id == 2
+        [moments] = r.dispatcher.carrier.harms._known.values()
+        assert len(moments.broke) == 1
+
+
 @pytest.mark.parametrize("heeds", [True, False])
 async def test_a_job_over_its_limit_fails_and_is_charged(tmp_path: Path, start: Start, heeds: bool) -> None:
     """What it made stays; it is not tried again; a backend that does not let go gets nothing before it has."""
