@@ -8,7 +8,8 @@ import asyncio
 from collections.abc import Callable, Collection
 
 from backend_pool.backends.health import Health
-from backend_pool.backends.pool import Member, Pool
+from backend_pool.backends.member import Member
+from backend_pool.backends.pool import Pool
 from backend_pool.errors import BackendError, BackendRefused
 from backend_pool.model import JsonDict
 from backend_pool.prompts.second_opinion import Opinions, answer, question, with_opinions

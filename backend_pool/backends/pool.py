@@ -31,8 +31,6 @@ from proxy.base.repeated import Repeated
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
 
-__all__ = ["Member", "Pool", "timeouts"]
-
 log = events(__name__)
 often = Repeated(log)
 
@@ -163,7 +161,7 @@ class Pool:
     def _join(self, row: Backend, offer: Offer | None = None) -> None:
         worker = self._worker(row.id)
         headers = self.workers.headers(row.id) if self.workers is not None and row.id is not None else None
-        client = ComfyClient(row.url, timeouts(self._settings), headers)
+        client = ComfyClient(row.url, Timeouts.of(self._settings), headers)
         reader = OfferReader(client, self._settings.models_interval_s, self._settings.probe_timeout_s)
         member = Member(row, client, reader, worker=worker, managed=self._resting.states.get(row.id or 0))
         member.offer = offer or member.offer
@@ -287,13 +285,3 @@ def _tell_of_move(was: Backend, row: Backend) -> None:
         log.info("backend removed", backend=was.name)
     elif was.url != row.url:
         log.info("backend moved", backend=row.name, was=shown_url(was.url), url=shown_url(row.url))
-
-
-def timeouts(settings: Settings) -> Timeouts:
-    """The client's limits out of the settings."""
-    return Timeouts(
-        call_s=settings.upstream_timeout_s,
-        transfer_s=settings.transfer_timeout_s,
-        ping_s=settings.ping_interval_s,
-        max_frame_bytes=settings.max_frame_mb * 1024 * 1024,
-    )

@@ -10,7 +10,7 @@ import mimetypes
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, Self
 from urllib.parse import quote, urlsplit
 
 import aiohttp
@@ -21,6 +21,7 @@ from backend_pool.comfy.json_text import parse_aside
 from backend_pool.comfy.remains import Remains
 from backend_pool.errors import BackendBroken, BackendGone, BackendRefused, FileAbsent
 from proxy.base.redirects import refuse_redirects
+from proxy.base.settings import Settings
 
 CHUNK = 256 * 1024
 CONNECT_S = 5.0
@@ -53,6 +54,16 @@ class Timeouts:
     transfer_s: float
     ping_s: float
     max_frame_bytes: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The limits that the settings set."""
+        return cls(
+            call_s=settings.upstream_timeout_s,
+            transfer_s=settings.transfer_timeout_s,
+            ping_s=settings.ping_interval_s,
+            max_frame_bytes=settings.max_frame_mb * 1024 * 1024,
+        )
 
     @property
     def max_history_bytes(self) -> int:

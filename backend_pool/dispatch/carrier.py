@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from backend_pool.backends.pool import Member, Pool
+from backend_pool.backends.member import Member
+from backend_pool.backends.pool import Pool
 from backend_pool.backends.warmth import room_mb
 from backend_pool.books.shares import Shares
-from backend_pool.comfy.result import as_history
+from backend_pool.comfy.result import Result, as_history
 from backend_pool.comfy.verdicts import failed
 from backend_pool.dispatch.gap import Gaps
 from backend_pool.dispatch.matching import Matching
@@ -25,9 +26,10 @@ from backend_pool.files.known_files import KnownFiles
 from backend_pool.files.owner import Owner
 from backend_pool.forecasts.timings import Timings
 from backend_pool.job_state import FINAL, JobState
+from backend_pool.jobs.held import Fenced
 from backend_pool.jobs.listener import JobListener
 from backend_pool.jobs.record import JobRecord
-from backend_pool.jobs.store import Fenced, JobStore, Result
+from backend_pool.jobs.store import JobStore
 from backend_pool.model import Job
 from backend_pool.runs.harms import BARRED, Harms
 from backend_pool.runs.ladder import KILLER

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backend_pool.backends.health import ANSWERING, Health
-from backend_pool.backends.pool import Member, Pool
+from backend_pool.backends.member import Member
+from backend_pool.backends.pool import Pool
 from backend_pool.books.shares import Shares
 from backend_pool.comfy.verdicts import interrupted
-from backend_pool.dispatch.carrier import Carrier, OwnerOf
+from backend_pool.dispatch.carrier import Carrier
 from backend_pool.dispatch.foresight import Foresight
 from backend_pool.dispatch.gap import Gaps
 from backend_pool.dispatch.matching import Matching
@@ -23,9 +24,10 @@ from backend_pool.dispatch.sleepers import Sleepers
 from backend_pool.dispatch.turns import Turns
 from backend_pool.forecasts.outlooks import Outlooks
 from backend_pool.job_state import JobState
+from backend_pool.jobs.held import Fenced
 from backend_pool.jobs.listener import JobListener
 from backend_pool.jobs.record import JobRecord
-from backend_pool.jobs.store import Fenced, JobStore
+from backend_pool.jobs.store import JobStore
 from backend_pool.model import Job
 from proxy.base.bell import rung
 from proxy.base.clock import monotonic_s, now_ms
@@ -34,8 +36,6 @@ from proxy.base.logs import events
 from proxy.base.repeated import Repeated
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
-
-__all__ = ["Dispatcher", "OwnerOf"]
 
 log = events(__name__)
 often = Repeated(log)

@@ -9,7 +9,8 @@ from dataclasses import replace
 from itertools import islice
 
 from backend_pool.backends.health import Health
-from backend_pool.backends.pool import Member, Pool
+from backend_pool.backends.member import Member
+from backend_pool.backends.pool import Pool
 from backend_pool.books.share import Share
 from backend_pool.books.shares import Shares
 from backend_pool.dispatch.matching import Matching

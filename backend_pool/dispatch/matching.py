@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend_pool.backends.health import AWAY, Health
+from backend_pool.backends.member import Member
 from backend_pool.backends.phase import Phase
-from backend_pool.backends.pool import Member, Pool
+from backend_pool.backends.pool import Pool
 from backend_pool.books.share import Share
 from backend_pool.errors import BackendRefused
 from backend_pool.forecasts.signature import Traits, traits

@@ -16,7 +16,8 @@ from backend_pool.errors import BackendError, FileGone
 from backend_pool.files.known_files import KnownFiles
 from backend_pool.files.owner import Owner
 from backend_pool.files.staging import Unstageable
-from backend_pool.jobs.store import Fenced, JobStore
+from backend_pool.jobs.held import Fenced
+from backend_pool.jobs.store import JobStore
 from backend_pool.model import BackendMode, Job, JsonDict
 from backend_pool.runs.attempt import Kit, files_for
 from proxy.base.clock import monotonic_s

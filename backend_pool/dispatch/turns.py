@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 
-from backend_pool.backends.pool import Member
+from backend_pool.backends.member import Member
 from backend_pool.books.shares import Shares
 from backend_pool.dispatch.comebacks import Comebacks
 from backend_pool.dispatch.loads import Loads

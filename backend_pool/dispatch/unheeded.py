@@ -7,7 +7,8 @@ one job of each backend, in memory: after a restart of the proxy the backend is 
 from dataclasses import dataclass
 
 from backend_pool.backends.health import Health
-from backend_pool.backends.pool import Member, Pool
+from backend_pool.backends.member import Member
+from backend_pool.backends.pool import Pool
 from backend_pool.dispatch.turns import Turns
 from backend_pool.forecasts.signature import Traits
 from backend_pool.jobs.store import JobStore

@@ -10,9 +10,10 @@ from functools import partial
 
 from backend_pool.books.ledger import Spent
 from backend_pool.comfy.frames import Frame, Message, encode
+from backend_pool.comfy.result import Result
 from backend_pool.job_state import JobState
 from backend_pool.jobs.listener import JobListener
-from backend_pool.jobs.store import JobStore, Result
+from backend_pool.jobs.store import JobStore
 from backend_pool.model import Job, JsonDict
 from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.errors import Unavailable

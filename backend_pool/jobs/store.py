@@ -266,6 +266,3 @@ def _number(s: Session, new: Submission) -> float:
     counter.last += 1
     s.add(counter)
     return float(-counter.last if new.front else counter.last)
-
-
-__all__ = ["Fenced", "JobStore", "Result", "Submission"]

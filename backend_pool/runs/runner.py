@@ -8,7 +8,8 @@ import contextlib
 from collections.abc import Callable
 
 from backend_pool.backends.housekeeping import free
-from backend_pool.backends.pool import Member, Pool
+from backend_pool.backends.member import Member
+from backend_pool.backends.pool import Pool
 from backend_pool.comfy.result import Result
 from backend_pool.comfy.verdicts import failed, refusal
 from backend_pool.errors import BackendError, BackendGone, BackendRefused, FileGone, Swept
@@ -18,9 +19,10 @@ from backend_pool.files.staging import Unstageable
 from backend_pool.forecasts.meter import Meter
 from backend_pool.forecasts.signature import Traits
 from backend_pool.job_state import JobState
+from backend_pool.jobs.held import Fenced
 from backend_pool.jobs.listener import JobListener
 from backend_pool.jobs.record import JobRecord
-from backend_pool.jobs.store import Fenced, JobStore
+from backend_pool.jobs.store import JobStore
 from backend_pool.model import Job, JobDocument, JsonDict
 from backend_pool.runs.attempt import Attempt, Kit, Stop, Stopped, TokensGone
 from backend_pool.runs.endings import Endings

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from backend_pool.backends.pool import Member
+from backend_pool.backends.member import Member
 from backend_pool.comfy.client import FileRef
 from backend_pool.comfy.frames import Message
 from backend_pool.comfy.result import result_of

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from aiohttp import ClientWebSocketResponse, WSMsgType
 
-from backend_pool.backends.pool import Member
+from backend_pool.backends.member import Member
 from backend_pool.comfy.client import Whereabouts
 from backend_pool.comfy.frames import decode
 from backend_pool.comfy.read_ahead import ReadAhead

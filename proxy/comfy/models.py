@@ -14,7 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from backend_pool.backends.health import Health
-from backend_pool.backends.pool import Member, Pool
+from backend_pool.backends.member import Member
+from backend_pool.backends.pool import Pool
 from backend_pool.comfy.answer_body import LIST_BYTES
 from backend_pool.errors import BackendError
 from backend_pool.prompts.spelling import spelled

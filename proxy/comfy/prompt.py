@@ -22,7 +22,8 @@ from backend_pool.files.missing import with_files
 from backend_pool.files.user_files import UserDirs, resolve
 from backend_pool.files.user_models import files_of
 from backend_pool.jobs.queries import JobQueries
-from backend_pool.jobs.store import JobStore, Submission
+from backend_pool.jobs.store import JobStore
+from backend_pool.jobs.submission import Submission
 from backend_pool.offers.judgement import judge
 from backend_pool.prompts.second_opinion import Opinions
 from backend_pool.prompts.validation import Verdict

@@ -4,8 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from backend_pool.backends.member import Level
-from backend_pool.backends.pool import Member
+from backend_pool.backends.member import Level, Member
 from backend_pool.backends.registry import REMOVABLE
 from backend_pool.backends.restart_rows import BY_HAND
 from backend_pool.model import Backend

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from backend_pool.comfy.frames import Frame, decode
+from backend_pool.comfy.result import Result
 from backend_pool.job_state import JobState
-from backend_pool.jobs.store import JobStore, Result
+from backend_pool.jobs.store import JobStore
 from backend_pool.model import Job, JsonDict
 from proxy.base.settings import Settings
 from tests.backend_pool.rig import QUICK, assemble, open_database, running

@@ -29,7 +29,8 @@ from backend_pool.forecasts.timings import Timings
 from backend_pool.job_state import FINAL, JobState
 from backend_pool.jobs.listener import JobListener
 from backend_pool.jobs.queries import JobQueries
-from backend_pool.jobs.store import JobStore, Submission
+from backend_pool.jobs.store import JobStore
+from backend_pool.jobs.submission import Submission
 from backend_pool.model import Job, JobDocument, JsonDict
 from backend_pool.workers.registrations import Workers
 from proxy.base.database import Database, sqlite_url

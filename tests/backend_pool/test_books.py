@@ -15,8 +15,10 @@ from backend_pool.books.ledger import Spent
 from backend_pool.books.quotas import Used
 from backend_pool.books.tables import Group, LedgerEntry, QuotaPeriod, Reservation
 from backend_pool.books.usage import By, Span
+from backend_pool.comfy.result import Result
 from backend_pool.job_state import ACTIVE, JobState
-from backend_pool.jobs.store import Fenced, JobStore, Result
+from backend_pool.jobs.held import Fenced
+from backend_pool.jobs.store import JobStore
 from backend_pool.jobs.upkeep import Upkeep
 from backend_pool.lane import Lane
 from backend_pool.model import Backend, Job

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from sqlmodel import SQLModel, select
 
+from backend_pool.comfy.result import Result
 from backend_pool.job_state import ACTIVE, FINAL, ON_BACKEND, IllegalTransition, JobState
 from backend_pool.jobs import queries as job_queries
+from backend_pool.jobs.held import Fenced
 from backend_pool.jobs.queries import JobOrder, JobQueries, Listed, Window
-from backend_pool.jobs.store import Fenced, JobStore, Result
+from backend_pool.jobs.store import JobStore
 from backend_pool.model import Job, JobDocument, JsonDict
 from proxy.base.database import Database, sqlite_url
 from proxy.base.errors import Conflict, TooManyRequests

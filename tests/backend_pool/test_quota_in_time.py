@@ -8,8 +8,10 @@ import pytest
 from backend_pool.books.groups import Groups
 from backend_pool.books.keeper import BooksKeeper
 from backend_pool.books.ledger import Spent
+from backend_pool.comfy.result import Result
 from backend_pool.job_state import JobState
-from backend_pool.jobs.store import Fenced, JobStore, Result
+from backend_pool.jobs.held import Fenced
+from backend_pool.jobs.store import JobStore
 from backend_pool.model import Job
 from proxy.base.settings import Settings
 from tests.backend_pool.conftest import Start

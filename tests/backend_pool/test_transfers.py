@@ -10,8 +10,7 @@ from typing import IO, Any
 
 import pytest
 
-from backend_pool.backends.pool import timeouts
-from backend_pool.comfy.client import ComfyClient, FileRef
+from backend_pool.comfy.client import ComfyClient, FileRef, Timeouts
 from backend_pool.files.sent_files import SentFiles
 from backend_pool.files.user_folder import user_folder
 from backend_pool.job_state import JobState
@@ -171,7 +170,7 @@ async def test_inputs_at_a_backend_are_bounded(tmp_path: Path, backend: FileBack
 
 async def test_what_was_sent_is_forgotten_in_order(backend: FileBackend) -> None:
     """Totals stay right when a file is noted twice."""
-    client = ComfyClient(backend.url, timeouts(Settings()))
+    client = ComfyClient(backend.url, Timeouts.of(Settings()))
     try:
         sent = SentFiles(client)
         a, b = (FileRef(name, FOLDER, "input") for name in "ab")

@@ -14,8 +14,10 @@ import httpx
 import uvicorn
 from sqlmodel import SQLModel
 
+from backend_pool.comfy.result import Result
 from backend_pool.job_state import JobState
-from backend_pool.jobs.store import JobStore, Result, Submission
+from backend_pool.jobs.store import JobStore
+from backend_pool.jobs.submission import Submission
 from backend_pool.model import Job, JsonDict
 from proxy import lifespan
 from proxy.access.accounts import User

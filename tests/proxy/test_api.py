@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from backend_pool.comfy.result import Result
 from backend_pool.job_state import JobState
-from backend_pool.jobs.store import Result
 from proxy.api.table import OPERATIONS
 from tests.proxy.api_answers import error
 from tests.proxy.control_server import API, HTML, PASSWORD, Server, serving

@@ -11,8 +11,8 @@ from sqlmodel import Session
 
 from backend_pool.backends.health import Health
 from backend_pool.backends.phase import ManagedState, Phase
+from backend_pool.comfy.result import Result
 from backend_pool.job_state import JobState
-from backend_pool.jobs.store import Result
 from backend_pool.model import Backend
 from proxy.base.errors import BadInput
 from tests.proxy.control_server import API, Server, serving

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from backend_pool.books.ledger import Spent
+from backend_pool.comfy.result import Result
 from backend_pool.job_state import JobState
-from backend_pool.jobs.store import Result
 from proxy.access.accounts import User
 from tests.proxy.control_server import API, HTML, Server, serving
 

@@ -6,8 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
+from backend_pool.comfy.result import Result
 from backend_pool.job_state import JobState
-from backend_pool.jobs.store import Result, Submission
+from backend_pool.jobs.submission import Submission
 from proxy.access.accounts import User
 from proxy.comfy import stream as comfy_stream
 from tests.proxy.control_server import Server, serving

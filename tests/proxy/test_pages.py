@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from backend_pool.comfy.result import Result
 from backend_pool.job_state import JobState
-from backend_pool.jobs.store import Result
 from proxy.access.logins import COOKIE
 from proxy.pages.browsers import browser
 from proxy.pages.login import local_path

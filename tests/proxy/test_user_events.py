@@ -17,7 +17,8 @@ from backend_pool.forecasts.outlooks import Outlooks
 from backend_pool.forecasts.scene import Case, Scene, Seat
 from backend_pool.job_state import ACTIVE
 from backend_pool.jobs.queries import JobQueries
-from backend_pool.jobs.store import JobStore, Submission
+from backend_pool.jobs.store import JobStore
+from backend_pool.jobs.submission import Submission
 from backend_pool.model import Job
 from backend_pool.placement.line import Line
 from backend_pool.placement.values import Kind, Policy, Spot, Waiting

@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 
-from backend_pool.backends.pool import Member
+from backend_pool.backends.member import Member
 from backend_pool.jobs.store import JobStore
 from backend_pool.worker_pack.config import Config, save
 from backend_pool.workers.registrations import Workers
