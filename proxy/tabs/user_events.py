@@ -24,6 +24,8 @@ SESSION_NEWS = "cluster_session"
 """Kind of the frame that tells a tab to look at its session; `webui_session.js` listens to it."""
 TABS_LIMIT = 50
 """Tabs one user may have open; overflow closes the oldest. Each may hold frames that wait for its browser."""
+STATUS_AGAIN_S = 1.0
+"""Pause before the queue is counted again for tabs, after a database that gave no answer."""
 PREVIEW_AFTER_S = (2.0, 3.0, 5.0)
 """Pauses before the last preview is sent again: a tab that came back shows none before it has loaded its graph, which
 takes some seconds (seen with frontend 1.58.1), and a slow step may bring no newer one for minutes."""
@@ -131,13 +133,17 @@ class UserEvents:
 
     async def _tell_status(self, user_id: int) -> None:
         try:
-            while user_id in self._status_due:
+            while user_id in self._status_due and user_id in self._sockets:
                 self._status_due.discard(user_id)
-                remaining = await self._jobs.remaining(user_id)
+                try:
+                    remaining = await self._jobs.remaining(user_id)
+                except ClusterError as error:  # nothing else may change for hours, and clients wait for a 0
+                    often.warning("status not told yet", user=user_id, error=error.message)
+                    self._status_due.add(user_id)
+                    await asyncio.sleep(STATUS_AGAIN_S)
+                    continue
                 for socket in self._sockets.get(user_id, ()):
                     socket.push(encode("status", _status(remaining)))
-        except ClusterError as error:
-            often.warning("status not told", user=user_id, error=error.message)
         finally:
             self._telling.discard(user_id)
 

@@ -170,6 +170,20 @@ async def test_the_last_status_is_the_truth_however_fast_the_queue_changes(house
         assert await bens.count() == 0
 
 
+async def test_a_status_that_could_not_be_counted_is_told_later(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Clients wait for a 0, and nothing else may change for hours."""
+    monkeypatch.setattr(user_events, "STATUS_AGAIN_S", 0.05)
+    async with house.tab(ANN, "one") as one:
+        await house.job("p")
+        aside = (tmp_path / "cluster.db").rename(tmp_path / "aside.db")
+        house.events.queue_changed(ANN)
+        await until(lambda: "status not told yet" in caplog.text)
+        aside.rename(tmp_path / "cluster.db")
+        assert await one.count() == 1
+
+
 async def test_news_of_a_session_are_for_the_frontend_alone(house: House) -> None:
     """Programs hear nothing that ComfyUI does not say."""
     async with house.tab(ANN, "one") as page, house.tab(ANN, "two") as program, house.tab(BEN, "one") as bens:

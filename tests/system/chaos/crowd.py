@@ -22,6 +22,8 @@ from tests.system.chaos.orders import SIDE, UPLOAD, Order, orders, own_colour
 
 PAUSE_S = 0.1
 ANSWER_S = 15.0
+SESSION_USE = 0.25
+"""How often a user asks the session for something beside queueing."""
 AWAY = {500, 502, 503, 504, 507}
 """What a proxy says that starts, ends or has lost its session host: come again."""
 GONE = (aiohttp.ClientError, TimeoutError, ConnectionError)
@@ -72,7 +74,8 @@ class Player:
             self.busy = True
             for _ in range(self._chance.randrange(1, 4)):
                 await self.queue(next(self._orders))
-            await self._use_session()
+            if self._chance.random() < SESSION_USE:
+                await self._use_session()
             while await self._waiting() > 1:
                 await asyncio.sleep(PAUSE_S * 3)
             await asyncio.sleep(self._chance.uniform(0.0, 0.6))
