@@ -1,10 +1,13 @@
-"""Engines for the pool's tests: two to share, and a factory for tests that break theirs."""
+"""Engines for the pool's tests: two to share, and a factory for tests that break theirs. Databases of each kind."""
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlmodel import SQLModel
 
+from proxy.base.database import Database, sqlite_url
 from tests.engines import Engine, start_engine
 from tests.postgres import Postgres, missing
 
@@ -56,3 +59,14 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
 def postgres(postgres_server: Postgres) -> str:
     """Its URL."""
     return postgres_server.url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def db(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    """An empty database of each kind."""
+    url = sqlite_url(tmp_path / "cluster.db") if request.param == "sqlite" else request.getfixturevalue("postgres")
+    database = Database(url)
+    SQLModel.metadata.drop_all(database.writer)
+    SQLModel.metadata.create_all(database.writer)
+    yield database
+    await asyncio.to_thread(database.close)

@@ -1,12 +1,11 @@
 """Ledger, groups, quotas and usage as rows, and what is taken out of them, on real databases."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlmodel import Session, SQLModel, col, select
+from sqlmodel import Session, col, select
 
 from backend_pool.books import group_rows, groups, ledger, reservations, usage
 from backend_pool.books.groups import Groups
@@ -23,7 +22,7 @@ from backend_pool.jobs.upkeep import Upkeep
 from backend_pool.lane import Lane
 from backend_pool.model import Backend, Job
 from proxy.base.clock import now_ms
-from proxy.base.database import Database, sqlite_url
+from proxy.base.database import Database
 from proxy.base.errors import BadInput, Conflict, NotFound
 from proxy.base.settings import Settings
 from tests.backend_pool.graphs import saved
@@ -31,17 +30,6 @@ from tests.backend_pool.rig import submission
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 ALWAYS = Span(20000101, 99991231)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def db(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    """An empty database of each kind."""
-    url = sqlite_url(tmp_path / "books.db") if request.param == "sqlite" else request.getfixturevalue("postgres")
-    database = Database(url)
-    SQLModel.metadata.drop_all(database.writer)
-    SQLModel.metadata.create_all(database.writer)
-    yield database
-    await asyncio.to_thread(database.close)
 
 
 @pytest.fixture

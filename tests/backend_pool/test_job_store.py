@@ -1,11 +1,9 @@
 """The job table on real databases: limits, order, compare-and-set, fencing, history windows, pruning."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-from sqlmodel import SQLModel, select
+from sqlmodel import select
 
 from backend_pool.comfy.result import Result
 from backend_pool.job_state import ACTIVE, FINAL, ON_BACKEND, IllegalTransition, JobState
@@ -14,23 +12,12 @@ from backend_pool.jobs.held import Fenced
 from backend_pool.jobs.queries import JobOrder, JobQueries, Listed, Window
 from backend_pool.jobs.store import JobStore
 from backend_pool.model import Job, JobDocument, JsonDict
-from proxy.base.database import Database, sqlite_url
+from proxy.base.database import Database
 from proxy.base.errors import Conflict, TooManyRequests
 from tests.backend_pool.graphs import saved
 from tests.backend_pool.rig import submission
 
 PICTURE = Result({"2": {"images": [{"filename": "a.png", "subfolder": "", "type": "output"}]}})
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def db(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    """An empty database of each kind."""
-    url = sqlite_url(tmp_path / "jobs.db") if request.param == "sqlite" else request.getfixturevalue("postgres")
-    database = Database(url)
-    SQLModel.metadata.drop_all(database.writer)
-    SQLModel.metadata.create_all(database.writer)
-    yield database
-    await asyncio.to_thread(database.close)
 
 
 @pytest.fixture

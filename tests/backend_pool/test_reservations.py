@@ -10,9 +10,9 @@ from backend_pool.books.tables import Reservation
 from proxy.base.clock import now_ms
 from proxy.base.database import Database
 from proxy.base.errors import BadInput, Conflict, NotFound
-from tests.backend_pool.test_books import DAY_MS, HOUR_MS, backends, db, keeper
+from tests.backend_pool.test_books import DAY_MS, HOUR_MS, backends, keeper
 
-__all__ = ["db", "keeper"]
+__all__ = ["keeper"]
 
 
 async def test_a_backend_is_reserved_once(db: Database, keeper: BooksKeeper) -> None:

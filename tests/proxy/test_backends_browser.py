@@ -1,44 +1,20 @@
 """A backend's card in a real Chromium: its menu, its labels, and that it fits a phone."""
 
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, expect
+from playwright.async_api import BrowserContext, expect
 from sqlmodel import Session
 
 from backend_pool.backends.health import Health
 from backend_pool.backends.phase import ManagedState, Phase
 from backend_pool.model import Backend, BackendMode
-from tests.chromium import launched
-from tests.proxy.control_server import Server, serving
-from tests.proxy.test_pages_browser import sign_in
+from tests.proxy.control_server import Server
+from tests.proxy.signed_in_page import sign_in
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 PROMPT = {"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "a red fox"}}}
 WAIT_MS = 20_000
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    async with serving(tmp_path, probe_interval_s=60) as running:
-        await running.user("root", admin=True)
-        await running.user("Ann")
-        yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with launched() as running:
-        yield running
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
-    async with await browser.new_context() as window:
-        yield window
 
 
 async def peopled(server: Server) -> None:

@@ -2,38 +2,29 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, expect
 
-from tests.chromium import launched
-from tests.proxy.control_server import Server, serving
-from tests.proxy.test_pages_browser import sign_in
+from tests.proxy.control_server import Server
+from tests.proxy.signed_in_page import sign_in
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 WAIT_MS = 20_000
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    async with serving(tmp_path) as running:
-        await running.user("root", admin=True)
-        await running.user("Ann")
-        await running.cluster.work.registry.add("http://127.0.0.1:9", "gpu 1")
-        await running.cluster.work.pool.refresh()
-        yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with launched() as running:
-        yield running
+async def server(server: Server) -> Server:
+    """With a backend."""
+    await server.cluster.work.registry.add("http://127.0.0.1:9", "gpu 1")
+    await server.cluster.work.pool.refresh()
+    return server
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
+    """A window far from UTC."""
     async with await browser.new_context(timezone_id="Asia/Kolkata") as window:
         yield window
 

@@ -1,58 +1,18 @@
 """The control pages in a real Chromium: what their scripts do."""
 
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page, expect
+from playwright.async_api import BrowserContext, expect
 
-from tests.chromium import launched
 from tests.proxy.control_server import PASSWORD, Server, serving
+from tests.proxy.signed_in_page import sign_in
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 PROMPT = {"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "a red fox"}}}
 BUSY = '{"error": {"type": "unavailable", "message": "The server is full.", "details": "", "extra_info": {}}}'
 TOKEN = re.compile(r"^cct_[A-Za-z0-9_-]{43}$")
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    async with serving(tmp_path) as running:
-        await running.user("root", admin=True)
-        await running.user("Ann")
-        yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with launched() as running:
-        yield running
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
-    async with await browser.new_context() as window:
-        yield window
-
-
-async def sign_in(context: BrowserContext, server: Server, name: str) -> Page:
-    page = await context.new_page()
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda message: problems.append(message.text) if "Content Security" in message.text else None)
-    page.on("close", lambda _: _none(problems))
-    await page.goto(f"{server.url}/cluster/login")
-    await page.get_by_label("User name").fill(name)
-    await page.get_by_label("Password").fill(PASSWORD)
-    await page.keyboard.press("Enter")
-    await page.wait_for_url(f"{server.url}/cluster/")
-    return page
-
-
-def _none(problems: list[str]) -> None:
-    assert problems == []
 
 
 async def test_home_follows_the_queue_and_cancels(server: Server, context: BrowserContext) -> None:
