@@ -1,5 +1,6 @@
 """A whole server for tests: `comfy-cluster up` in a process of its own, on a free port, with all that it starts.
 
+Its process is forked from one that has imported the server, unless a test asks for a fresh program.
 `start_cluster(tmp_path)` again with the same folder starts it on the same data. Use it as a context manager, or call
 `clean` at the end: whatever still runs on the data directory is killed then.
 """
@@ -17,10 +18,13 @@ from types import TracebackType
 
 import httpx
 
+from proxy import cli
 from proxy.access.accounts import add_now
 from proxy.access.tokens import create_now
 from proxy.base.database import Database, sqlite_url
 from proxy.base.settings import Settings
+from tests.forked import Forked
+from tests.packed_frontend import PACKED
 from user_sessions.run_dir import run_dir
 
 START_TIMEOUT_S = 90.0
@@ -47,7 +51,7 @@ class Cluster:
 
     url: str
     data_dir: Path
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | Forked
     log_path: Path
     output: list[str] = field(default_factory=list)
 
@@ -89,11 +93,13 @@ class Cluster:
         return self.log_path.read_text()
 
     def processes(self) -> dict[int, str]:
-        """Every process that has the data directory in its command line: pid and command."""
-        return processes_of(self.data_dir)
+        """Its own process, and every one that has the data directory in its command line: pid and command."""
+        own = {} if self.process.poll() is not None else {self.process.pid: "the server"}
+        return own | processes_of(self.data_dir)
 
     def clean(self) -> None:
         """Kill whatever is left, and remove sockets kept outside of the data directory."""
+        self.process.kill()
         clean(self.data_dir)
         self._wait()
 
@@ -117,12 +123,24 @@ class Cluster:
 
 
 def start_cluster(
-    tmp_path: Path, *args: str, env: Mapping[str, str] | None = None, wrapper: Sequence[str] = ()
+    tmp_path: Path,
+    *args: str,
+    env: Mapping[str, str] | None = None,
+    wrapper: Sequence[str] = (),
+    fresh: bool = False,
 ) -> Cluster:
-    """Start `comfy-cluster up --port 0 <args>` on `tmp_path/data` and wait for `Ready:`; engines take quick steps."""
+    """Start `comfy-cluster up --port 0 <args>` on `tmp_path/data` and wait for `Ready:`; engines take quick steps.
+
+    `fresh` runs the program itself, as a user does.
+    """
     data_dir = tmp_path / "data"
     log_path = tmp_path / "server.log"
-    process = launch(tmp_path, "up", "--port", "0", "--data-dir", str(data_dir), *args, env=env, wrapper=wrapper)
+    if not wrapper:  # which may run the server as somebody else
+        PACKED.lend(data_dir)
+    command = ("up", "--port", "0", "--data-dir", str(data_dir), *args)
+    process = (
+        launch(tmp_path, *command, env=env, wrapper=wrapper) if fresh or wrapper else fork(tmp_path, *command, env=env)
+    )
     output: list[str] = []
     guard = threading.Timer(START_TIMEOUT_S, process.kill)
     guard.start()
@@ -155,6 +173,17 @@ def launch(
             text=True,
             env=environment(env),
         )
+
+
+def fork(tmp_path: Path, *args: str, env: Mapping[str, str] | None = None) -> Forked:
+    """`comfy-cluster <args>` as `launch` runs it, without the second that the imports take."""
+    tmp_path.mkdir(parents=True, exist_ok=True)
+    return Forked(_main, *args, log=tmp_path / "server.log", env=environment(env))
+
+
+def _main(*args: str) -> None:
+    sys.argv = ["comfy-cluster", *args]
+    cli.main()
 
 
 def environment(env: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -15,11 +15,12 @@ _CONTEXT.set_forkserver_preload(["tests.forked_imports"])
 
 
 class Forked:
-    """`run(*args)` in the caller's environment; what it prints is `stdout`, its errors go to the end of `log`."""
+    """`run(*args)` in that environment, or in the caller's; what it prints is `stdout`, its errors go to the end of
+    `log`."""
 
-    def __init__(self, run: Callable[..., None], *args: str, log: Path) -> None:
+    def __init__(self, run: Callable[..., None], *args: str, log: Path, env: Mapping[str, str] | None = None) -> None:
         reader, writer = _CONTEXT.Pipe(duplex=False)
-        given = (run, args, dict(os.environ), str(log), writer)
+        given = (run, args, dict(os.environ if env is None else env), str(log), writer)
         self._process = _CONTEXT.Process(target=_begin, args=given, daemon=True)  # it never outlives the tests
         with writer:
             self._process.start()
@@ -60,6 +61,9 @@ def _begin(
 ) -> None:
     os.environ.clear()
     os.environ.update(environment)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
     errors = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     os.dup2(output.fileno(), 1)
     os.dup2(errors, 2)

@@ -8,9 +8,11 @@ import gc
 import pytest
 
 import backend_pool.engine.__main__
+import proxy.cli
+import proxy.up
 import tests.backend_pool.pool_process
 
-__all__ = ["backend_pool", "pytest", "tests"]
+__all__ = ["backend_pool", "proxy", "pytest", "tests"]
 
 gc.collect()
 gc.freeze()

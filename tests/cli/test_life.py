@@ -21,7 +21,7 @@ def pids(data_dir: Path, word: str) -> set[int]:
 
 async def test_ends_when_asked_and_leaves_nothing(tmp_path: Path) -> None:
     """By SIGTERM; the tests below end theirs by the other two signals."""
-    with start_cluster(tmp_path, "--engines", "2") as cluster:
+    with start_cluster(tmp_path, "--engines", "2", fresh=True) as cluster:
         ann = cluster.user("ann")
         async with cluster.client(ann) as client:
             assert (await client.get("/api/settings")).status_code == 200  # her session runs
@@ -33,7 +33,7 @@ async def test_ends_when_asked_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_killed_proxy_is_followed_by_one_that_adopts(tmp_path: Path) -> None:
-    first = start_cluster(tmp_path, "--engines", "2")
+    first = start_cluster(tmp_path, "--engines", "2", fresh=True)
     try:
         ann = first.user("ann")
         async with first.client(ann) as client:
@@ -42,7 +42,7 @@ async def test_a_killed_proxy_is_followed_by_one_that_adopts(tmp_path: Path) -> 
         before = {pid for word in LIVE_ON for pid in pids(first.data_dir, word)}
         first.kill()
         assert before <= set(first.processes())
-        with start_cluster(tmp_path, "--engines", "2") as second:
+        with start_cluster(tmp_path, "--engines", "2", fresh=True) as second:
             async with second.client(ann) as client:
                 assert (await client.get("/api/settings/Comfy.Test")).json() == "kept"
                 assert (await client.get("/cluster/api/v1/session")).json() == started
@@ -57,7 +57,7 @@ async def test_a_killed_proxy_is_followed_by_one_that_adopts(tmp_path: Path) -> 
 async def test_a_session_host_of_its_own_outlives_the_server(tmp_path: Path) -> None:
     with (
         started("session-host", tmp_path / "data", "session host ready") as host,
-        start_cluster(tmp_path, "--engines", "1") as cluster,
+        start_cluster(tmp_path, "--engines", "1", fresh=True) as cluster,
     ):
         ann = cluster.user("ann")
         async with cluster.client(ann) as client:
