@@ -24,7 +24,7 @@ from backend_pool.placement.line import Line
 from backend_pool.placement.values import Kind, Policy, Spot, Waiting
 from proxy.base.database import Database, sqlite_url
 from proxy.base.tasks import Tasks
-from proxy.tabs import user_events
+from proxy.tabs import queue_news, user_events
 from proxy.tabs.queue_news import QueueNews
 from proxy.tabs.user_events import UserEvents
 from proxy.tabs.user_socket import UserSocket
@@ -196,7 +196,10 @@ async def test_news_of_a_session_are_for_the_frontend_alone(house: House) -> Non
         assert [await page.next(), await program.next(), await bens.next()] == [START] * 3
 
 
-async def test_what_jobs_may_expect_is_pushed_to_the_tabs_of_their_user_that_asked(house: House) -> None:
+async def test_what_jobs_may_expect_is_pushed_to_the_tabs_of_their_user_that_asked(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_news, "now_ms", lambda: 1_000_000)  # the scene's own time: no start is told that is past
     line, cases = Line(Policy()), {}
     for seq, user in ((7, ANN), (8, BEN)):
         waiting = Waiting(seq, user, float(seq), Kind(frozenset({1})))
