@@ -37,7 +37,7 @@ class Crew:
 
     async def register(self, names: Sequence[str], limits: Limits) -> None:
         """Take over what runs, end what is not wanted any more. Raises ClusterError."""
-        self.supervisor = Supervisor(limits, names)
+        self.supervisor = Supervisor(limits, names, monotonic_s())
         for surplus in set(self.instances.recorded()) - set(names):
             await self.instances.forget(surplus)
         for name in names:

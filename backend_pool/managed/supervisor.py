@@ -63,9 +63,9 @@ class Order:
 class Supervisor:
     """The instances of one keeper, by name. Call `look` again and again."""
 
-    def __init__(self, limits: Limits, names: Iterable[str]) -> None:
+    def __init__(self, limits: Limits, names: Iterable[str], now: float = 0.0) -> None:
         self.limits = limits
-        self.fates = {name: Fate() for name in names}
+        self.fates = {name: Fate(since=now) for name in names}
         self._woken_at: float | None = None
 
     def look(self, seen: Mapping[str, Seen], now: float) -> list[Order]:

@@ -15,12 +15,13 @@ LINE = 200
 
 MEMORY = re.compile(
     r"out of memory|OutOfMemoryError|CU[A-Z]+_STATUS_ALLOC_FAILED|would exceed allowed memory"
-    r"|not enough GPU video memory",
+    r"|not enough GPU video memory|DefaultCPUAllocator: (can't allocate|not enough) memory",
     re.IGNORECASE,
 )
 FAULT = re.compile(
     r"CUDA (driver )?error|HIP error|device-side assert|illegal memory access|unspecified launch failure"
     r"|cuDNN error: CUDNN_STATUS_(?!NOT_SUPPORTED|BAD_PARAM)|CUBLAS_STATUS_(NOT_INITIALIZED|EXECUTION_FAILED|INTERNAL)"
+    r"|NVML_SUCCESS == |No CUDA GPUs are available"
     r"|uncorrectable ECC|fallen off the bus|no CUDA-capable device|CUDA initialization|lost the GPU",
     re.IGNORECASE,
 )
@@ -28,7 +29,8 @@ PLAIN = ("RuntimeError", "SystemError")
 """Types that a driver's failure comes as, beside torch's own. The text of others may be a user's."""
 DRIVER_S = re.compile(
     r"(CUDA|HIP) (driver )?error:|cuDNN error: CUDNN_|(CUDA error: )?CUBLAS_STATUS_|CUDA initialization:"
-    r"|(CUDA|HIP|XPU|MPS backend) out of memory|not enough GPU video memory|no CUDA-capable device",
+    r"|(CUDA|HIP|XPU|MPS backend) out of memory|not enough GPU video memory|no CUDA-capable device"
+    r"|\[enforce fail at [^\]]{1,200}\] .{0,40}DefaultCPUAllocator: |NVML_SUCCESS == |No CUDA GPUs are available",
     re.IGNORECASE,
 )
 """How an error of those types begins that is a driver's. ComfyUI puts names of files into errors of its own

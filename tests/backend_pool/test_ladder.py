@@ -105,6 +105,14 @@ def ended(kind: str, text: str, **more: Any) -> list[Any]:
         ("torch.AcceleratorError", "CUDA error: out of memory\nCUDA kernel errors might be", Mishap.MEMORY),
         ("RuntimeError", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`", Mishap.MEMORY),
         ("RuntimeError", "MPS backend out of memory (MPS allocated: 9 GB)", Mishap.MEMORY),
+        (
+            "RuntimeError",
+            "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
+            "allocate 4000000000000000 bytes. Error code 12 (Cannot allocate memory)",
+            Mishap.MEMORY,
+        ),
+        ("RuntimeError", "[enforce fail at inline_container.cc:145] . PytorchStreamReader failed", None),
+        ("RuntimeError", "NVML_SUCCESS == r INTERNAL ASSERT FAILED at CUDACachingAllocator.cpp:838", Mishap.FAULT),
         ("torch.AcceleratorError", "CUDA error: device-side assert triggered", Mishap.FAULT),
         ("RuntimeError", "CUDA error: an illegal memory access was encountered", Mishap.FAULT),
         ("RuntimeError", "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", Mishap.FAULT),
