@@ -16,6 +16,8 @@ class Fate:
 
     phase: Phase = Phase.ASLEEP
     since: float = 0.0
+    before: float = 0.0
+    """Since when it was in the phase before."""
     deaths: int = 0
     """In a row."""
     crashes: int = 0
@@ -34,7 +36,7 @@ class Fate:
 
     def move(self, phase: Phase, now: float) -> None:
         """Enter a phase."""
-        self.phase, self.since = phase, now
+        self.phase, self.since, self.before = phase, now, self.since
 
     def starts(self, now: float) -> None:
         """It is being started."""
@@ -50,6 +52,10 @@ class Fate:
         """It answers."""
         self.error = None
         self.move(Phase.RUNNING, now)
+
+    def stays(self) -> None:
+        """It is not stopped after all: it has run all the while, and what it answered meanwhile counts."""
+        self.phase, self.since = Phase.RUNNING, self.before
 
     def sleeps(self, now: float) -> None:
         """It was stopped, as it should be."""

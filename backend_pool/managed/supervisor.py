@@ -175,5 +175,5 @@ def _stopping(name: str, fate: Fate, seen: Seen, now: float) -> Order | None:
     if not seen.busy:
         return Order(name, Verb.STOP)
     if not fate.again:  # it was given a job just before
-        fate.move(Phase.RUNNING, now)
+        fate.stays()
     return None

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,34 @@ PICTURE = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 255}},
     "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "woken"}},
 }
+SLOW = """
+import time
+
+
+class Slow:
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"image": ("IMAGE",), "seconds": ("INT", {})}}
+
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "run"
+
+    def run(self, image, seconds):
+        time.sleep(seconds)
+        return (image,)
+
+
+NODE_CLASS_MAPPINGS = {"Slow": Slow}
+"""
+
+
+def slow_picture(color: int) -> dict[str, Any]:
+    """Takes long enough to be killed meanwhile."""
+    return {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": color}},
+        "3": {"class_type": "Slow", "inputs": {"image": ["1", 0], "seconds": 5}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "slow"}},
+    }
 
 
 async def eventually(client: httpx.AsyncClient, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -49,19 +77,31 @@ async def eventually(client: httpx.AsyncClient, holds: Callable[[dict[str, Any]]
 
 async def is_run(client: httpx.AsyncClient, prompt: dict[str, Any]) -> str:
     """Queue it and wait for its end; the state."""
-    prompt_id = (await client.post("/prompt", json={"prompt": prompt})).json()["prompt_id"]
+    job = await becomes(client, await queued(client, prompt), "succeeded", "failed", "cancelled")
+    return str(job["state"])
+
+
+async def queued(client: httpx.AsyncClient, prompt: dict[str, Any]) -> str:
+    """Queue it; its id."""
+    return str((await client.post("/prompt", json={"prompt": prompt})).json()["prompt_id"])
+
+
+async def becomes(client: httpx.AsyncClient, prompt_id: str, *states: str) -> dict[str, Any]:
+    """Wait until the job is in one of these; what the API tells of it."""
     async with asyncio.timeout(WAIT_S):
         while True:
-            state: str = (await client.get(f"/cluster/api/v1/jobs/{prompt_id}")).json()["state"]
-            if state in ("succeeded", "failed", "cancelled"):
-                return state
+            job: dict[str, Any] = (await client.get(f"/cluster/api/v1/jobs/{prompt_id}")).json()
+            if job["state"] in states:
+                return job
             await asyncio.sleep(0.1)
 
 
 @contextlib.contextmanager
-def agent(folder: Path, cluster: Cluster, token: str) -> Iterator[subprocess.Popen[str]]:
+def agent(
+    folder: Path, cluster: Cluster, token: str, what: Sequence[str] = ("--engines", "1")
+) -> Iterator[subprocess.Popen[str]]:
     """`comfy-cluster agent` with one engine; what it started is left to its successor when it is killed."""
-    command = [sys.executable, "-m", "proxy", "agent", "--server", cluster.url, "--engines", "1", "--name", "box"]
+    command = [sys.executable, "-m", "proxy", "agent", "--server", cluster.url, "--name", "box", *what]
     with (folder.parent / "agent.log").open("a") as log:
         process = subprocess.Popen(
             [*command, "--data-dir", str(folder)],
@@ -158,5 +198,51 @@ async def test_a_real_comfyui_sleeps_is_woken_by_a_job_and_outlives_the_proxy(tm
         first.clean()
 
 
+@pytest.mark.comfyui
+@pytest.mark.skipif(not configured(), reason=WHY_SKIPPED)
+@pytest.mark.timeout(600)
+async def test_an_agents_real_comfyui_is_killed_hangs_and_changes_its_agent(tmp_path: Path) -> None:
+    """No job is lost to any of it, and the one that ran while the agent was killed is not run twice."""
+    box = tmp_path / "box"
+    nodes = box / "public" / "custom_nodes"
+    nodes.mkdir(parents=True)
+    (nodes / "slow.py").write_text(SLOW)
+    what = ("--gpus", "cpu", "--comfyui", os.environ["COMFYUI_DIR"], "--comfyui-python", os.environ["COMFYUI_PYTHON"])
+    env = {**QUICK, "COMFY_CLUSTER_BACKEND_DOWN_AFTER_S": "4", "COMFY_CLUSTER_PROBE_TIMEOUT_S": "2"}
+    try:
+        with start_cluster(tmp_path, "--engines", "0", env=env) as cluster:
+            admin = cluster.user("boss", admin=True)
+            token = worker_token(cluster)
+            async with cluster.client(admin) as client:
+                with agent(box, cluster, token, what):
+                    found = await eventually(client, lambda backend: backend["health"] == "up")
+                    assert (found["name"], found["level"]) == ("box-gpu-cpu", "worker pack")
+                    for color, number in enumerate((signal.SIGKILL, signal.SIGSTOP)):
+                        prompt_id = await queued(client, slow_picture(color))
+                        await becomes(client, prompt_id, "running")
+                        (before,) = instances(box)
+                        os.kill(before, number)
+                        job = await becomes(client, prompt_id, "succeeded", "failed", "cancelled")
+                        assert (job["state"], job["attempt"]) == ("succeeded", 2), job
+                        assert before not in instances(box)
+                    prompt_id = await queued(client, slow_picture(2))
+                    await becomes(client, prompt_id, "running")
+                    running = instances(box)
+                with agent(box, cluster, token, what) as successor:  # the first one was killed
+                    job = await becomes(client, prompt_id, "succeeded", "failed", "cancelled")
+                    assert (job["state"], job["attempt"]) == ("succeeded", 1), job
+                    await eventually(client, lambda backend: backend["health"] == "asleep")
+                    assert len(running) == 1 and instances(box) == set()
+                    successor.send_signal(signal.SIGTERM)
+                    assert successor.wait(STOP_TIMEOUT_S) == 0
+    finally:
+        clean(box)
+
+
 def comfyuis(cluster: Cluster) -> set[int]:
-    return {pid for pid, command in cluster.processes().items() if "main.py" in command}
+    return instances(cluster.data_dir)
+
+
+def instances(folder: Path) -> set[int]:
+    """ComfyUIs of that data directory."""
+    return {pid for pid, command in processes_of(folder).items() if "main.py" in command}
