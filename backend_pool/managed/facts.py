@@ -21,8 +21,8 @@ class Facts:
 class Doings:
     """Remembers which members have ever told what they offer; the rest is read off them.
 
-    A prompt that nobody waits for keeps busy what is to stay; what is to end does not wait for it, since a process that
-    hangs never lets go of one.
+    A prompt that nobody waits for, or a trial job, keeps busy what is to stay; what is to end does not wait for it: a
+    process that hangs never lets go of one.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,8 @@ class Doings:
         if member.info:
             self.known.add(backend_id)
         restart = member.restart_wanted.is_set() or _hangs(member)
-        busy = member.busy or (bool(member.leftovers) and not (restart or _stops(member)))
+        occupied = bool(member.leftovers) or _is_tried(member)
+        busy = member.busy or (occupied and not (restart or _stops(member)))
         since_s = member.idle_since_s
         return Facts(
             busy=busy,
@@ -44,6 +45,11 @@ class Doings:
             known=backend_id in self.known,
             restart=restart,
         )
+
+
+def _is_tried(member: Member) -> bool:
+    """Whether it gets jobs once a trial job has run there: asleep before that, it would be woken for them again."""
+    return member.on_trial or (member.untried and member.health is Health.SUSPECT)
 
 
 def _stops(member: Member) -> bool:
