@@ -13,6 +13,7 @@ from user_sessions.directories import PRIVATE as PRIVATE_MODE
 PRIVATE = ("users", "logs", "run", "engines", "cache")
 PASSABLE = ("users", "cache")
 OURS = "cluster.db"
+KEY = "secret.key"
 
 
 def prepare(path: Path) -> None:

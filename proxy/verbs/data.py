@@ -12,6 +12,7 @@ from proxy.base.database import Database
 from proxy.base.errors import ConfigError
 from proxy.base.settings import Settings
 from proxy.base.settings_file import load
+from proxy.data_dir import KEY, OURS, prepare
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ def settings_of(context: typer.Context, config: Path | None = None, **flags: obj
 def database(settings: Settings, *, create: bool = False) -> Iterator[Database]:
     """The database at this version's schema. Only `create` makes one: a mistyped directory must not look empty."""
     from proxy.base.schema import upgrade
-    from proxy.data_dir import prepare
 
+    _refuse_a_lost_one(settings)
     if create:
         prepare(settings.data_dir)
     else:
@@ -45,6 +46,16 @@ def database(settings: Settings, *, create: bool = False) -> Iterator[Database]:
         yield db
     finally:
         db.close()
+
+
+def _refuse_a_lost_one(settings: Settings) -> None:
+    """A database is made before the key, so a key without one is no first start that was cut short."""
+    path = settings.data_dir / OURS
+    if settings.database_url is None and (settings.data_dir / KEY).exists() and not path.exists():
+        raise ConfigError(
+            f"The database {path} is missing although this data directory has been in use. Put it back, "
+            f"or remove {KEY} to begin anew."
+        )
 
 
 def _expect(settings: Settings) -> None:

@@ -120,6 +120,20 @@ def test_a_database_of_a_newer_version(tmp_path: Path) -> None:
     assert "9999" in done.stdout
 
 
+def test_a_database_that_was_moved_away_is_not_made_anew(tmp_path: Path) -> None:
+    """An empty server in its place would take everybody's logins and jobs for gone."""
+    database, key = tmp_path / "cluster.db", tmp_path / "secret.key"
+    key.touch()
+    for verb in (["up", "--port", "0"], ["backend", "add", "gpu"], ["user", "list"]):
+        refused(cli("--data-dir", str(tmp_path), *verb), 2, str(database), "missing", "Put it back", "secret.key")
+    assert [path.name for path in tmp_path.iterdir()] == ["secret.key"]
+    elsewhere = {"COMFY_CLUSTER_DATABASE_URL": f"sqlite:///{tmp_path / 'other.db'}"}
+    assert cli("--data-dir", str(tmp_path), "backend", "add", "gpu", env=elsewhere).returncode == 0
+    key.unlink()
+    assert cli("--data-dir", str(tmp_path), "backend", "add", "gpu").returncode == 0
+    assert database.exists()
+
+
 def test_a_damaged_database_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "cluster.db").write_bytes(b"this is no database at all" * 1000)
     refused(cli("--data-dir", str(tmp_path), "user", "list"), 2, "cluster.db")
