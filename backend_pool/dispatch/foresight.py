@@ -11,11 +11,11 @@ from itertools import islice
 from backend_pool.backends.health import Health
 from backend_pool.backends.member import Member
 from backend_pool.backends.pool import Pool
+from backend_pool.backends.waking import is_waking
 from backend_pool.books.share import Share
 from backend_pool.books.shares import Shares
 from backend_pool.dispatch.matching import Matching
 from backend_pool.dispatch.queue_mirror import QueueMirror
-from backend_pool.dispatch.sleepers import is_waking
 from backend_pool.dispatch.turns import Turns
 from backend_pool.forecasts.estimates import Estimates
 from backend_pool.forecasts.outlooks import Outlooks

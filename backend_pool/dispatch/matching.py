@@ -11,10 +11,11 @@ from typing import Any
 
 from backend_pool.backends.health import AWAY, Health
 from backend_pool.backends.member import Member
-from backend_pool.backends.phase import Phase
 from backend_pool.backends.pool import Pool
+from backend_pool.backends.waking import is_waking
 from backend_pool.books.share import Share
 from backend_pool.errors import BackendRefused
+from backend_pool.forecasts.outlook import UNREADY, WAKING
 from backend_pool.forecasts.signature import Traits, traits
 from backend_pool.jobs.store import JobStore
 from backend_pool.model import BackendMode, Job, JobDocument
@@ -32,7 +33,8 @@ KINDS_KEPT = 10_000
 NAMED = 3
 """Backends that a reason names; of more it gives the number."""
 BUSY = "all backends that can run it are busy"
-WAKING = "a GPU is waking up"
+PASSING = (BUSY, WAKING, UNREADY)
+"""What its turn will mend: its outlook tells more."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class Matching:
         if known is None:
             return ""
         reason = why(known.asked, self._pool.members.values(), frozenset(job.labels) | share.labels, job.vram_mb)
-        return "" if reason == BUSY else reason
+        return "" if reason in PASSING else reason
 
     def scarce(self, job: Job, share: Share, others: Iterable[Member]) -> str:
         """What the job needs that these backends lack, in words; empty when nothing can be named."""
@@ -174,7 +176,7 @@ class Matching:
             if alike not in words:
                 words[alike] = why(known.asked, members, labels, job.vram_mb)
             reason = reasons[seq] = words[alike]
-            if reason not in (BUSY, WAKING) and seq not in self._told:
+            if reason not in PASSING and seq not in self._told:
                 self._told.add(seq)
                 log.warning("job waits", job=job.prompt_id, user=job.user_id, why=reason)
         self._reasons = reasons
@@ -239,12 +241,16 @@ def why(asked: Demands, members: Collection[Member], labels: frozenset[str] = fr
         members = fit
     active = [member for member in members if member.row.mode is BackendMode.ACTIVE]
     ready = [member for member in active if member.health is Health.UP and member.info]
-    if not ready:
-        woken = any(_wakes(member) and lacking(asked, member.provider) is None for member in active if member.info)
-        return WAKING if woken else _nobody(members, active)
     missing = [lacking(asked, member.provider) for member in ready]
     if None in missing:
         return BUSY
+    able = [member for member in active if member.info and lacking(asked, member.provider) is None]
+    if any(is_waking(member) for member in able):
+        return WAKING
+    if any(member.health is Health.ASLEEP for member in able):
+        return UNREADY
+    if not ready:
+        return _nobody(members, active)
     away = [member for member in members if member.info and lacking(asked, member.provider) is None]
     wanted = dict.fromkeys(filter(None, missing))
     if not away and len(wanted) > 1:
@@ -252,12 +258,6 @@ def why(asked: Demands, members: Collection[Member], labels: frozenset[str] = fr
         return f"no single backend has all it needs: {'; '.join(each[:NAMED])}"
     text = f"waiting for a backend with {min(wanted)}"
     return f"{text}; {_having(away)}" if away else text
-
-
-def _wakes(member: Member) -> bool:
-    """Whether it is started for a job that waits, or has been."""
-    starts = member.managed is not None and member.managed.state is Phase.STARTING
-    return starts or member.health is Health.ASLEEP
 
 
 def _unmarked(labels: frozenset[str], vram_mb: int) -> str:

@@ -3,6 +3,9 @@
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+WAKING = "a GPU is waking up"
+UNREADY = "waiting for a backend that can run it"
+
 
 @dataclass(frozen=True)
 class Outlook:
@@ -54,15 +57,15 @@ class Standing:
 
 def words(at: Standing) -> str:
     """Why the job waits, for its user: short, no names of other users."""
-    if at.able == 0:
-        return "a GPU is waking up" if at.waking else "waiting for a backend that can run it"
     if at.reserved_until_ms is not None:
         return f"held back by a reservation until {_clock(at.reserved_until_ms)}"
-    if at.own_running >= at.limit and not at.own_ahead:
+    if at.own_running >= at.limit and not at.own_ahead:  # before what sleeps: nothing is woken for it until then
         if at.lingers:
             return "a job of yours that was stopped has not let go of its GPU yet"
         jobs = "job runs" if at.limit == 1 else "jobs run"
         return f"your other {jobs} first ({at.limit} at a time)"
+    if at.able == 0:
+        return WAKING if at.waking else UNREADY
     parts = []
     if at.ahead:
         yours = "" if at.own_ahead < at.ahead else ", yours" if at.ahead == 1 else ", all yours"
@@ -71,7 +74,7 @@ def words(at: Standing) -> str:
         parts.append("batch work goes after interactive jobs")
     parts.append(_gpus(at))
     if at.waking:
-        parts.append("a GPU is waking up")
+        parts.append(WAKING)
     return ", ".join(filter(None, parts)) or "next"
 
 

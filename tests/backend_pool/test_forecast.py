@@ -177,6 +177,7 @@ def test_others_are_not_promised_the_place_of_jobs_that_are_only_counted() -> No
         (Standing(able=0, waking=True), "a GPU is waking up"),
         (Standing(able=0), "waiting for a backend that can run it"),
         (Standing(ahead=1, able=1, waking=True), "1 job ahead, the GPU is busy, a GPU is waking up"),
+        (Standing(able=0, waking=True, own_running=1), "your other job runs first (1 at a time)"),
         (Standing(own_running=1, limit=1, ahead=4), "your other job runs first (1 at a time)"),
         (Standing(own_running=1, limit=1, ahead=4, own_ahead=4), "4 jobs ahead, all yours, the GPU is busy"),
         (Standing(own_running=2, limit=2), "your other jobs run first (2 at a time)"),

@@ -9,7 +9,8 @@ from backend_pool.backends.health import Health
 from backend_pool.backends.member import Member
 from backend_pool.backends.warmth import Warmth
 from backend_pool.comfy.client import ComfyClient, Timeouts
-from backend_pool.dispatch.matching import BUSY, WAKING, fits, why
+from backend_pool.dispatch.matching import BUSY, fits, why
+from backend_pool.forecasts.outlook import UNREADY, WAKING
 from backend_pool.model import Backend, BackendMode
 from backend_pool.offers.fitness import Demands
 from backend_pool.offers.offer import Offer
@@ -79,11 +80,22 @@ async def test_what_it_lacks_rules_it_out(member: Make, unfit: dict[str, Any]) -
         ),
         ([DOWN, QUARANTINED], "all backends are down or out of service"),
         ([JOINING, DOWN], "no backend answers at the moment"),
-        ([ASLEEP, DOWN], WAKING),
+        ([ASLEEP, DOWN], UNREADY),
     ],
 )
 async def test_why_a_job_waits(member: Make, states: list[Health], words: str) -> None:
     assert why(LOADS, [member(state, "flux", key=key) for key, state in enumerate(states, 1)]) == words
+
+
+@pytest.mark.parametrize("beside", [DOWN, UP])
+async def test_a_sleeping_backend_is_said_to_wake_up_when_it_is_to(member: Make, beside: Health) -> None:
+    """Not for a job whose turn it is not: its user's limit may keep that one asleep for hours."""
+    sleeper, other = member(ASLEEP, "flux"), member(beside, "sdxl", key=2)
+    assert why(LOADS, [sleeper, other]) == UNREADY
+    sleeper.wanted_since_s = 1.0
+    assert why(LOADS, [sleeper, other]) == WAKING
+    sleeper.row.mode = BackendMode.DRAINING
+    assert why(LOADS, [sleeper, other]) not in (WAKING, UNREADY)
 
 
 async def test_why_a_job_waits_for_one_of_them(member: Make) -> None:
