@@ -1,4 +1,4 @@
-"""Tables of the pool: backends, jobs, the jobs' documents, and each user's prompt counter.
+"""Tables of the pool: backends, jobs, the jobs' documents, each user's prompt counter, and who carries the jobs.
 
 A job's large JSON (prompt, outputs) lives in a table of its own so that looking for the next job never reads it.
 Times are milliseconds since the epoch.
@@ -182,3 +182,14 @@ class PromptCounter(SQLModel, table=True):
 
     user_id: int = Field(primary_key=True)
     last: int = 0
+
+
+class DispatchLease(SQLModel, table=True):
+    """One row: the server that may give jobs to backends, see `jobs/lease.py`."""
+
+    __tablename__ = "dispatch_lease"
+
+    id: int = Field(primary_key=True)
+    holder: str = ""
+    epoch: int = Field(default=0, description="Grows each time it is taken.")
+    until_ms: int = Field(default=0, sa_type=BigInteger)

@@ -1,5 +1,6 @@
 """The composition root: every object of a server, made once and passed to those who need it. Nothing is global."""
 
+import socket
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +18,7 @@ from backend_pool.dispatch.assembly import Surroundings, assemble
 from backend_pool.dispatch.dispatcher import Dispatcher
 from backend_pool.forecasts.outlooks import Outlooks
 from backend_pool.forecasts.timings import Timings
+from backend_pool.jobs.lease import Lease
 from backend_pool.jobs.queries import JobQueries
 from backend_pool.jobs.store import JobStore
 from backend_pool.managed.agents import Agents
@@ -81,6 +83,7 @@ class Work:
     agents: Agents
     managed: ManagedBackends
     store: JobStore
+    lease: Lease
     queries: JobQueries
     groups: Groups
     timings: Timings
@@ -173,6 +176,7 @@ def _work(settings: Settings, db: Database, tasks: Tasks, key: bytes, *, people:
         agents=Agents(db, pool, settings.heartbeat_interval_s),
         managed=ManagedBackends(settings, db, people.keeper.run, registry=registry, pool=pool, tasks=tasks),
         store=store,
+        lease=_lease(settings, db),
         queries=JobQueries(db),
         groups=groups,
         timings=timings,
@@ -182,6 +186,13 @@ def _work(settings: Settings, db: Database, tasks: Tasks, key: bytes, *, people:
     )
 
 
+def _lease(settings: Settings, db: Database) -> Lease:
+    """One server at a time has a data directory; a SQLite database in it is that server's alone."""
+    alone = db.is_sqlite and settings.database_url is None
+    holder = f"{socket.gethostname()}:{settings.data_dir.resolve()}"
+    return Lease(db, holder, settings.lease_s, alone=alone)
+
+
 def _connect(work: Work, events: UserEvents, quota_contact: str) -> None:
     """Let parts hear of each other what they do not know each other for."""
     work.pool.on_change.append(work.dispatcher.ring)
@@ -189,6 +200,7 @@ def _connect(work: Work, events: UserEvents, quota_contact: str) -> None:
     work.groups.on_quota.append(QuotaNews(work.groups, events, quota_contact).changed)
     work.dispatcher.outlooks.on_change.append(QueueNews(work.dispatcher.outlooks, events).changed)
     work.store.charged = work.groups.charged
+    work.store.may_place = work.lease.check
 
 
 def _comfy(settings: Settings, people: People, work: Work, events: UserEvents, jobs: Jobs) -> ComfyRoutes:

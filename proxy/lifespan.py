@@ -17,12 +17,15 @@ from user_sessions.run_dir import clear
 log = events(__name__)
 
 STEP_TIMEOUT_S = 60.0
+RELEASE_TIMEOUT_S = 5.0
 LOOK_EVERY_S = 0.02
 
 
 async def start(cluster: Cluster, own_url: str) -> None:
     """Bring everything up; on return requests can be answered at `own_url`. Raises ConfigError or Unavailable."""
     people, work = cluster.people, cluster.work
+    await work.lease.acquire()
+    cluster.tasks.start("lease", work.lease.watch(), vital=True)
     await asyncio.to_thread(prepare_public, cluster.settings.data_dir)
     await asyncio.gather(people.keeper.ensure(), _register_backends(cluster, own_url))
     await people.sessions.adopt()
@@ -68,6 +71,8 @@ async def stop(cluster: Cluster, *, keep: bool = False) -> None:
     for close in (people.upstreams.close(), people.spawner.close(), work.pool.close(), people.access.close()):
         with contextlib.suppress(ClusterError):
             await close
+    with contextlib.suppress(ClusterError, TimeoutError):
+        await asyncio.wait_for(work.lease.release(), RELEASE_TIMEOUT_S)
     await asyncio.to_thread(cluster.db.close)
 
 

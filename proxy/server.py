@@ -9,6 +9,7 @@ from types import FrameType
 
 import uvicorn
 
+from backend_pool.jobs.lease import LeaseLost
 from proxy import lifespan
 from proxy.app import Cluster
 from proxy.base.errors import ConfigError
@@ -43,7 +44,10 @@ def listen(settings: Settings) -> socket.socket:
 
 
 async def serve(cluster: Cluster, bound: socket.socket, ready: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or Ctrl-C, then drain and take everything down; `ready` is told the URL once it answers."""
+    """Serve until SIGTERM or Ctrl-C, then drain and take everything down; `ready` is told the URL once it answers.
+
+    Raises LeaseLost when another server has taken over meanwhile: then as after SIGTERM.
+    """
     loop = asyncio.get_running_loop()
     server = AnnouncingServer(ready, _config(cluster))
     this = asyncio.current_task()
@@ -57,12 +61,19 @@ async def serve(cluster: Cluster, bound: socket.socket, ready: Callable[[str], N
         if starting:
             loop.call_soon_threadsafe(this.cancel)
 
+    def leave() -> None:
+        server.should_exit = True
+
     for number in stop_signals():
         signal.signal(number, end)
+    lease = cluster.work.lease
+    lease.on_lost.append(leave)
     try:
         await lifespan.start(cluster, own_url(bound))
         starting = False
         await server.serve(sockets=[bound])
+        if lease.lost:
+            raise LeaseLost
     finally:
         starting = False
         await lifespan.stop(cluster)

@@ -19,7 +19,11 @@ from proxy.base.errors import Unavailable
 
 
 class Fenced(Exception):
-    """This owner no longer holds the job: it was requeued, finished or removed by someone else."""
+    """This owner no longer holds the job: it was requeued, finished or, when it is `gone`, removed by someone else."""
+
+    def __init__(self, message: str, *, gone: bool = False) -> None:
+        super().__init__(message)
+        self.gone = gone
 
 
 class HeldJobs:
@@ -74,5 +78,5 @@ class HeldJobs:
 def check_held(row: Job | None, job: Job) -> Job:
     """The row, if that owner still holds the job. Raises Fenced."""
     if row is None or row.epoch != job.epoch or row.state in FINAL:
-        raise Fenced(f"job {job.key} is no longer held at epoch {job.epoch}")
+        raise Fenced(f"job {job.key} is no longer held at epoch {job.epoch}", gone=row is None)
     return row

@@ -34,6 +34,8 @@ class JobStore:
         """The dispatcher's: the virtual time of a job's user, to be stored with its end."""
         self.charged: Callable[[Job, int | None], None] = lambda _job, _gpu_ms: None
         """The groups': hears what a job is charged before that is stored; None when it is not charged after all."""
+        self.may_place: Callable[[Session], None] = lambda _s: None
+        """The lease's: raises in a transaction of a server that may place nothing any more."""
         self._held = HeldJobs(db)
         self._queue_limit = queue_limit
         self._history_limit = history_limit
@@ -133,13 +135,14 @@ class JobStore:
         """The job's JSON; raises Fenced when the job is gone."""
         found = await self._db.read(lambda s: s.get(JobDocument, seq))
         if found is None:
-            raise Fenced(f"job {seq} is gone")
+            raise Fenced(f"job {seq} is gone", gone=True)
         return found
 
     async def assign(self, seq: int, backend_id: int) -> Job | None:
         """Give a queued job to a backend under fresh upstream ids; None when it is no longer waiting."""
 
         def work(s: Session) -> Job | None:
+            self.may_place(s)
             job = s.get(Job, seq, with_for_update=True)
             if job is None or job.state is not JobState.QUEUED:
                 return None

@@ -80,6 +80,8 @@ class Runner:
         self.lost = False
         """The backend let the job down; it deserves a look before it gets another."""
         self._settled = False
+        self.taken = False
+        """Another server carries the job now: what it has at the backend is that one's."""
         self._before_ms = 0
         """What earlier attempts of this runner's are charged."""
         if job.cancel_requested:
@@ -122,9 +124,10 @@ class Runner:
         try:
             while await self._carry(resume):
                 resume = False
-        except Fenced:
+        except Fenced as error:
             log.warning("job was taken from its runner", job=self._prompt_id)
-        self._settled = True
+            self.taken = not error.gone
+        self._settled = not self.taken
         return self._record.job.state
 
     async def _carry(self, resume: bool) -> bool:

@@ -36,6 +36,12 @@ class PoolSettings(BaseSettings):
         20.0, gt=0, description="A backend that fails its probes for this long is down and loses its job to another."
     )
     job_attempts: int = Field(3, ge=1, description="How often a job is tried on backends that vanish before it fails.")
+    lease_s: float = Field(
+        15.0,
+        ge=1,
+        description="A server that has not renewed its lease of the database for this long has lost its jobs to the "
+        "next one that starts on it.",
+    )
     job_poll_s: float = Field(2.0, gt=0, description="How often the queue is looked at when nothing rings.")
     cancel_grace_s: float = Field(
         10.0, gt=0, description="A cancelled job that its backend has not ended after this long ends without it."

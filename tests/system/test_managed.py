@@ -19,7 +19,7 @@ from proxy.base.database import Database, sqlite_url
 from proxy.base.errors import ConfigError
 from proxy.base.listening import free_port
 from proxy.base.settings import Settings
-from tests.backend_pool.graphs import saved
+from tests.backend_pool.graphs import sampled, saved
 from tests.cluster import STOP_TIMEOUT_S, Cluster, clean, environment, processes_of, start_cluster
 from tests.real_comfyui import WHY_SKIPPED, configured
 
@@ -131,7 +131,7 @@ def engines(folder: Path) -> set[int]:
 
 
 async def test_an_agents_instance_joins_sleeps_and_is_woken_by_a_job(tmp_path: Path) -> None:
-    """It outlives its agent's kill -9, and the next one ends it."""
+    """It outlives its agent's kill -9 with its job, and the next one puts it to sleep."""
     box = tmp_path / "box"
     try:
         with start_cluster(tmp_path, "--engines", "0", env=QUICK) as cluster:
@@ -144,9 +144,11 @@ async def test_an_agents_instance_joins_sleeps_and_is_woken_by_a_job(tmp_path: P
                     await eventually(client, lambda backend: backend["health"] == "asleep")
                     assert engines(box) == set()
                     assert await is_run(client, saved()) == "succeeded"
-                    await eventually(client, lambda backend: backend["health"] == "up")
+                    prompt_id = await queued(client, sampled(steps=600))
+                    await becomes(client, prompt_id, "running")
                     before = engines(box)
                 with agent(box, cluster, token) as successor:  # the first one was killed
+                    assert (await becomes(client, prompt_id, "succeeded"))["attempt"] == 1
                     await eventually(client, lambda backend: backend["health"] == "asleep")
                     assert len(before) == 1 and engines(box) == set()
                     successor.send_signal(signal.SIGTERM)
