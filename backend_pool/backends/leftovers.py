@@ -7,6 +7,7 @@ from collections import OrderedDict
 
 from backend_pool.comfy.client import ComfyClient
 from backend_pool.errors import BackendError
+from backend_pool.workers.client import WorkerClient
 from proxy.base.clock import monotonic_s
 
 LOOK_EVERY_S = 0.5
@@ -16,8 +17,10 @@ KEPT = 1000
 class Leftovers:
     """Bounded: the oldest is forgotten first."""
 
-    def __init__(self, client: ComfyClient) -> None:
+    def __init__(self, client: ComfyClient, worker: WorkerClient | None = None) -> None:
+        """`worker`: where the backend has the worker pack, which keeps files of its jobs."""
         self._client = client
+        self._worker = worker
         self._ids: OrderedDict[str, float] = OrderedDict()
         self.clearing = False
 
@@ -57,6 +60,8 @@ class Leftovers:
             await self._client.post("/interrupt", {"prompt_id": upstream_id})
         elif where == "pending":
             await self._client.post("/queue", {"delete": [upstream_id]})
+        elif self._worker is not None:
+            await self._worker.forget(upstream_id)
         elif where == "history":
             await self._client.post("/history", {"delete": [upstream_id]})
         return where in ("absent", "history")

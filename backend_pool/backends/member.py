@@ -15,6 +15,7 @@ from backend_pool.model import Backend, BackendMode
 from backend_pool.offers.offer import Offer, Provider
 from backend_pool.offers.reader import OfferReader
 from backend_pool.prompts.node_info import ObjectInfo
+from backend_pool.workers.client import WorkerClient
 from backend_pool.workers.registrations import Known
 from proxy.base.clock import monotonic_s
 
@@ -89,7 +90,7 @@ class Member:
     hashes: Hashes = field(default_factory=Hashes)
 
     def __post_init__(self) -> None:
-        self.leftovers = Leftovers(self.client)
+        self.leftovers = Leftovers(self.client, None if self.worker is None else WorkerClient(self.client))
 
     @property
     def key(self) -> int:

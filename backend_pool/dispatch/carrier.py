@@ -49,7 +49,6 @@ OwnerOf = Callable[[int, Mapping[str, Any]], Awaitable[Owner]]
 """(user_id, secrets of the job) -> the user's directories and tag."""
 
 TIDY_TIMEOUT_S = 10.0
-OWN_LOOK_S = 0.05
 
 
 @dataclass(kw_only=True)
@@ -139,6 +138,7 @@ class Carrier:
     def _begin(self, job: Job, member: Member, *, beside: bool = False) -> None:
         if beside or job.state is JobState.COLLECTING:
             member.collecting.add(job.key)
+            self._bring(job, member)
         else:
             member.begin(job.key)
             if member.warmth.known:
@@ -172,18 +172,7 @@ class Carrier:
             return
         log.info("job placed", job=job.prompt_id, user=job.user_id, backend=member.row.name, attempt=held.attempt)
         await self.prestaging.finished(member, job.key)
-        await self._own_at_home(job, member)
         await self._run(held, member, resume=False)
-
-    async def _own_at_home(self, job: Job, member: Member) -> None:
-        """A worker gets its user's files, and the names to count on from, as they are here when a job goes there: those
-        of the user's job before have to be here. Ends with that one's runner, or when this one is cancelled."""
-        while self._brings_own(job, member) and job.key not in self._cancelled:  # noqa: ASYNC110 - rare, seldom long
-            await asyncio.sleep(OWN_LOOK_S)
-
-    def _brings_own(self, job: Job, member: Member) -> bool:
-        coming = (self.turns.placed.get(seq) for seq in member.collecting if member.worker is not None)
-        return any(waiting is not None and waiting.user_id == job.user_id for waiting in coming)
 
     async def _run(self, job: Job, member: Member, *, resume: bool) -> None:
         try:
@@ -237,7 +226,7 @@ class Carrier:
         if runner.lost:
             member.warmth.forget()
             self.pool.doubt(member, "it lost a job")
-        if runner.upstream.may_run:
+        if runner.upstream.may_run and not runner.taken:
             member.leftovers.add(runner.upstream.prompt_id)
         self._ended(job, member, runner, state)
 
@@ -252,8 +241,13 @@ class Carrier:
         self.turns.rendered(job.key, runner.used_s)  # its user's next job waits: tabs hear of one after the other
         if member.job == job.key and member.runs_beside:
             member.release(job.key, collecting=True)
+            self._bring(job, member)
             self.gaps.released(member.key)
             self.ring()
+
+    def _bring(self, job: Job, member: Member) -> None:
+        if member.worker is not None:
+            self.turns.bring(job.key, member.key)
 
     def _ended(self, job: Job, member: Member, runner: Runner, state: JobState) -> None:
         if state is JobState.QUEUED:

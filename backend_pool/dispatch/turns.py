@@ -52,7 +52,9 @@ class Turns:
         """Jobs at the front to be read, or to be judged anew before they may be placed."""
         self._sending: set[int] = set()
         self.placed: dict[int, Waiting] = {}
-        """What is on its way to a backend or executes there."""
+        """What is on its way to a backend, executes there, or has files on their way home."""
+        self._bringing: dict[int, set[int]] = {}
+        """By worker those of them whose files travel from it."""
         self.times = VirtualTimes(reads, self.line, shares)
         self._seats: set[int] = set()
 
@@ -122,21 +124,25 @@ class Turns:
 
     def ended(self, seq: int, used_s: float) -> None:
         """It uses its backend no more; saying so again does nothing."""
-        waiting = self.placed.pop(seq, None)
-        self.times.over(seq, None if waiting is None else waiting.user_id)
+        waiting = self._over(seq)
         if waiting is not None:
             self.line.ended(seq, used_s)
 
     def returned(self, seq: int, used_s: float = 0.0) -> None:
         """It goes back into the queue."""
-        waiting = self.placed.pop(seq, None)
-        self.times.over(seq, None if waiting is None else waiting.user_id)
+        waiting = self._over(seq)
         if waiting is not None:
             self.line.returned(waiting, used_s)
             self.line.remove(seq)  # until its row has been read again: it may need other backends now
             self._mirror.touch(waiting.user_id)
             self._comebacks.returned(seq, waiting.user_id)
             self._reconsider([waiting.user_id])
+
+    def bring(self, seq: int, worker_id: int) -> None:
+        """Files of a placed job are on their way home from a worker, until the job has ended: it gets none of that
+        user's meanwhile, which would be sent there what the user has without them."""
+        if seq in self.placed:
+            self._bringing.setdefault(worker_id, set()).add(seq)
 
     def gone(self, seq: int) -> None:
         """A waiting job was cancelled."""
@@ -196,6 +202,7 @@ class Turns:
             graph=warm.graph,
             load_s=Loads(self._estimates.timings, member.device),
             reserved=self._shares.reserved(member.key, member.row.labels, now_ms()),
+            closed=frozenset(self.placed[seq].user_id for seq in self._bringing.get(member.key, ())),
             failed=member.failed,
             done=member.done,
         )
@@ -204,6 +211,13 @@ class Turns:
         """The next job of each user who has none on a backend."""
         running = {waiting.user_id for waiting in self.placed.values()}
         return [job for job in self._mirror.heads() if job.user_id not in running]
+
+    def _over(self, seq: int) -> Waiting | None:
+        waiting = self.placed.pop(seq, None)
+        self.times.over(seq, None if waiting is None else waiting.user_id)
+        for brought in self._bringing.values():
+            brought.discard(seq)
+        return waiting
 
     def _reconsider(self, users: Iterable[int]) -> None:
         """Their jobs may run elsewhere now, or need other things; in parts, for there may be thousands of them."""

@@ -20,6 +20,7 @@ from backend_pool.placement.values import Spot, Waiting
 STARTS = 1000
 UNKNOWN_S = 10.0
 """What a job of unknown length is played with; nobody is told a time that rests on it."""
+NOBODY = frozenset[int]()
 STAND_IN = 2**62
 """Numbers from here are jobs beyond the window, of which only how many there are is known."""
 
@@ -128,7 +129,7 @@ class _Play:
             yield self._start(choice.seq, self._free.pop(choice.spot))
 
     def _place(self, seat: Seat) -> None:
-        spot = seat.spot
+        spot = replace(seat.spot, closed=NOBODY)  # files come home in no time that anybody knows
         if seat.state == "idle":
             self._free[spot.key] = spot
         elif seat.state != "away" or seat.seq is not None:  # a draining one takes no other job

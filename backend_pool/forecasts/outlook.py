@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 WAKING = "a GPU is waking up"
+COMING = "files of your other job come home first"
 UNREADY = "waiting for a backend that can run it"
 
 
@@ -34,6 +35,8 @@ class Standing:
     own_ahead: int = 0
     """Of these, its own user's."""
     own_running: int = 0
+    own_coming: int = 0
+    """Jobs of its user's whose files are on their way home from a worker: they count for the limit as well."""
     limit: int = 1
     """How many of its user's jobs may run at once."""
     lingers: bool = False
@@ -42,6 +45,8 @@ class Standing:
     """Backends up that can run it; `open` of them are idle now and reserved for nobody else, `held` are reserved for
     another group now, `others` are up and cannot run it."""
     open: int = 0
+    closed: int = 0
+    """Idle ones from which such files come: they get nothing of that user's until then."""
     held: int = 0
     reserved_from_ms: int | None = None
     """An idle one is kept free for a reservation that begins then."""
@@ -59,9 +64,11 @@ def words(at: Standing) -> str:
     """Why the job waits, for its user: short, no names of other users."""
     if at.reserved_until_ms is not None:
         return f"held back by a reservation until {_clock(at.reserved_until_ms)}"
-    if at.own_running >= at.limit and not at.own_ahead:  # before what sleeps: nothing is woken for it until then
+    if at.own_running + at.own_coming >= at.limit and not at.own_ahead:  # nothing that sleeps is woken for it yet
         if at.lingers:
             return "a job of yours that was stopped has not let go of its GPU yet"
+        if at.own_running < at.limit:
+            return COMING
         jobs = "job runs" if at.limit == 1 else "jobs run"
         return f"your other {jobs} first ({at.limit} at a time)"
     if at.able == 0:
@@ -81,6 +88,8 @@ def words(at: Standing) -> str:
 def _gpus(at: Standing) -> str:
     if at.open:
         return "" if at.ahead else "next"
+    if at.closed:
+        return COMING
     if at.reserved_from_ms is not None:
         kept = f"an idle GPU is kept for a reservation from {_clock(at.reserved_from_ms)}"
         return kept if at.own_running < at.limit else ""

@@ -17,24 +17,28 @@ class Standings:
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
         self._running = Counter(seat.user_id for seat in scene.seats if seat.user_id is not None)
+        self._coming = Counter(user_id for seat in scene.seats for user_id in seat.spot.closed)
         self._lingering = {seat.user_id for seat in scene.seats if seat.lingers}
         self._urgent = frozenset[int]().union(
             *(case.job.kind.places for case in scene.cases.values() if not self._yields(case.job))
         )
-        self._known: dict[tuple[frozenset[int], int | None], _Places] = {}
+        self._known: dict[tuple[frozenset[int], int | None, int | None], _Places] = {}
 
     def of(self, job: Waiting, case: Case | None, ahead: int, own_ahead: int) -> Standing:
         """Of one job with so many waiting ones before it."""
         share = self._scene.shares.get(job.user_id, Share())
-        places = self._places(job, share.group_id)
+        coming = self._coming[job.user_id]
+        places = self._places(job, share.group_id, job.user_id if coming else None)
         return Standing(
             ahead=ahead,
             own_ahead=own_ahead,
             own_running=self._running[job.user_id],
+            own_coming=coming,
             limit=share.running_limit,
             lingers=job.user_id in self._lingering,
             able=places.able,
             open=places.open,
+            closed=places.closed,
             held=places.held,
             reserved_from_ms=places.reserved_from_ms,
             others=places.others,
@@ -50,8 +54,8 @@ class Standings:
         old = self._scene.now_s - job.since_s >= policy.batch_wait_s
         return job.lane is Lane.BATCH and not old and policy.order != "fifo"
 
-    def _places(self, job: Waiting, group_id: int | None) -> "_Places":
-        key = (job.kind.places | job.kind.left, group_id)
+    def _places(self, job: Waiting, group_id: int | None, kept_out: int | None) -> "_Places":
+        key = (job.kind.places | job.kind.left, group_id, kept_out)
         if key not in self._known:
             self._known[key] = _places(self._scene, *key)
         return self._known[key]
@@ -59,10 +63,11 @@ class Standings:
 
 @dataclass(frozen=True)
 class _Places:
-    """Where jobs of a kind and group stand, now."""
+    """Where jobs of a kind and group, and of a user who may not go everywhere, stand, now."""
 
     able: int
     open: int
+    closed: int
     held: int
     reserved_from_ms: int | None
     others: int
@@ -70,7 +75,7 @@ class _Places:
     reserved_until_ms: int | None
 
 
-def _places(scene: Scene, keys: frozenset[int], group_id: int | None) -> _Places:
+def _places(scene: Scene, keys: frozenset[int], group_id: int | None, kept_out: int | None) -> _Places:
     up = [seat for seat in scene.seats if seat.state in ("idle", "busy")]
     able = [seat for seat in up if seat.spot.key in keys]
     theirs = {
@@ -78,11 +83,13 @@ def _places(scene: Scene, keys: frozenset[int], group_id: int | None) -> _Places
     }
     now_ms = scene.now_s * 1000
     held = [one.end_ms for one in theirs.values() if one.begin_ms <= now_ms]
-    idle = [seat.spot.key for seat in able if seat.state == "idle"]
+    free = [seat.spot for seat in able if seat.state == "idle"]
+    idle = [spot.key for spot in free if kept_out not in spot.closed]
     kept = [theirs[key].begin_ms for key in idle if key in theirs and theirs[key].begin_ms > now_ms]
     return _Places(
         able=len(able),
         open=sum(key not in theirs for key in idle),
+        closed=sum(spot.key not in theirs for spot in free if kept_out in spot.closed),
         held=len(held),
         reserved_from_ms=min(kept, default=None),
         others=len(up) - len(able),

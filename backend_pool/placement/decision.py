@@ -53,10 +53,12 @@ class Decision:
     def _first(self, bucket: Bucket, turns: Ranking) -> Found | None:
         """The job of a bucket whose turn it is."""
         free, short = self._room(bucket.group_id)
-        if not bucket.kind.places.isdisjoint(free):
+        open_ = [self._spots[key] for key in bucket.kind.places & free]
+        if open_ and not frozenset.intersection(*(spot.closed for spot in open_)):
             first = turns.first()
             return (first[0], self._index.jobs[int(first[0][-1])]) if first else None
         places = [(spot, room_s) for spot, room_s in short if spot.key in bucket.kind.places]
+        places += [(spot, inf) for spot in open_]
         if not places:
             return None
         return self._index.first_fitting(bucket, lambda job: any(self._fits(job, *place) for place in places))
@@ -77,10 +79,12 @@ class Decision:
         return max(0.0, held.begin_ms / 1000 - self._now_s)
 
     def _fits(self, job: Waiting, spot: Spot, room_s: float) -> bool:
+        if job.user_id in spot.closed:
+            return False
         return self._guess_s(job, spot.key) + spot.load(job.kind.models - spot.warm) <= room_s
 
     def _may_run(self, job: Waiting, spot: Spot) -> bool:
-        if spot.key not in job.kind.places:
+        if spot.key not in job.kind.places or job.user_id in spot.closed:
             return False
         free, short = self._room(self._index.users[job.user_id].share.group_id)
         return spot.key in free or any(place is spot and self._fits(job, spot, room_s) for place, room_s in short)

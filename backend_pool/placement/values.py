@@ -59,6 +59,8 @@ class Spot:
     load_s: Mapping[str, float] = field(default_factory=lambda: NOTHING)
     """Learned seconds of loading by model."""
     reserved: Reserved | None = None
+    closed: frozenset[int] = frozenset()
+    """Users none of whose jobs may go there for now: files of theirs are on their way home from it."""
     failed: int = 0
     """Jobs it lost lately."""
     done: int = 0

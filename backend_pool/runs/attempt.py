@@ -25,7 +25,7 @@ from backend_pool.runs.pack_files import PackFiles
 from backend_pool.runs.relay import Relay
 from backend_pool.runs.run_limit import RunLimit
 from backend_pool.runs.stock_files import StockFiles
-from backend_pool.runs.upstream import Lost, Upstream
+from backend_pool.runs.upstream import Evicted, Lost, Upstream
 from proxy.base.clock import now_ms
 from proxy.base.errors import CallerError
 from proxy.base.logs import events
@@ -106,7 +106,7 @@ class Attempt:
         if self._cancel.is_set() and not self.upstream.submitted:
             await self.endings.cancelled("cancelled before a backend had it")
             return None
-        watches = (self._heed_silence, self._heed_limit, self.upstream.raise_when_evicted)
+        watches = (self._heed_silence, self._heed_limit, self._heed_eviction)
         try:
             await self._beside(self.upstream.follow(self.files, self._order(), self.relay), *watches)
         except Exception:  # while files came that it named: they are still there, but nothing is left to interrupt
@@ -144,6 +144,11 @@ class Attempt:
         if self.upstream.ended:
             await self.files.forget()
 
+    @property
+    def _has_ended(self) -> bool:
+        """Whether the backend is done with it, be files still on their way."""
+        return self.upstream.ended or self._record.rendered_ms is not None
+
     def _order(self) -> JsonDict:
         """What is submitted beside the prompt. Raises TokensGone for a job that must not run without them."""
         secrets = self._kit.owner.secrets
@@ -165,7 +170,7 @@ class Attempt:
 
     async def _heed_cancel(self) -> None:
         await self._cancel.wait()
-        if self.upstream.ended or self._record.rendered_ms is not None:  # nothing is left to interrupt
+        if self._has_ended:  # nothing is left to interrupt
             # What a job made before it heeded is still fetched.
             await asyncio.sleep(self._kit.settings.cancel_grace_s if self._interrupted else 0)
             raise Stopped(Stop.USER, heeded=True)
@@ -188,10 +193,18 @@ class Attempt:
         await asyncio.sleep(max(0.0, self._kit.run_limit.seconds - ran_s))
         await self._end(Stop.LIMIT)
 
+    async def _heed_eviction(self) -> None:
+        """Its backend is to be emptied of what it executes: what has ended there is fetched, not rendered again."""
+        await self._kit.member.evict.wait()
+        if not self._has_ended:
+            raise Evicted("its backend was emptied", counts=False)
+
     async def _end(self, stop: Stop) -> None:
         """Interrupt it at the backend, until it is heeded; `follow` sees the end."""
         if stop is not Stop.USER and self._record.rendered_ms is not None:
             return  # it has ended there, and its last files are being fetched
+        if stop is not Stop.USER:  # who stood still for too long must not end what another server carries on
+            await self._record.check_held()
         self._stop = stop
         try:
             async with asyncio.timeout(self._kit.settings.cancel_grace_s):

@@ -149,11 +149,6 @@ class Upstream:
         await self._member.gone.wait()
         raise Lost("the backend is gone", counts=self.submitted or self._unsure)
 
-    async def raise_when_evicted(self) -> None:
-        """Lost, once the backend's jobs have to go: that is no attempt."""
-        await self._member.evict.wait()
-        raise Evicted("its backend was emptied", counts=False)
-
     async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         """Repeat a call through short outages; Lost once the backend is judged down."""
         while True:

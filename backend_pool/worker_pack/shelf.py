@@ -9,7 +9,8 @@ from collections.abc import Callable
 from .carried import Carried
 
 JOBS = 8
-"""The server fetches files of three jobs of one worker at a time; the others are of servers that were killed."""
+"""The server fetches files of three jobs of one worker at a time; the others are of servers that were killed, or that
+could not reach the worker when a job was over."""
 UNTOUCHED_S = 6 * 3600.0
 """A server that was killed asks again when it is back."""
 

@@ -178,6 +178,10 @@ def test_others_are_not_promised_the_place_of_jobs_that_are_only_counted() -> No
         (Standing(able=0), "waiting for a backend that can run it"),
         (Standing(ahead=1, able=1, waking=True), "1 job ahead, the GPU is busy, a GPU is waking up"),
         (Standing(able=0, waking=True, own_running=1), "your other job runs first (1 at a time)"),
+        (Standing(own_coming=1, ahead=4), "files of your other job come home first"),
+        (Standing(own_running=1, own_coming=1, limit=2), "files of your other job come home first"),
+        (Standing(own_coming=1, limit=2, closed=1), "files of your other job come home first"),
+        (Standing(own_coming=1, limit=2, closed=1, open=1), "next"),
         (Standing(own_running=1, limit=1, ahead=4), "your other job runs first (1 at a time)"),
         (Standing(own_running=1, limit=1, ahead=4, own_ahead=4), "4 jobs ahead, all yours, the GPU is busy"),
         (Standing(own_running=2, limit=2), "your other jobs run first (2 at a time)"),
@@ -211,6 +215,16 @@ def test_words_of_a_scene() -> None:
     assert found[3].endswith("waiting for the only GPU with checkpoint flux")
     assert "batch work goes after interactive jobs" in found[4]
     assert found[5] == "your other job runs first (1 at a time)"
+
+
+def test_words_while_files_come_home() -> None:
+    """Idle, and kept for others: nobody says how long that takes, so a start is foreseen as if they were here."""
+    seats = [Seat(Spot(1, closed=frozenset({1})), "idle")]
+    for limit in (1, 2):
+        found = foresee(scene([job(1, 1, (1,)), job(2, 2, (1,))], seats, shares={1: Share(running_limit=limit)}))
+        assert [found.outlooks[seq].position for seq in (1, 2)] == [1, 2]
+        assert found.outlooks[1].reason == "files of your other job come home first"
+        assert found.outlooks[2].reason == "1 job ahead"
 
 
 def reality(line: Line, spots: dict[int, Spot], takes: dict[int, dict[int, float]]) -> dict[int, float]:

@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
+from backend_pool.backends.change import Change
+from backend_pool.backends.housekeeping import Housekeeping
 from backend_pool.job_state import JobState
+from backend_pool.model import BackendMode
 from backend_pool.workers.beat import Beat
 from tests.backend_pool.graphs import loaded, sampled, saved
 from tests.backend_pool.test_way import picture
@@ -51,12 +54,12 @@ async def either_may_be_cancelled(s: Scene, a: int, b: int) -> None:
     assert s.rig.files(a) == s.rig.files(b) == ["output/ComfyUI_00001_.png"]
 
 
-async def their_own_next_job_waits(s: Scene, a: int, _b: int) -> None:
-    """It may read what the first one wrote, and counts on from it."""
+async def their_own_next_job_waits(s: Scene, a: int, b: int) -> None:
+    """It may read what the first one wrote, and counts on from it. Another's does not wait for that."""
     first = await s.travelling(a)
     second = await s.rig.submit(loaded("ComfyUI_00001_.png [output]", "ComfyUI"), a)
-    key = await s.key(second, a)
-    await s.rig.eventually(lambda: s.member.job == key)
+    assert (await s.rig.run(saved(), b))[0].state is JobState.SUCCEEDED
+    assert (await s.rig.entry(second, a))[0].state is JobState.QUEUED
     s.link.let_go()
     for prompt_id in (first, second):
         job, document = await s.rig.final(prompt_id, a)
@@ -64,6 +67,24 @@ async def their_own_next_job_waits(s: Scene, a: int, _b: int) -> None:
     assert s.rig.files(a) == ["output/ComfyUI_00001_.png", "output/ComfyUI_00002_.png"]
     told = [prompt_id for prompt_id, _, _ in s.rig.heard.events if prompt_id in (first, second)]
     assert told.index(second) == told.count(first), "tabs hear of one after the other"
+
+
+async def a_drain_empties_it_of_what_renders_alone(s: Scene, a: int, b: int) -> None:
+    """What has been rendered is fetched; of the one that was taken away nothing stays, though its job has not ended."""
+    first = await s.travelling(a)
+    second = await s.rig.submit(sampled(10_000), b)
+    await s.rig.heard.until(second, "progress")
+    await s.rig.registry.change(s.member.key, Change(mode=BackendMode.DRAINING, drain_by_ms=1))
+    await s.rig.eventually(lambda: s.member.row.mode is BackendMode.DRAINING)
+    Housekeeping(s.rig.pool, s.hub.settings, s.rig.tasks, s.rig.dispatcher.ring).look()
+    await s.rig.eventually(lambda: s.member.job is None and len(s.homes()) == 1)
+    assert [(await s.rig.entry(*job))[0].state for job in ((first, a), (second, b))] == ["running", "queued"]
+    s.link.let_go()
+    job, _ = await s.rig.final(first, a)
+    assert job.state is JobState.SUCCEEDED and job.attempt == 1
+    await s.rig.cancel(second, b)
+    await s.rig.registry.change(s.member.key, Change(mode=BackendMode.ACTIVE))
+    await s.rig.eventually(lambda: s.member.idle)
 
 
 async def its_inputs_are_there_before(s: Scene, a: int, b: int) -> None:
@@ -113,6 +134,7 @@ TRIED = {
         another_users_job_runs,
         either_may_be_cancelled,
         their_own_next_job_waits,
+        a_drain_empties_it_of_what_renders_alone,
         its_inputs_are_there_before,
         an_older_pack_is_kept_for_its_job,
     ),

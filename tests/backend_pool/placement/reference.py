@@ -125,7 +125,7 @@ class Reference:
 
     def may(self, job: Waiting, spot: Spot, now_s: float) -> bool:
         person = self.people[job.user_id]
-        if not person.free or spot.key not in job.kind.places:
+        if not person.free or spot.key not in job.kind.places or job.user_id in spot.closed:
             return False
         held = spot.reserved
         if held is None or now_s * 1000 >= held.end_ms or held.group_id == person.share.group_id:

@@ -109,6 +109,7 @@ class Life:
             done=spot.done + 1,
             failed=self.chance.randrange(2),
             reserved=held if self.mixed and self.chance.random() < 0.3 else None,
+            closed=frozenset({job.user_id, self.chance.randrange(USERS)} if self.chance.random() < 0.2 else ()),
         )
 
     def end(self) -> None:
