@@ -69,6 +69,9 @@ class Dispatcher:
     _sleepers: Sleepers = field(default_factory=Sleepers)
     _new_shares: bool = False
     _busy: set[int] = field(default_factory=set)
+    _met: dict[int, Member] = field(default_factory=dict)
+    """Backends whose jobs have runners: one that has just answered may have some of an earlier process, and gets no
+    other before these were taken up."""
 
     def shares_changed(self) -> None:
         """Somebody may use more or less than before."""
@@ -116,12 +119,14 @@ class Dispatcher:
     async def recover(self) -> None:
         """Take up jobs that are on a backend and have no runner: after a restart, or when a runner died."""
         carried = set(self.carrier.carried)  # what ends while the rows are read is in them still, and needs nobody
+        answered = {key: member for key, member in self.pool.members.items() if member.health is not Health.JOINING}
         jobs = await self.store.on_backends() if self.pool.listed else []
         latest = {job.backend_id: job.key for job in sorted(jobs, key=lambda job: job.assigned_ms or 0)}
         for job in jobs:
             if job.key not in carried and job.key not in self.carrier.carried:
                 beside = job.state is JobState.RUNNING and latest[job.backend_id] != job.key
                 await self._take_up(job, beside=beside)
+        self._met = answered
 
     async def _take_up(self, job: Job, *, beside: bool) -> None:
         """`beside`: its backend got another after it, and so had ended this one."""
@@ -145,7 +150,7 @@ class Dispatcher:
         quiet, look_again = False, 0.0
         while True:
             try:
-                look = monotonic_s() >= look_again
+                look = monotonic_s() >= look_again or any(self._is_new(member) for member in self._idle())
                 if look:
                     await self._look()
                     look_again = monotonic_s() + self.settings.job_poll_s
@@ -181,7 +186,7 @@ class Dispatcher:
         if self._new_shares:
             self._new_shares = False
             self.turns.know(list(self.mirror.users))
-        idle = {member.key: member for member in self.pool.members.values() if member.idle}
+        idle = {member.key: member for member in self._idle() if not self._is_new(member)}
         spots = {key: self.turns.spot(member) for key, member in idle.items()}
         while spots and (choice := self.turns.next(spots.values())) is not None:
             job = self.turns.started(choice)
@@ -196,6 +201,12 @@ class Dispatcher:
         members = self.pool.members.values()
         self._sleepers.note_wanted(members, self.turns)
         self.carrier.prestaging.look_ahead(members, self.turns)
+
+    def _idle(self) -> list[Member]:
+        return [member for member in self.pool.members.values() if member.idle]
+
+    def _is_new(self, member: Member) -> bool:
+        return self._met.get(member.key) is not member
 
     def _explain(self) -> None:
         heads = self.turns.heads()

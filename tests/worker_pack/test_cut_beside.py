@@ -49,7 +49,8 @@ async def secret(db: Database, root: Path) -> dict[str, str]:
 
 
 async def test_the_server_is_killed(tmp_path: Path, begin: Begin) -> None:
-    """Another one fetches what the worker has kept, while the second job goes on; nothing is rendered again."""
+    """Another one fetches what the worker has kept, while the second job goes on; nothing is rendered again. The first
+    user's next job waits for that, as before."""
     db = open_database(tmp_path)
     for user in (1, 2):
         user_dirs(tmp_path, user)
@@ -67,27 +68,34 @@ async def test_the_server_is_killed(tmp_path: Path, begin: Begin) -> None:
                     assert answer.status == 200
                 store = JobStore(db, 10, 10)
                 to_worker.hold("/file?")
-                first, second = submission(saved(), 1), submission(sampled(), 2)
+                first, second, third = submission(saved(), 1), submission(sampled(), 2), submission(saved(), 1)
                 await store.submit(first)
                 await to_worker.caught()
                 await store.submit(second)
                 for user, order in ((1, first), (2, second)):
                     await until(db, user, order.prompt_id, JobState.RUNNING)
                 server.kill()
+                await store.submit(third)
                 assert await asyncio.to_thread(server.wait, WAIT_S) == -signal.SIGKILL
                 to_worker.let_go()
-                async with hub(tmp_path, **PATIENT) as h:
+                to_worker.hold("/file?")
+                async with hub(tmp_path, **PATIENT, running_limit=2) as h:
                     to_server.to(h.url)
-                    job = await until(db, 1, first.prompt_id, *FINAL)
-                    assert job.state is JobState.SUCCEEDED and job.attempt == 1
+                    await to_worker.caught()
                     assert (await until(db, 2, second.prompt_id, *JobState)).state is JobState.RUNNING
-                    assert h.rig.files(1) == ["output/ComfyUI_00001_.png"]
                     async with http.delete(f"{engine.url}/engine/faults") as answer:
                         assert answer.status == 200
                     job = await until(db, 2, second.prompt_id, *FINAL)
                     assert job.state is JobState.SUCCEEDED and job.attempt == 1
+                    assert (await h.rig.run(saved(), 2))[0].state is JobState.SUCCEEDED
+                    assert (await until(db, 1, third.prompt_id, *JobState)).state is JobState.QUEUED
+                    to_worker.let_go()
+                    for order in (first, third):
+                        job = await until(db, 1, order.prompt_id, *FINAL)
+                        assert job.state is JobState.SUCCEEDED and job.attempt == 1
+                    assert h.rig.files(1) == ["output/ComfyUI_00001_.png", "output/ComfyUI_00002_.png"]
                     async with http.get(f"{engine.url}/engine") as answer:
-                        assert (await answer.json())["counters"]["jobs_run"] == 2
+                        assert (await answer.json())["counters"]["jobs_run"] == 4
                     scratch = engine.base_dir / "worker-pack" / "scratch"
                     await h.rig.eventually(lambda: not any(scratch.glob("*/*")))
         finally:

@@ -55,6 +55,23 @@ async def test_turns_survive_a_restart(tmp_path: Path, urls: list[str]) -> None:
         assert kept[1] >= 500.0 and kept[3] >= 40.0  # of whom nothing was stored: at the least of the others
 
 
+async def test_what_a_backend_runs_is_taken_up_before_it_gets_another(tmp_path: Path, start: Start) -> None:
+    """Else the second job waits at a backend that is busy, while the first counts as ended there."""
+    engine = start("--step-ms", "20")
+    async with rig(tmp_path, engine.url) as r:
+        runs = await r.submit(sampled(10_000))
+        await r.heard.until(runs, "progress")
+        waits = await r.submit(saved(), 2)
+    r = again(tmp_path)
+    async with running(r):
+        await r.eventually(lambda: any(member.busy for member in r.pool.members.values()))
+        job = (await r.entry(runs))[0]
+        assert [(member.job, member.collecting) for member in r.pool.members.values()] == [(job.key, set())]
+        assert (await r.entry(waits, 2))[0].state is JobState.QUEUED
+        await r.cancel(runs)
+        assert (await r.final(waits, 2))[0].state is JobState.SUCCEEDED
+
+
 async def test_who_comes_back_after_a_restart_has_had_what_they_had(tmp_path: Path, urls: list[str]) -> None:
     """Also when they had nothing waiting while it happened; only the first word of it counts."""
     async with rig(tmp_path, urls[0]) as r:
