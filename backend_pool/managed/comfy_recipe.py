@@ -114,6 +114,10 @@ class ComfyRecipe:
             return None
         return self.planned(name)
 
+    def traceable(self, name: str) -> bool:
+        """Its port is noted before it starts."""
+        return self.port(name) is not None
+
     def planned(self, name: str) -> str | None:
         """By the port it was given."""
         port = self.port(name)

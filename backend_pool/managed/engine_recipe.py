@@ -41,6 +41,10 @@ class EngineRecipe:
         except OSError:
             return None
 
+    def traceable(self, name: str) -> bool:
+        """Its secret is made before it starts."""
+        return self._secret(name).exists()
+
     def planned(self, _name: str) -> str | None:
         """The kernel picks its port."""
         return None

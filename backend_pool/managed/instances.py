@@ -87,13 +87,19 @@ class Instances:
         return lines[-1][-TOLD_CHARS:] if lines else ""
 
     def adopt(self, name: str) -> None:
-        """Find one whose record was not written before its starter was killed. Blocking."""
+        """Find one whose record was not written before its starter was killed. One that nobody can reach any more is
+        ended: it would never answer, and keep its place. Blocking."""
         if self.alive(name):
             return
         found = leader_with(*self.recipe.marker(name))
-        if found is not None:
-            note(found, self._record(name))
+        if found is None:
+            return
+        note(found, self._record(name))
+        if self.recipe.traceable(name):
             log.info("instance found again", instance=name, pid=found.pid)
+            return
+        log.info("instance of a directory that is gone is ended", instance=name, pid=found.pid)
+        self._stop(name)
 
     def _prepare(self, name: str) -> Launch | None:
         before = last_recorded(self._record(name))

@@ -34,6 +34,11 @@ class Recipe(Protocol):
         """Its URL once it takes connections. Blocking."""
         ...
 
+    def traceable(self, name: str) -> bool:
+        """Whether what tells of one that runs where it is to be reached is there: its directory may have been removed
+        and made anew under it. Blocking."""
+        ...
+
     def planned(self, name: str) -> str | None:
         """Its URL to be, where that is known before it takes connections. Blocking."""
         ...

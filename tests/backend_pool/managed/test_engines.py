@@ -185,24 +185,6 @@ async def test_one_that_is_known_stays_asleep_at_the_next_start(tmp_path: Path) 
             assert (await k.rig.final(prompt_id, user))[0].state is JobState.SUCCEEDED
 
 
-async def test_one_that_outlived_its_server_is_found_again(tmp_path: Path) -> None:
-    """By its record, and by its command where the server was killed before it had written one. One that hung
-    meanwhile, and so has never answered this server, is started anew."""
-    async with kept(tmp_path, 2, leave=True) as k:
-        await k.rig.eventually(lambda: k.rig.health() == [Health.UP, Health.UP])
-        before = [k.pid(1), k.pid(2)]
-    (tmp_path / "run" / "engine-2.json").unlink()
-    async with kept(tmp_path, 2, leave=True) as k:
-        await k.rig.eventually(lambda: k.rig.health() == [Health.UP, Health.UP])
-        assert [k.pid(1), k.pid(2)] == before
-    os.kill(before[0], signal.SIGSTOP)
-    async with kept(tmp_path, 2) as k:
-        await k.rig.eventually(lambda: k.member(2).idle and not Path(f"/proc/{before[0]}").exists())
-        await k.rig.eventually(lambda: k.rig.health() == [Health.UP, Health.UP])
-        assert k.pid(2) == before[1]
-    assert not any(Path(f"/proc/{pid}").exists() for pid in before)
-
-
 async def test_a_restart_that_is_wanted_waits_for_the_job(tmp_path: Path) -> None:
     async with kept(tmp_path, 1) as k:
         r = k.rig
