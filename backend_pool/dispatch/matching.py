@@ -5,7 +5,7 @@ Reads the pool and the jobs' prompts, keeps what it learns in memory only, and l
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -220,16 +220,11 @@ def _read_all(documents: list[JobDocument], info: PoolInfo, state: tuple[int, bo
             asked = Demands(Needs(frozenset(), frozenset()))
         shared = alike.setdefault(asked.needs, asked.needs)
         asked = Demands(shared, asked.unfit, asked.own_models)
-        read = traits(document.prompt, document.targets, _files_of(asked, info))
+        chosen = shared.choices.union(asked.own_models) if asked.own_models else shared.choices
+        read = traits(document.prompt, document.targets, chosen)
         key = (asked.needs, frozenset(asked.unfit.items()), asked.own_models)
         found[document.seq] = Known(state, asked, key, read, names_files(document.prompt))
     return found
-
-
-def _files_of(asked: Demands, info: PoolInfo) -> Callable[[str], bool]:
-    """Whether a name is of a model that the pool or the user has."""
-    chosen = {choice.value for choice in (*asked.needs.choices, *asked.own_models) if choice.is_model}
-    return lambda name: name in chosen or name in info.models.everywhere
 
 
 def why(asked: Demands, members: Collection[Member], labels: frozenset[str] = frozenset(), vram_mb: int = 0) -> str:

@@ -6,12 +6,13 @@ step. What was not heard counts as running.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
 from backend_pool.forecasts.signature import Model, models_of
+from backend_pool.prompts.needs import Choice
 from backend_pool.prompts.reach import links
 
 STEPS_KEPT = 64
@@ -57,10 +58,11 @@ class _Turn:
 
 
 class Meter:
-    """Hears every message of one attempt at its backend with the monotonic time it came at."""
+    """Hears every message of one attempt at its backend with the monotonic time it came at. `chosen` as in `traits`."""
 
-    def __init__(self, prompt: Mapping[str, Any]) -> None:
+    def __init__(self, prompt: Mapping[str, Any], chosen: Container[Choice] | None = None) -> None:
         self._prompt = prompt
+        self._chosen = chosen
         self._turns: dict[str, _Turn] = {}
         self._current: str | None = None
         self._began_s: float | None = None
@@ -95,7 +97,7 @@ class Meter:
             node = self._prompt.get(node_id)
             if not isinstance(node, Mapping):  # made by another node while it ran
                 continue
-            own = models_of(node)
+            own = models_of(node, self._chosen)
             excess_s = turn.first_step_excess_s
             if own and not turn.steps_s:
                 _spread(found, own, turn.took_s)
@@ -157,7 +159,7 @@ class Meter:
             if node_id in seen or not isinstance(source, Mapping):
                 continue
             seen.add(node_id)
-            found += models_of(source)
+            found += models_of(source, self._chosen)
             if not main and found:
                 break
             left += links(source)

@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Container, Coroutine
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -19,6 +19,7 @@ from backend_pool.forecasts.meter import Meter
 from backend_pool.job_state import JobState
 from backend_pool.jobs.record import JobRecord
 from backend_pool.model import Job, JobDocument, JsonDict
+from backend_pool.prompts.needs import Choice
 from backend_pool.runs.endings import Endings
 from backend_pool.runs.job_files import JobFiles
 from backend_pool.runs.pack_files import PackFiles
@@ -72,6 +73,8 @@ class Kit:
     rendered: Callable[[], None]
     """Called when the backend has ended the prompt for good: it may have its next job."""
     run_limit: RunLimit | None = None
+    chosen: Container[Choice] | None = None
+    """As in `traits`."""
 
 
 class Attempt:
@@ -87,7 +90,7 @@ class Attempt:
         self._interrupted = False
         self._document = kit.document
         self.upstream = Upstream(kit.member, job.upstream_id, job.upstream_client, kit.settings)
-        self.meter = Meter(kit.document.prompt)
+        self.meter = Meter(kit.document.prompt, kit.chosen)
         self.files = files_for(kit, job, record.note_files)
         self.relay = Relay(record, self.files, self.meter, kit.member.row.name, kit.rendered)
         self.endings = Endings(record, self.files, self.relay, self.meter, kit.member)

@@ -1,7 +1,7 @@
 """What users' workflows did to backends lately, in memory: who brings down one after the other is not given more.
 
-A workflow that succeeds has shown that it was not its doing, which says nothing of others made of the same. Bounded:
-what was noted longest ago is forgotten first.
+A prompt that succeeds has shown that it was not its doing, which says nothing of others made of the same: another text
+is enough to harm, or not to. Bounded: what was noted longest ago is forgotten first.
 """
 
 from collections import OrderedDict
@@ -23,7 +23,7 @@ BARRED = (
 
 @dataclass
 class _Moments:
-    """When, and by which workflow of those that are made of the same."""
+    """When, and by which prompt of those that are made of the same."""
 
     lost: list[tuple[float, str]] = field(default_factory=list)
     broke: list[tuple[float, str]] = field(default_factory=list)
@@ -42,17 +42,17 @@ class Harms:
             moments = self._known.setdefault((user_id, traits.makeup), _Moments())
             self._known.move_to_end((user_id, traits.makeup))
             noted = moments.broke if broke else moments.lost
-            noted.extend([(monotonic_s(), traits.signature)] * times)
+            noted.extend([(monotonic_s(), traits.whole)] * times)
             del noted[:-KILLS]
             while len(self._known) > KEPT:
                 self._known.popitem(last=False)
 
     def succeeded(self, user_id: int, traits: Traits) -> None:
-        """It was not its doing; the like of it with other numbers may still harm."""
+        """It was not its doing; the like of it with other numbers or texts may still harm."""
         moments = self._known.get((user_id, traits.makeup))
-        if moments is not None:
-            moments.lost = [noted for noted in moments.lost if noted[1] != traits.signature]
-            moments.broke = [noted for noted in moments.broke if noted[1] != traits.signature]
+        if moments is not None and traits.whole:
+            moments.lost = [noted for noted in moments.lost if noted[1] != traits.whole]
+            moments.broke = [noted for noted in moments.broke if noted[1] != traits.whole]
             if not moments.lost and not moments.broke:
                 del self._known[(user_id, traits.makeup)]
 

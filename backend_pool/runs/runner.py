@@ -75,7 +75,7 @@ class Runner:
         self._elsewhere = elsewhere
         self._harms, self._traits = harms or Harms(), traits
         self._cancel = asyncio.Event()
-        self._kit = Kit(document, member, owner, known, settings, rendered, run_limit)
+        self._kit = Kit(document, member, owner, known, settings, rendered, run_limit, traits.chosen)
         self._attempt = Attempt(self._kit, self._record, self._cancel)
         self.lost = False
         """The backend let the job down; it deserves a look before it gets another."""

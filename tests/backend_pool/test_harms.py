@@ -1,5 +1,7 @@
 """What workflows did to backends, and for how long it is held against them."""
 
+from dataclasses import replace
+
 import pytest
 
 from backend_pool.forecasts.signature import Traits, traits
@@ -8,7 +10,7 @@ from backend_pool.runs.harms import KEPT, KEPT_S, Harms
 from backend_pool.runs.ladder import KILLS
 from tests.backend_pool.graphs import sampled
 
-A, B = Traits("a1", makeup="a"), Traits("b1", makeup="b")
+A, B = Traits("a1", makeup="a", whole="a2"), Traits("b1", makeup="b", whole="b2")
 
 
 @pytest.fixture
@@ -40,6 +42,16 @@ def test_success_shows_that_it_was_not_its_doing(clock: list[float]) -> None:
     known.succeeded(1, A)
     known.succeeded(1, B)
     assert not known.barred(1, A) and not known.repeated(1, A)
+
+
+def test_another_text_that_succeeds_shows_nothing(clock: list[float]) -> None:
+    """Nor what is not known of; what harms may be a text alone."""
+    known = Harms()
+    for text in range(KILLS):
+        known.note(1, replace(A, whole=f"evil {text}"), broke=True)
+        known.succeeded(1, replace(A, whole=f"fine {text}"))
+        known.succeeded(1, replace(A, whole=""))
+    assert known.barred(1, A)
 
 
 def test_it_is_bounded_and_knows_no_unknown_graphs(clock: list[float]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from backend_pool.forecasts.meter import Meter
+from backend_pool.prompts.needs import Choice
 
 PROMPT: dict[str, Any] = {
     "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sd.safetensors"}},
@@ -55,6 +56,15 @@ def test_loading_is_told_from_running() -> None:
     assert meter.loads_s == pytest.approx({SD: 3 + 2 + 1.5, LORA: 1.0})
     assert meter.load_ms == 7500
     assert meter.executed == frozenset("123456")
+
+
+def test_what_a_node_does_not_load_took_no_time() -> None:
+    """A prompt may name a model in an input that the node does not have, for all to wait for it from then on."""
+    prompt = PROMPT | {"7": {"class_type": "EmptyImage", "inputs": {"ckpt_name": "sd.safetensors"}}}
+    meter = Meter(prompt, frozenset({Choice("CheckpointLoaderSimple", "ckpt_name", "sd.safetensors")}))
+    for at_s, kind, data in [*START, node(10, "1"), node(12, "7"), node(19, None)]:
+        meter.hear(kind, data, at_s)
+    assert meter.loads_s == pytest.approx({SD: 2.0})
 
 
 def test_cached_loaders_load_nothing_and_long_steps_are_work() -> None:

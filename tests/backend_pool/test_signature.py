@@ -2,12 +2,13 @@
 
 import copy
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from backend_pool.dispatch.matching import _read_all
-from backend_pool.forecasts.signature import MODELS_READ, Model, models_of, traits
+from backend_pool.forecasts.signature import MODELS_READ, Model, Traits, models_of, traits
 from backend_pool.model import JobDocument
 from backend_pool.offers.pool_info import PoolInfo
 from tests.backend_pool.infos import info, provider
@@ -47,7 +48,22 @@ BASE = traits(PROMPT, ["6"])
     ],
 )
 def test_seeds_texts_and_what_is_not_reached_make_no_difference(prompt: dict[str, Any]) -> None:
-    assert traits(prompt, ["6"]) == BASE
+    assert replace(traits(prompt, ["6"]), whole=BASE.whole) == BASE
+
+
+@pytest.mark.parametrize(
+    ("prompt", "same"),
+    [
+        (changed("5", seed=2), True),
+        (changed("9", filename_prefix="not asked for"), True),
+        (changed("2", text="my secret"), False),
+        (changed("5", seed="a text"), False),
+        (changed("5", steps=21), False),
+        ({("11" if key == "1" else key): node for key, node in PROMPT.items()}, False),
+    ],
+)
+def test_a_run_tells_of_what_is_the_same_but_for_seeds(prompt: dict[str, Any], same: bool) -> None:
+    assert BASE.whole and (traits(prompt, ["6"]).whole == BASE.whole) == same
 
 
 @pytest.mark.parametrize(
@@ -106,14 +122,24 @@ def test_models_are_few_and_those_of_loaders_come_first() -> None:
     assert found.graph != traits(flood(40, 29), ["end"]).graph
 
 
-def test_only_models_that_somebody_has_are_weighed() -> None:
-    """What the pool lists for a loader, or has in a folder; the rest nobody loads."""
+def known(**inputs: Any) -> Traits:
+    """Of a loader with a list of one model, and a node that takes texts too; the pool has another model."""
     pool = PoolInfo([provider(1, info("sd.safetensors"), models={"upscale_models": ["4x.pt"]})])
-    given = {"ckpt_name": "sd.safetensors", "other": "4x.pt", "a": "x.pt", "unet_name": "made-up"}
-    prompt = {"1": {"class_type": "Loader", "inputs": given}}
+    prompt = {
+        "1": {"class_type": "Loader", "inputs": {"ckpt_name": "sd.safetensors", "from": ["2", 0]}},
+        "2": {"class_type": "Odd", "inputs": {"file": "on-disk.bin", **inputs}},
+    }
     document = JobDocument(seq=7, prompt=prompt, extra_data={}, targets=["1"])
-    (known,) = _read_all([document], pool, (0, True)).values()
-    assert known.traits.models == {"checkpoints:sd.safetensors", "other:4x.pt"}
+    return next(iter(_read_all([document], pool, (0, True)).values())).traits
+
+
+def test_only_models_that_a_node_can_load_count() -> None:
+    """Neither texts nor inputs that its class does not have, whatever they name: nobody loads them."""
+    plain = known(x="a text")
+    assert plain.models == {"checkpoints:sd.safetensors", "file:on-disk.bin"}
+    for inputs in ({"x": "a.pt"}, {"x": "4x.pt"}, {"ckpt_name": "sd.safetensors"}, {"unet_name": "made-up"}):
+        found = known(**inputs)
+        assert (found.models, found.makeup, found.signature) == (plain.models, plain.makeup, plain.signature)
 
 
 def test_texts_never_show() -> None:
