@@ -9,6 +9,8 @@ from enum import StrEnum
 KILLS = 3
 """A job that brought down so many different backends is not tried again, whatever attempts are left."""
 KILLER = "JobKillsBackends"
+FREE_LOSSES = 3
+"""A job whose files were lost so often after its backend had ended it is tried no further for nothing."""
 
 
 class Mishap(StrEnum):
@@ -22,10 +24,13 @@ class Mishap(StrEnum):
     SWEPT = "swept"
     OUTDATED = "outdated"
     NEVER_BEGAN = "never began"
+    UNFETCHED = "files lost"
 
 
 HARMFUL = (Mishap.FAULT, Mishap.HUNG, Mishap.DEAF, Mishap.GONE)
 """What may have been the job's doing, once it had begun."""
+LOSSES = (Mishap.GONE, Mishap.SWEPT, Mishap.NEVER_BEGAN)
+"""UNFETCHED where the backend had ended the job: its files were on their way, and another's job may run there."""
 
 
 class Act(StrEnum):
@@ -50,6 +55,8 @@ class Case:
     """Whether the backend had begun it: else it cannot have been the job's doing."""
     repeated: bool = False
     """Whether its user's same workflow lost a backend before."""
+    unfetched: int = 0
+    """How often its files were lost before."""
     avoid: frozenset[int] = frozenset()
     """Backends that it has left behind already."""
     freed: bool = False
@@ -92,6 +99,11 @@ def next_step(case: Case) -> Step:
     """Decide."""
     if case.mishap is Mishap.NEVER_BEGAN:
         return Step(Act.ELSEWHERE, counts=False, doubt=True)
+    if case.mishap is Mishap.UNFETCHED:
+        free = case.unfetched < FREE_LOSSES
+        if free or case.attempt < case.attempts:
+            return Step(Act.ELSEWHERE, counts=not free, doubt=True)
+        return Step(Act.FAIL, _lost(case), doubt=True)
     if case.mishap is Mishap.MEMORY:
         return _memory(case)
     if case.mishap in (Mishap.SWEPT, Mishap.OUTDATED):

@@ -27,7 +27,7 @@ from backend_pool.model import Job, JobDocument, JsonDict
 from backend_pool.runs.attempt import Attempt, Kit, Stop, Stopped, TokensGone
 from backend_pool.runs.endings import Endings
 from backend_pool.runs.harms import Harms
-from backend_pool.runs.ladder import HARMFUL, KILLER, KILLS, Act, Case, Mishap, next_step
+from backend_pool.runs.ladder import HARMFUL, KILLER, KILLS, LOSSES, Act, Case, Mishap, next_step
 from backend_pool.runs.mishaps import mishap_of, said, with_hint
 from backend_pool.runs.prospects import is_roomier
 from backend_pool.runs.run_limit import RunLimit, spelled
@@ -41,6 +41,8 @@ __all__ = ["Runner", "TokensGone"]
 log = events(__name__)
 
 UNREAD = Traits()
+UNFETCHED = "its files were lost on their way: "
+"""Begins the reason in the trail, by which such losses are counted."""
 FREED_AFTER_S = 0.5
 """ComfyUI frees its memory in the thread that executes, soon after it is asked: a prompt must not overtake that."""
 
@@ -204,6 +206,8 @@ class Runner:
         if self._cancel.is_set():
             await self._endings.cancelled(f"cancelled; {why}")
             return False
+        if mishap in LOSSES and self._has_ended:
+            mishap, why = Mishap.UNFETCHED, UNFETCHED + why
         step = next_step(await self._case(mishap, why))
         self.lost = step.doubt
         log.warning(
@@ -233,6 +237,12 @@ class Runner:
             await self._attempt.conclude(with_hint(result, step.hint))
         return False
 
+    @property
+    def _has_ended(self) -> bool:
+        """Whether its backend was done with it: heard, stored, or known since another job has begun there."""
+        job, collecting = self._record.job, self._kit.member.collecting
+        return self._record.rendered_ms is not None or job.state is JobState.COLLECTING or job.key in collecting
+
     async def _case(self, mishap: Mishap, why: str) -> Case:
         job, member = self._record.job, self._kit.member
         return Case(
@@ -243,6 +253,7 @@ class Runner:
             member.key,
             began=self._record.began,
             repeated=self._harms.repeated(job.user_id, self._traits),
+            unfetched=sum(entry[2].startswith(UNFETCHED) for entry in job.trail),
             avoid=frozenset(job.avoid),
             freed=job.freed,
             vram_mb=member.vram_mb,

@@ -55,6 +55,9 @@ def harm(**more: Any) -> Step:
         ({"mishap": Mishap.HUNG}, harm(charged=True)),
         ({"mishap": Mishap.DEAF}, harm(quarantine=True, restart=True, charged=True)),
         ({"mishap": Mishap.SWEPT}, Step(Act.ELSEWHERE)),
+        ({"mishap": Mishap.UNFETCHED, "attempt": 3, "repeated": True}, Step(Act.ELSEWHERE, counts=False, doubt=True)),
+        ({"mishap": Mishap.UNFETCHED, "unfetched": 2, "attempt": 9}, Step(Act.ELSEWHERE, counts=False, doubt=True)),
+        ({"mishap": Mishap.UNFETCHED, "unfetched": 3, "avoid": frozenset({2, 3})}, Step(Act.ELSEWHERE, doubt=True)),
         ({"mishap": Mishap.OUTDATED}, Step(Act.ELSEWHERE, doubt=True)),
         ({"mishap": Mishap.OUTDATED, "attempt": 3}, Step(Act.FAIL, doubt=True)),
     ],
@@ -82,11 +85,12 @@ def test_a_job_that_harmed_three_backends_ends(mishap: Mishap) -> None:
         (Mishap.HUNG, "JobHung", "tried 3 times and stood still"),
         (Mishap.DEAF, "JobHung", "stood still"),
         (Mishap.SWEPT, "BackendLost", "each time"),
+        (Mishap.UNFETCHED, "BackendLost", "each time"),
     ],
 )
 def test_after_the_last_attempt_the_user_reads_why(mishap: Mishap, kind: str, words: str) -> None:
     """In words that say what to do next."""
-    step = next_step(replace(CASE, mishap=mishap, attempt=3))
+    step = next_step(replace(CASE, mishap=mishap, attempt=3, unfetched=3))
     assert step.act is Act.FAIL and step.error is not None
     assert step.error[0] == kind and words in step.error[1]
 
