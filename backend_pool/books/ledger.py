@@ -4,7 +4,7 @@ A job that was cancelled while it waited is entered too, with nothing spent: who
 Entries name the user by number and the group by name, so they outlive both. Nothing else writes the table.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -48,10 +48,17 @@ def enter_cancelled(session: Session, jobs: Sequence[Job]) -> None:
     session.add_all(_entry(job, Spent(), groups[job.user_id]) for job in jobs)
 
 
-def charge_more(session: Session, gpu_ms: Mapping[int, int]) -> None:
-    """Add to what jobs that are booked were charged, by `seq`: their backends did not let go of them at their end."""
+def booked(session: Session, seqs: Collection[int]) -> dict[int, int]:
+    """What these jobs were charged, by `seq`; those that are not booked are left out."""
+    query = select(LedgerEntry.job_seq, LedgerEntry.gpu_ms).where(col(LedgerEntry.job_seq).in_(seqs))
+    return dict(session.exec(query).all())
+
+
+def rebook(session: Session, gpu_ms: Mapping[int, int]) -> None:
+    """What jobs that are booked are charged in all, by `seq`: their backends did not let go of them at their end. The
+    same again after a lost answer changes nothing."""
     for entry in session.exec(select(LedgerEntry).where(col(LedgerEntry.job_seq).in_(gpu_ms))).all():
-        entry.gpu_ms += gpu_ms[entry.job_seq]
+        entry.gpu_ms = gpu_ms[entry.job_seq]
 
 
 def day_of(moment_ms: int) -> int:

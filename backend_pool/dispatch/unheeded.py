@@ -42,7 +42,9 @@ class Unheeded:
         self._harms = harms
         self._going: dict[int, _Going] = {}
         self._due: dict[int, int] = {}
-        """Milliseconds by job that the ledger has yet to hear of."""
+        """Milliseconds by job that go beyond what the ledger says."""
+        self._totals: dict[int, int] = {}
+        """What it is to say: sums, as an answer that was lost may have been a yes."""
 
     def note(self, job: Job, member: Member, upstream_id: str, traits: Traits, used_s: float) -> None:
         """The backend has that prompt of an ended job still, among its leftovers."""
@@ -69,10 +71,11 @@ class Unheeded:
             self._due[seq] = round(1000 * more_s)
 
     async def book(self) -> None:
-        """Enter it in the ledger. Raises Unavailable; nothing is lost then."""
-        due, self._due = self._due, {}
-        try:
-            await self._store.charge_more(due)
-        except BaseException:
-            self._due |= due
-            raise
+        """Enter it in the ledger. Raises Unavailable; nothing is lost then, and nothing entered twice."""
+        if self._due:
+            booked = await self._store.booked(due := list(self._due))
+            more = {seq: self._due.pop(seq) for seq in due}
+            self._totals |= {seq: gpu_ms + more[seq] for seq, gpu_ms in booked.items()}
+        if self._totals:
+            await self._store.rebook(self._totals)
+            self._totals = {}

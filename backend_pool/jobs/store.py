@@ -3,11 +3,11 @@
 A change names the epoch its owner holds: an owner that lost the job meanwhile gets `Fenced` and must stop at once.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from sqlmodel import Session, col, select
 
-from backend_pool.books.ledger import Spent, charge_more, enter, enter_cancelled, spent_by
+from backend_pool.books.ledger import Spent, booked, enter, enter_cancelled, rebook, spent_by
 from backend_pool.comfy.result import Result
 from backend_pool.job_state import ACTIVE, FINAL, ON_BACKEND, JobState
 from backend_pool.jobs.document_size import held_by, measure
@@ -243,10 +243,13 @@ class JobStore:
 
         return await self._held.change(job, begin, Result(), files, to=JobState.ASSIGNED)
 
-    async def charge_more(self, gpu_ms: Mapping[int, int]) -> None:
-        """What ended jobs are charged beyond their end, by `seq`. Raises Unavailable."""
-        if gpu_ms:
-            await self._db.write(lambda s: charge_more(s, gpu_ms))
+    async def booked(self, seqs: Collection[int]) -> dict[int, int]:
+        """What ended jobs were charged, by `seq`. Raises Unavailable."""
+        return await self._db.read(lambda s: booked(s, seqs))
+
+    async def rebook(self, gpu_ms: Mapping[int, int]) -> None:
+        """What ended jobs are charged after all, by `seq`. Raises Unavailable."""
+        await self._db.write(lambda s: rebook(s, gpu_ms))
 
     async def check_held(self, job: Job) -> None:
         """Raise Fenced when somebody else has the job now."""

@@ -1,13 +1,16 @@
 """Ending a job wherever it is: the user is free at once, the backend once it has really let go."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 from sqlmodel import Session, select
 
 from backend_pool.backends.health import Health
 from backend_pool.books.tables import LedgerEntry
 from backend_pool.job_state import JobState
+from proxy.base.errors import DatabaseUnavailable
 from tests.backend_pool.conftest import Start
 from tests.backend_pool.graphs import sampled, saved
 from tests.backend_pool.rig import Rig, arm, disarm, engine_get, rig
@@ -84,9 +87,11 @@ async def test_an_assigned_job_is_taken_out_of_the_backend_s_queue(tmp_path: Pat
         assert [item[1] for item in queue["queue_running"]] == [foreign] and queue["queue_pending"] == []
 
 
-async def test_a_job_that_does_not_heed_its_cancel_stays_on_its_user_s_account(tmp_path: Path, start: Start) -> None:
+async def test_a_job_that_does_not_heed_its_cancel_stays_on_its_user_s_account(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It ends for the user, whose next one waits: else one user could hold all backends. Others go on elsewhere, the
-    hung backend gets nothing until it has let go, and what that took is charged."""
+    hung backend gets nothing until it has let go, and what that took is charged, once."""
     hung, good = start(), start()
     async with rig(tmp_path, hung.url, good.url, cancel_grace_s=0.5) as r:
         await arm(hung.url, fault="hang_job", node="KSampler", heeds_interrupt=False)
@@ -94,7 +99,16 @@ async def test_a_job_that_does_not_heed_its_cancel_stays_on_its_user_s_account(t
         await r.heard.until(prompt_id, lambda kind, data: kind == "executing" and data["node"] == "3")
         await r.cancel(prompt_id)
         await interrupted(r, prompt_id)
-        member, told_ms = r.pool.members[1], charged(r, prompt_id)
+        member, told_ms, (job, _) = r.pool.members[1], charged(r, prompt_id), await r.entry(prompt_id)
+        rebook, sums = r.store.rebook, list[dict[int, int]]()
+
+        async def lost(gpu_ms: Mapping[int, int]) -> None:
+            await rebook(gpu_ms)
+            sums.append(dict(gpu_ms))
+            if len(sums) == 1:
+                raise DatabaseUnavailable("It went away.", "before its answer was read")
+
+        monkeypatch.setattr(r.store, "rebook", lost)
         later = await r.submit(saved())
         for _ in range(3):
             assert not member.idle
@@ -106,7 +120,9 @@ async def test_a_job_that_does_not_heed_its_cancel_stays_on_its_user_s_account(t
         await disarm(hung.url)
         assert (await r.final(later))[0].state is JobState.SUCCEEDED
         assert await engine_get(hung.url, "/queue") == {"queue_running": [], "queue_pending": []}
-        await r.eventually(lambda: charged(r, prompt_id) > told_ms)
+        await r.eventually(lambda: len(sums) == 2)
+        assert sums[0] == sums[1] == {job.key: charged(r, prompt_id)}
+        assert charged(r, prompt_id) > told_ms
 
 
 async def test_one_that_is_quarantined_for_it_lets_its_user_go(tmp_path: Path, start: Start) -> None:
