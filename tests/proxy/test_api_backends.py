@@ -145,6 +145,10 @@ async def test_the_page_shows_what_a_backend_does(server: Server, root: httpx.As
         assert words in page, words
     member.job = None
     assert "empty, can be stopped" in (await root.get(PAGE)).text
+    other.managed = ManagedState(Phase.STARTING, 1)
+    other.health, other.error = Health.JOINING, other.managed.words
+    page = (await root.get(PAGE)).text
+    assert "Starting" in page and "it is starting" not in page
 
 
 async def test_a_jobs_whole_story(server: Server, root: httpx.AsyncClient) -> None:
