@@ -20,7 +20,7 @@ class VirtualTimes:
     def __init__(self, reads: QueueReads, line: Line, shares: Shares) -> None:
         self._reads = reads
         self._line = line
-        self.shares = shares
+        self._shares = shares
         self._stored: dict[int, float] | None = None
         self._introduced: set[int] = set()
         self._used: dict[int, float] = {}
@@ -41,7 +41,7 @@ class VirtualTimes:
         stored = self._stored or {}
         virtual_s = None if user_id in self._introduced else stored.get(user_id)
         self._introduced.add(user_id)
-        self._line.know(user_id, self.shares.share(user_id), virtual_s)
+        self._line.know(user_id, self._shares.share(user_id), virtual_s)
 
     def rendered(self, seq: int, used_s: float) -> None:
         """What a job took that is not in the line's time yet: its files are on their way."""
@@ -57,7 +57,7 @@ class VirtualTimes:
         """What is to be stored of its user with the end of a job."""
         if self._stored is None:
             return None
-        used_s = self._used.get(job.key, 0.0) / self.shares.share(job.user_id).weight
+        used_s = self._used.get(job.key, 0.0) / self._shares.share(job.user_id).weight
         self._stored[job.user_id] = self._line.virtual_s(job.user_id) + used_s
         return self._stored[job.user_id]
 

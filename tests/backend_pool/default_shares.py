@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from backend_pool.books.share import Share
-from backend_pool.books.shares import Reserved
+from backend_pool.books.shares import Reserved, Shares
 from proxy.base.settings import Settings
 
 
@@ -29,3 +29,22 @@ class DefaultShares:
     def blocked(self, _user_id: int) -> str | None:
         """Nobody."""
         return None
+
+
+class InForce:
+    """Those of `by`, which a test may exchange while the pool runs."""
+
+    def __init__(self, by: Shares) -> None:
+        self.by = by
+
+    def share(self, user_id: int) -> Share:
+        """Theirs."""
+        return self.by.share(user_id)
+
+    def reserved(self, backend_id: int, labels: Collection[str], now_ms: int) -> Reserved | None:
+        """Theirs."""
+        return self.by.reserved(backend_id, labels, now_ms)
+
+    def blocked(self, user_id: int) -> str | None:
+        """Theirs."""
+        return self.by.blocked(user_id)

@@ -37,7 +37,7 @@ from proxy.base.database import Database, sqlite_url
 from proxy.base.names import new_id
 from proxy.base.settings import Settings
 from proxy.base.tasks import Tasks
-from tests.backend_pool.default_shares import DefaultShares
+from tests.backend_pool.default_shares import DefaultShares, InForce
 
 WAIT_S = 60.0
 QUICK: JsonDict = {
@@ -118,11 +118,11 @@ class Rig:
     dispatcher: Dispatcher
     heard: Heard
     tasks: Tasks
+    shares: InForce
 
     def share_by(self, shares: Shares) -> None:
-        """As the composition root does, but later."""
-        self.dispatcher.shares = self.dispatcher.carrier.shares = self.dispatcher.turns.times.shares = shares
-        self.dispatcher.turns._shares = self.dispatcher.foresight._shares = shares
+        """Let these say from now on who may use how much."""
+        self.shares.by = shares
         self.dispatcher.shares_changed()
 
     def dirs(self, user_id: int) -> UserDirs:
@@ -221,7 +221,7 @@ def assemble(
     async def owner_of(user_id: int, secrets: Mapping[str, Any]) -> Owner:
         return Owner(user_dirs(root, user_id), f"{user_id:020x}", secrets)
 
-    tasks = Tasks()
+    tasks, shares = Tasks(), InForce(DefaultShares(settings))
     registry = Registry(db)
     pool = Pool(registry, settings, tasks, workers)
     dispatcher = put_together(
@@ -232,14 +232,14 @@ def assemble(
             listener=listener,
             owner_of=owner_of,
             settings=settings,
-            shares=DefaultShares(settings),
+            shares=shares,
             timings=Timings(db),
             outlooks=Outlooks(),
         )
     )
     pool.on_change.append(dispatcher.ring)
     heard = listener if isinstance(listener, Heard) else Heard()
-    return Rig(root, db, store, JobQueries(db), registry, pool, dispatcher, heard, tasks)
+    return Rig(root, db, store, JobQueries(db), registry, pool, dispatcher, heard, tasks, shares)
 
 
 @contextlib.asynccontextmanager
