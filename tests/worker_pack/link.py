@@ -23,6 +23,7 @@ class Link:
         self._target: tuple[str, int] | None = None
         self._word, self._holds = "", 0
         self._caught, self._go = asyncio.Event(), asyncio.Event()
+        self._open: set[asyncio.Task[None]] = set()
 
     def to(self, url: str) -> None:
         """The worker's own address."""
@@ -50,16 +51,35 @@ class Link:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        try:
+            with contextlib.suppress(OSError):
+                await self._relay(reader, writer)
+        finally:
+            await _closed(writer)
+            self._open.discard(task)
+
+    async def cut(self) -> None:
+        """End all connections."""
+        for task in list(self._open):
+            task.cancel()
+        if self._open:
+            await asyncio.wait(list(self._open), timeout=60)
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._target is None:
-            writer.close()
             return
         held: list[asyncio.Event] = []
         slow = asyncio.Event()
-        with contextlib.suppress(OSError):
-            far_reader, far_writer = await asyncio.open_connection(*self._target)
+        far_reader, far_writer = await asyncio.open_connection(*self._target)
+        try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._there(reader, far_writer, held, slow))
                 group.create_task(self._back(far_reader, writer, held, slow))
+        finally:
+            await _closed(far_writer)
 
     async def _there(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, held: list[asyncio.Event], slow: asyncio.Event
@@ -107,3 +127,16 @@ async def linked() -> AsyncIterator[Link]:
     finally:
         link.let_go()
         server.close()
+        await link.cut()
+
+
+async def _closed(writer: asyncio.StreamWriter) -> None:
+    """A transport that is open at the loop's end is a warning in a later test."""
+    writer.close()
+    try:
+        async with asyncio.timeout(5):
+            await writer.wait_closed()
+    except TimeoutError:  # nobody reads the rest
+        writer.transport.abort()
+    except OSError:
+        pass
