@@ -1,7 +1,9 @@
 """What only the machine's owner sees of a running cluster: processes, sockets, memory, open files, engines' faults."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,17 @@ def memory_kb(pid: int) -> int:
 def open_files(pid: int) -> int:
     """How many files and sockets a process holds."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def connected_to(pid: int, ports: Collection[int]) -> Counter[int]:
+    """How many established connections a process has to each of these TCP ports."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    leads = {f"socket:[{line[9]}]": int(line[2].split(":")[1], 16) for line in lines if line[3] == "01"}
+    found = Counter[int]()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            found[leads.get(str(path.readlink()), 0)] += 1
+    return Counter({port: found[port] for port in ports})
 
 
 async def becomes(holds: Callable[[], bool]) -> None:

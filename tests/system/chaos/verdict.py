@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from backend_pool.runs.runner import UNFETCHED
 from tests.system.chaos.crowd import Player
 from tests.system.chaos.orders import REPEATED, Order, title
 from tests.system.chaos.stage import Stage
@@ -55,8 +56,7 @@ def _database(stage: Stage) -> list[str]:
         double = "SELECT user_id, prompt_id, count(*) FROM jobs GROUP BY 1, 2 HAVING count(*) > 1"
         wrong += [f"twice in the table: {row}" for row in connection.execute(double)]
         for prompt_id, state, trail in connection.execute("SELECT prompt_id, state, trail FROM jobs"):
-            lines = json.loads(trail) if isinstance(trail, str) else trail
-            ends = [entry[1] for entry in lines if entry[1] in FINAL]
+            ends = [entry[1] for entry in _lines(trail) if entry[1] in FINAL]
             if ends != [state]:
                 wrong.append(f"{prompt_id} is {state}, its trail ends with {ends}")
         return wrong
@@ -67,6 +67,19 @@ def _database(stage: Stage) -> list[str]:
 def _rows(stage: Stage, user_id: int) -> dict[str, tuple[str, int]]:
     query = "SELECT prompt_id, state, attempt FROM jobs WHERE user_id = ?"
     return {row[0]: (str(row[1]), row[2]) for row in stage.rows(query, user_id)}
+
+
+def _lines(trail: Any) -> list[list[Any]]:
+    return list(json.loads(trail) if isinstance(trail, str) else trail)
+
+
+def _begun(stage: Stage, user_id: int) -> dict[str, int]:
+    """How often each job may have begun: at each attempt; one whose files were lost after its end counts as none."""
+    found = stage.rows("SELECT prompt_id, attempt, trail FROM jobs WHERE user_id = ?", user_id)
+    return {
+        prompt_id: attempt + sum(str(entry[2]).startswith(UNFETCHED) for entry in _lines(trail))
+        for prompt_id, attempt, trail in found
+    }
 
 
 async def _user(stage: Stage, player: Player, found: Findings) -> None:
@@ -90,7 +103,7 @@ async def _user(stage: Stage, player: Player, found: Findings) -> None:
         if order is not None and prompt_id in history:
             found.wrong += _job(order, state, history[prompt_id], player, folder, found)
     found.wrong += _left_over(player, history, folder)
-    found.wrong += _frames(player, rows)
+    found.wrong += _frames(player, _begun(stage, player.person.id))
     found.wrong += _untold(player, stage.rows(ENDS, player.person.id))
 
 
@@ -152,13 +165,13 @@ def _left_over(player: Player, history: dict[str, Any], folder: Path) -> list[st
     return wrong + [f"{who} has {name}, which no job names" for name in sorted(there - set(named))]
 
 
-def _frames(player: Player, rows: dict[str, tuple[str, int]]) -> list[str]:
-    """No frame of anybody else's; a job's end once, its beginning once for each attempt: the page counts anew then."""
+def _frames(player: Player, begun: dict[str, int]) -> list[str]:
+    """No frame of anybody else's; a job's end once, its beginning as often as it may: the page counts anew then."""
     wrong = []
     for told in player.told:
         wrong += [f"{player.person.name} was sent {frame}" for frame in sorted(told.strange)]
         for (kind, prompt_id), count in told.counts.items():
-            if kind in ONCE and count > (rows.get(prompt_id, ("", 1))[1] if kind == "execution_start" else 1):
+            if kind in ONCE and count > (begun.get(prompt_id, 1) if kind == "execution_start" else 1):
                 wrong.append(f"{player.person.name} was told {kind} of {prompt_id} {count} times")
     return wrong
 
