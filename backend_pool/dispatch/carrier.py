@@ -79,7 +79,8 @@ class Carrier:
     _cancelled: set[int] = field(default_factory=set)
     _secrets: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     _deaths: dict[int, int] = field(default_factory=dict)
-    _began_s: dict[int, float] = field(default_factory=dict)
+    _kept_s: dict[int, float] = field(default_factory=dict)
+    """How long jobs kept their backends from others."""
     _could_ms: dict[int, int] = field(default_factory=dict)
     _cold: dict[int, frozenset[str]] = field(default_factory=dict)
     """Models that a job's backend did not hold when it got it."""
@@ -144,14 +145,13 @@ class Carrier:
             if member.warmth.known:
                 self._cold[job.key] = self.matching.traits(job.key).models - member.warmth.models
         self.carried.add(job.key)
-        self._began_s[job.key] = monotonic_s()
         self.matching.placed(job.key)
 
     def _let_go(self, job: Job, member: Member) -> None:
         member.release(job.key, collecting=False)
         self.carried.discard(job.key)
         self._cancelled.discard(job.key)
-        self._began_s.pop(job.key, None)
+        self._kept_s.pop(job.key, None)
         self._could_ms.pop(job.key, None)
         self._cold.pop(job.key, None)
 
@@ -238,7 +238,8 @@ class Carrier:
         if could_ms is not None and runner.began_ms is not None:
             self.gaps.began(could_ms, runner.began_ms)
         self.store.charged(job, round(runner.used_s * 1000))
-        self.turns.rendered(job.key, runner.used_s)  # its user's next job waits: tabs hear of one after the other
+        price_s = self._price_s(job, member, runner)
+        self.turns.rendered(job.key, price_s)  # its user's next job waits: tabs hear of one after the other
         if member.job == job.key and member.runs_beside:
             member.release(job.key, collecting=True)
             self._bring(job, member)
@@ -249,14 +250,22 @@ class Carrier:
         if member.worker is not None:
             self.turns.bring(job.key, member.key)
 
+    def _price_s(self, job: Job, member: Member, runner: Runner) -> float:
+        """What turns charge, as far as is known. By it nobody has a backend cheaply who keeps it with anything but
+        rendering: large inputs, or jobs that are cancelled before they begin."""
+        if member.job == job.key and member.busy_since_s is not None:
+            self._kept_s[job.key] = monotonic_s() - member.busy_since_s - runner.delay_s
+        return runner.price_s(self._kept_s.get(job.key, 0.0))
+
     def _ended(self, job: Job, member: Member, runner: Runner, state: JobState) -> None:
+        price_s = self._price_s(job, member, runner)
         if state is JobState.QUEUED:
-            self.turns.returned(job.key, runner.used_s)
+            self.turns.returned(job.key, price_s)
         elif state in FINAL and runner.upstream.may_run:
             traits = self.matching.traits(job.key)
-            self.unheeded.note(job, member, runner.upstream.prompt_id, traits, runner.used_s)
+            self.unheeded.note(job, member, runner.upstream.prompt_id, traits, price_s)
         else:
-            self.turns.ended(job.key, runner.used_s)
+            self.turns.ended(job.key, price_s)
         if member.job == job.key:
             self.gaps.released(member.key)
         if state is JobState.SUCCEEDED:

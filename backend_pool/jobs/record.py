@@ -12,6 +12,7 @@ from backend_pool.books.ledger import Spent
 from backend_pool.comfy.frames import Frame, Message, encode
 from backend_pool.comfy.result import Result
 from backend_pool.job_state import JobState
+from backend_pool.jobs.delay import Cause, Delay
 from backend_pool.jobs.listener import JobListener
 from backend_pool.jobs.store import JobStore
 from backend_pool.model import Job, JsonDict
@@ -38,6 +39,7 @@ class JobRecord:
         self._began = asyncio.Event()
         self.began_ms: int | None = None
         self.rendered_ms: int | None = None
+        self.delay = Delay()
         self._made_s = monotonic_s()
         self._rendered_s: float | None = None
         self._before_ms = 0 if job.assigned_ms is None else max(0, now_ms() - job.assigned_ms)
@@ -58,12 +60,14 @@ class JobRecord:
 
     def begin(self) -> None:
         """The backend began it; `write_running` puts that down without holding up what the backend says next."""
+        self.delay.end(Cause.QUEUED)
         if not self.began:
             self.began_ms = now_ms()
             self._began.set()
 
     def rendered(self) -> None:
         """The backend has ended it."""
+        self.delay.end(Cause.QUEUED)
         self.rendered_ms = self.rendered_ms or now_ms()
         self._rendered_s = self._rendered_s or monotonic_s()
 
@@ -141,7 +145,9 @@ class JobRecord:
         while True:
             try:
                 self.job = await write()
+                self.delay.end(Cause.DATABASE)
                 return
             except Unavailable as error:
+                self.delay.begin(Cause.DATABASE)
                 often.error("job could not be written, trying again", job=self.job.prompt_id, error=error.message)
                 await asyncio.sleep(RETRY_S)

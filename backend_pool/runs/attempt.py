@@ -89,7 +89,7 @@ class Attempt:
         self._stop: Stop | None = None
         self._interrupted = False
         self._document = kit.document
-        self.upstream = Upstream(kit.member, job.upstream_id, job.upstream_client, kit.settings)
+        self.upstream = Upstream(kit.member, job.upstream_id, job.upstream_client, kit.settings, record.delay)
         self.meter = Meter(kit.document.prompt, kit.chosen)
         self.files = files_for(kit, job, record.note_files)
         self.relay = Relay(record, self.files, self.meter, kit.member.row.name, kit.rendered)

@@ -31,6 +31,8 @@ class Endings:
         self._member = member
         self.spent: Spent | None = None
         """What its user is charged, once that is known."""
+        self.forgiven = False
+        """Whether its user is not charged for it."""
         job = record.job
         self._before_ms = 0 if job.state is JobState.COLLECTING else job.gpu_ms
         """What earlier attempts are charged; while files are fetched the row has the sum."""
@@ -74,6 +76,7 @@ class Endings:
         await asyncio.to_thread(self._files.discard, self._relay.told)
         result = Result(self._relay.told, messages=[as_history(message)])
         why = str(message.data["exception_message"])
+        self.forgiven = not charged
         if not charged:
             self.spent = Spent(self._before_ms, backend=self._member.row.name, device=self._member.device)
         await self._record.finish(JobState.FAILED, result, why, message, self.charge([]))
@@ -84,6 +87,7 @@ class Endings:
         """It waits again at its old place."""
         await self._clear()
         gpu_ms = self.charge([]).gpu_ms if charged else self._before_ms
+        self.forgiven = not charged
         if not charged:
             self.spent = Spent(gpu_ms)
         files = self._files.files

@@ -109,6 +109,16 @@ class Runner:
         """Seconds of the backend that the user is charged here: 0 before the end, and where the backend was lost."""
         return (self._before_ms + self._endings.used_ms) / 1000
 
+    @property
+    def delay_s(self) -> float:
+        """Seconds for which it had to wait there through nothing that its user did."""
+        return self._record.delay.seconds
+
+    def price_s(self, kept_s: float) -> float:
+        """What turns charge when it kept the backend for so long: all of it, files on their way there included, but
+        of an attempt that the backend lost nothing."""
+        return self.used_s if self._endings.forgiven else max(self.used_s, kept_s)
+
     async def forget(self) -> None:
         """Leave nothing of an ended attempt at the backend. Raises BackendError.
 

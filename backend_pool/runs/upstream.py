@@ -16,6 +16,7 @@ from backend_pool.comfy.client import Whereabouts
 from backend_pool.comfy.frames import decode
 from backend_pool.comfy.read_ahead import ReadAhead
 from backend_pool.errors import BackendBroken, BackendBusy, BackendError, BackendGone, BackendRefused
+from backend_pool.jobs.delay import Cause, Delay
 from backend_pool.model import JsonDict
 from backend_pool.runs.job_files import JobFiles
 from proxy.base.logs import events
@@ -66,12 +67,13 @@ class Evicted(Lost):
 class Upstream:
     """`submitted` once the backend has the prompt; `ended` once it has let go of it."""
 
-    def __init__(self, member: Member, prompt_id: str, client_id: str, settings: Settings) -> None:
+    def __init__(self, member: Member, prompt_id: str, client_id: str, settings: Settings, delay: Delay) -> None:
         self.prompt_id = prompt_id
         self._client_id = client_id
         self._member = member
         self._client = member.client
         self._settings = settings
+        self._delay = delay
         self._unsure = False
         self._tries = 0
         self.submitted = False
@@ -108,6 +110,7 @@ class Upstream:
             try:
                 async with self._client.events(self._client_id) as socket:
                     outage = False
+                    self._delay.end(Cause.AWAY)
                     if not self.submitted:
                         await self._submit(files, order)
                     if await self._pump(socket, ear):
@@ -116,6 +119,7 @@ class Upstream:
                 if not outage:
                     log.info("backend connection lost", backend=self._member.row.name, error=str(error))
                 outage = True
+                self._delay.begin(Cause.AWAY)
                 self._tries += 1
                 if not self.submitted and not self._unsure and self._tries >= SUBMIT_TRIES:
                     refused = isinstance(error, BackendBroken) and not isinstance(error, BackendBusy)
@@ -142,6 +146,8 @@ class Upstream:
                     elif where == "absent" and self.submitted:
                         self.ended = True
                         raise Lost("it was removed from the backend's queue")
+            else:  # its files are on their way there, and nothing else has to come to an end
+                raise Lost("the backend did not have it yet", counts=False)
             await asyncio.sleep(RETRY_S)
 
     async def raise_when_gone(self) -> None:
@@ -153,8 +159,11 @@ class Upstream:
         """Repeat a call through short outages; Lost once the backend is judged down."""
         while True:
             try:
-                return await call()
+                answer = await call()
+                self._delay.end(Cause.AWAY)
+                return answer
             except BackendGone:
+                self._delay.begin(Cause.AWAY)
                 if self._member.gone.is_set():
                     raise Lost("the backend is gone") from None
                 await asyncio.sleep(RETRY_S)
@@ -174,6 +183,7 @@ class Upstream:
         if answer.get("prompt_id") != self.prompt_id:
             raise BackendRefused("This backend's ComfyUI ignores prompt ids. Update it to 0.3.64 or newer.", answer)
         self.submitted = True
+        self._delay.begin(Cause.QUEUED)
 
     async def _pump(self, socket: ClientWebSocketResponse, ear: Ear) -> bool:
         """True when the prompt has ended, False when the socket did."""

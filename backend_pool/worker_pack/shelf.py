@@ -36,9 +36,13 @@ class Shelf:
         """The job of that id, which is here no more."""
         return self._jobs.pop(prompt_id, None)
 
+    def unwanted(self, job: Carried) -> bool:
+        """Whether nobody has asked for it for so long that nobody will, be it here or not."""
+        return self._clock() - job.touched_s > UNTOUCHED_S
+
     def too_many(self) -> list[Carried]:
         """What has to go; it is here no more."""
         by_use = sorted(self._jobs.values(), key=lambda job: job.touched_s)
         over = max(0, len(by_use) - JOBS)
-        old = [job for job in by_use[over:] if self._clock() - job.touched_s > UNTOUCHED_S]
+        old = [job for job in by_use[over:] if self.unwanted(job)]
         return [self._jobs.pop(job.id) for job in (*by_use[:over], *old)]

@@ -99,6 +99,7 @@ class Slot:
                 return
             self._host.restore()
             job.ended_s = time.time()
+            job.touch()  # it may have run for longer than an ended one is kept
 
     def of(self, prompt_id: str) -> Carried | None:
         """The job of that id, if it is still here."""
@@ -126,9 +127,14 @@ class Slot:
         self.tidy()
 
     def tidy(self) -> None:
-        """Let go of what nobody comes for. Blocking."""
+        """Let go of what nobody comes for, the last job included if it has ended. Blocking."""
         with self._lock:
+            self._look()
             unwanted = self._shelf.too_many()
+            job = self.job
+            if job is not None and job.ended_s is not None and self._shelf.unwanted(job):
+                self.job = None
+                unwanted.append(job)
         for job in unwanted:
             log.warning("The files of job %s were not fetched and are removed", job.id)
             self._remove(job)

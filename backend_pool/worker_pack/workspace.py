@@ -89,11 +89,14 @@ class Workspace:
         return path
 
     def moved(self, room: Room, drawer: Path) -> Room:
-        """Scratch in a drawer; shared directories stay where they are. Raises OSError."""
+        """Scratch in a drawer, without its inputs: those are copies that nobody asks for. Shared directories stay where
+        they are. Raises OSError."""
         if room.scratch is None:
             return room
         home = room.scratch.rename(drawer / "room")
-        return replace(room, dirs=_dirs(home), scratch=home)
+        dirs = _dirs(home)
+        shutil.rmtree(dirs.of("input"), ignore_errors=True)
+        return replace(room, dirs=dirs, scratch=home)
 
     def remove(self, room: Room, drawer: Path | None = None) -> None:
         """Take scratch and drawer away; shared directories are the user's."""

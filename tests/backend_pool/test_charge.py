@@ -6,6 +6,7 @@ import pytest
 
 from backend_pool.job_state import JobState
 from backend_pool.jobs import record
+from backend_pool.jobs.delay import Cause, Delay
 from backend_pool.model import Job
 from backend_pool.runs.charge import spent
 
@@ -60,3 +61,25 @@ def test_a_job_is_held_as_long_as_really_passed(monkeypatch: pytest.MonkeyPatch)
     held.rendered()
     steady_s[0] += 9.0
     assert held.held_ms == 5_000
+
+
+def test_waits_that_are_not_the_users_count_once() -> None:
+    """Causes overlap, are told again, end unbegun."""
+    now = [0.0]
+    delay = Delay(lambda: now[0])
+    told = [
+        (1.0, delay.begin, Cause.QUEUED, 0.0),
+        (3.0, delay.begin, Cause.AWAY, 2.0),
+        (4.0, delay.begin, Cause.AWAY, 3.0),
+        (6.0, delay.end, Cause.QUEUED, 5.0),
+        (7.0, delay.end, Cause.DATABASE, 6.0),
+        (8.0, delay.end, Cause.AWAY, 7.0),
+        (90.0, delay.end, Cause.AWAY, 7.0),
+        (91.0, delay.begin, Cause.DATABASE, 7.0),
+    ]
+    for when_s, tell, cause, seconds in told:
+        now[0] = when_s
+        tell(cause)
+        assert delay.seconds == seconds
+    now[0] = 93.0
+    assert delay.seconds == 9.0

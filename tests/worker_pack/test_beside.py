@@ -1,5 +1,6 @@
 """A worker runs its next job while files of the one before come home, and gets what it needs beforehand."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from backend_pool.backends.housekeeping import Housekeeping
 from backend_pool.job_state import JobState
 from backend_pool.model import BackendMode
 from backend_pool.workers.beat import Beat
+from proxy.base.clock import monotonic_s
 from tests.backend_pool.graphs import loaded, sampled, saved
 from tests.backend_pool.test_way import picture
 from tests.worker_pack.beside import Scene, scene
@@ -104,6 +106,32 @@ async def its_inputs_are_there_before(s: Scene, a: int, b: int) -> None:
     assert s.link.times("PUT ") == sent + 1
 
 
+async def who_sends_much_pays_for_it(s: Scene, a: int, _b: int) -> None:
+    """Turns charge the whole time for which a backend waits for a job's files, also when it never begins there; the
+    ledger counts what it took of the GPU."""
+    line = s.rig.dispatcher.turns.line
+    for place, ends_well in enumerate((True, False)):
+        name = f"large-{place}.png"
+        picture(s.rig.dirs(a).input / name, ("teal", "plum")[place])
+        s.link.hold("PUT ")
+        prompt_id = await s.rig.submit(loaded(name), a)
+        await s.link.caught()
+        before_s, since_s, key = line.virtual_s(a), monotonic_s(), await s.key(prompt_id, a)
+        assert s.member.job == key
+        await asyncio.sleep(0.3)
+        least_s = monotonic_s() - since_s
+        if ends_well:
+            s.link.let_go()
+        else:
+            await s.rig.cancel(prompt_id, a)
+        job, _ = await s.rig.final(prompt_id, a)
+        s.link.let_go()
+        await s.rig.eventually(lambda: not s.rig.dispatcher.turns.placed)
+        assert job.state is (JobState.SUCCEEDED if ends_well else JobState.CANCELLED)
+        assert line.virtual_s(a) - before_s >= least_s + job.gpu_ms / 1000
+        assert (job.gpu_ms == 0) is not ends_well
+
+
 async def an_older_pack_is_kept_for_its_job(s: Scene, a: int, b: int) -> None:
     """It does not say that it keeps files beside: the next job would take their place."""
     take = s.hub.workers.beat
@@ -136,6 +164,7 @@ TRIED = {
         their_own_next_job_waits,
         a_drain_empties_it_of_what_renders_alone,
         its_inputs_are_there_before,
+        who_sends_much_pays_for_it,
         an_older_pack_is_kept_for_its_job,
     ),
     "shared": (another_users_job_runs,),

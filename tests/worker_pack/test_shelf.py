@@ -109,6 +109,40 @@ def test_what_nobody_comes_for_goes(worker: Worker) -> None:
     assert shelf.of("0") is None and shelf.of("1") is not None
 
 
+async def test_the_last_job_goes_too(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended, no other had a turn since, and nobody comes; not one that ran for longer than files are kept."""
+    monkeypatch.setattr(shelves, "UNTOUCHED_S", 50.0)
+
+    def work() -> None:
+        (worker.output / "stray.txt").write_text("x")
+        assert worker.slot.job is not None
+        worker.slot.job.touched_s -= 60.0
+        worker.slot.tidy()
+        assert worker.slot.busy, "it runs"
+
+    job = worker.run(work)
+    worker.slot.tidy()
+    assert worker.slot.of("one") is job and worker.names() == ["stray.txt"]
+    job.touched_s -= 60.0
+    worker.slot.tidy()
+    assert worker.slot.job is None and worker.slot.of("one") is None
+    assert worker.names() == [] and list(worker.scratch().iterdir()) == []
+
+
+async def test_inputs_are_not_kept(worker: Worker) -> None:
+    """What was sent for the job lies in the store as well; what it wrote stays."""
+
+    def work() -> None:
+        for kind in ("input", "output"):
+            (worker.scratch() / TAG / kind / "a.txt").write_text("x")
+
+    job = worker.run(work)
+    worker.slot.put_away()
+    (drawer,) = worker.scratch().iterdir()
+    assert [path.name for path in drawer.rglob("*") if path.is_file()] == ["a.txt"]
+    assert content(worker.slot.open(job, "output/a.txt", stray=False)) == "x"
+
+
 async def test_the_drawer_is_the_workers_alone(worker: Worker) -> None:
     """Its name is not to be guessed, and no other account of the machine may look into it."""
     write(worker, "one", "first")

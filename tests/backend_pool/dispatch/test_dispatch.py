@@ -235,7 +235,8 @@ async def test_a_lost_job_keeps_its_place(tmp_path: Path, start: Start) -> None:
         states = [state for _, state, *_ in placed[0].trail]
         assert states.count("queued") == 2 and states.count("assigned") == 2
         charged_s = sum(job.gpu_ms for job in placed) / 1000
-        assert turns.line.virtual_s(1) == pytest.approx(charged_s, abs=0.05)
+        await r.eventually(lambda: not turns.placed)
+        assert turns.line.virtual_s(1) >= charged_s > 0
 
 
 @pytest.mark.parametrize("order", ["fair", "fifo", "turns"])
