@@ -3,6 +3,7 @@
 Each is a process of its own, with its own descriptors, that signals end as they end any other.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -45,7 +46,8 @@ class Forked:
     def send_signal(self, number: signal.Signals) -> None:
         """Signal it, unless it has ended: its number may be another's by then."""
         if self._process.exitcode is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended, and nobody has said so yet
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """SIGTERM."""

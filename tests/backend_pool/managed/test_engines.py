@@ -141,6 +141,7 @@ async def test_one_with_nothing_to_do_sleeps_and_a_job_wakes_it(
 ) -> None:
     """What it offers stays on show meanwhile, and the job waits rather than fails; its user is told what for."""
     monkeypatch.setattr(outlooks, "EVERY_S", 0.1)
+    monkeypatch.setattr(outlooks, "PART", 1.0)  # else a slow machine makes none while the engine wakes
     async with kept(tmp_path, 1, SLEEPY) as k:
         r = k.rig
         await k.phase(Phase.RUNNING)
