@@ -156,7 +156,7 @@ async def test_a_job_that_stands_still_goes_elsewhere(tmp_path: Path, start: Sta
         member = r.pool.members[1]
         assert job.state is JobState.SUCCEEDED and job.backend_id == 2 and job.avoid == [1]
         assert r.files() == ["output/ComfyUI_00001_.png"] and job.gpu_ms >= 800
-        assert r.dispatcher.turns.line.virtual_s(job.user_id) >= job.gpu_ms / 1000 - 0.001  # and the time to send it there
+        assert r.dispatcher.turns.line.virtual_s(job.user_id) >= job.gpu_ms / 1000 - 0.001  # and sending it
         if not heeds:
             assert member.health is Health.QUARANTINED and "no sign of life" in str(member.row.quarantine)
             await disarm(hung.url)
