@@ -86,9 +86,9 @@ async def measure(load: Load, way: Way) -> Figures:
 
 def table(found: Mapping[str, Figures]) -> str:
     """The figures side by side."""
-    lines = [f"{'':<28}" + "".join(f"{name:>22}" for name in found)]
+    lines = [f"{'':<28}" + "".join(f"{name:>27}" for name in found)]
     for label, show in ROWS:
-        lines.append(f"{label:<28}" + "".join(f"{show(each):>22}" for each in found.values()))
+        lines.append(f"{label:<28}" + "".join(f"{show(each):>27}" for each in found.values()))
     return "\n".join(lines)
 
 
