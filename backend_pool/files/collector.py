@@ -1,13 +1,12 @@
 """Brings one job's files home from its backend, before anyone is told about them.
 
-Each output gets its place noted in the job's document before it gets its name on disk, so that a crash at any point
-neither loses it nor stores it twice. A file that the backend serves again from its cache keeps its first name.
+Each output gets its place noted in the job's document before it gets its name on disk (`noted_files`). A file that the
+backend serves again from its cache keeps its first name.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ from backend_pool.errors import FileAbsent, FileGone, Swept
 from backend_pool.files.claims import Claims
 from backend_pool.files.incoming import arrive, clear_incoming
 from backend_pool.files.known_files import Home, KnownFiles
-from backend_pool.files.moved_note import LONGEST, place_in
+from backend_pool.files.moved_note import LONGEST, moved_in
+from backend_pool.files.noted_files import NotedFiles
 from backend_pool.files.own_prompt import OwnPrompt
-from backend_pool.files.references import homes, mentions, path_of, references, replaced
+from backend_pool.files.references import mentions, path_of, references, replaced
 from backend_pool.files.staging import Staged
 from backend_pool.files.text import restore_prompt
 from backend_pool.files.transfer import Fetched, fetch, side_by_side, to_its_end
@@ -34,11 +34,12 @@ from backend_pool.files.user_files import (
     safe_filename,
     safe_subfolder,
     twin,
+    version_at,
 )
 from backend_pool.files.user_folder import user_folder
 from backend_pool.model import Job, JsonDict
 from proxy.base.file_owner import as_owner_of
-from proxy.base.user_file_open import open_file, remove_file
+from proxy.base.user_file_open import open_file
 
 AT_ONCE = 4
 """Files of one output that are fetched at the same time."""
@@ -69,7 +70,9 @@ class Collector:
         prompt: JsonDict,
         staged: Staged,
         known: KnownFiles,
+        files: Iterable[JsonDict] = (),
     ) -> None:
+        """`files` are the notes in the job's document."""
         self._job = job
         self._client = client
         self._write_notes = note
@@ -79,8 +82,7 @@ class Collector:
         self._staged = staged
         self._known = known
         self.claims = Claims(job, self._folder, prompt, known)
-        self.files: list[JsonDict] = []
-        """What the job's document holds: `{source, local, fresh}`."""
+        self.noted = NotedFiles(dirs, files)
         self._absent: set[FileRef] = set()
         """What texts seemed to name and the backend does not have."""
 
@@ -97,7 +99,7 @@ class Collector:
             await to_its_end(self.clear)
             raise
         own = {ref: mine for ref in (*refs, *told) if (mine := self._own_file(ref)) is not None}
-        return replaced(value, homes(self.files) | own)
+        return replaced(value, self.noted.homes() | own)
 
     def is_home(self, value: Any) -> bool:
         """Whether `localize` would find every file of this output at home."""
@@ -114,9 +116,7 @@ class Collector:
 
     def at_home(self) -> list[tuple[FileRef, FileRef]]:
         """Files of the user's folder at the backend that this job brought home, and where they are."""
-        entries = [entry for entry in self.files if entry.get("fresh")]
-        pairs = [(FileRef(**entry["source"]), FileRef(**entry["local"])) for entry in entries]
-        return [(source, local) for source, local in pairs if self.claims.in_own_folder(source)]
+        return [(source, local) for source, local in self.noted.fresh() if self.claims.in_own_folder(source)]
 
     def clear(self) -> None:
         """Remove partial files of this job, also those of a process that was killed. Blocking."""
@@ -125,14 +125,7 @@ class Collector:
 
     def discard(self, outputs: JsonDict) -> None:
         """Remove what this job brought home except what `outputs` shows; files of earlier jobs stay. Blocking."""
-        shown = set(references(outputs))
-        kept = [entry for entry in self.files if FileRef(**entry["local"]) in shown or not entry.get("fresh")]
-        for entry in self.files:
-            if entry not in kept:
-                local = FileRef(**entry["local"])
-                with contextlib.suppress(OSError):  # what the user has made of the folder meanwhile is theirs
-                    remove_file(self._dirs.root(local.type), path_of(self._dirs, local))
-        self.files = kept
+        self.noted.discard(set(references(outputs)))
         self.clear()
 
     @property
@@ -140,10 +133,7 @@ class Collector:
         return f"{self._job.key}-"
 
     def _is_home(self, ref: FileRef) -> bool:
-        if self._own_file(ref) is not None:
-            return True
-        local = homes(self.files).get(ref)
-        return local is not None and path_of(self._dirs, local).is_file()
+        return self._own_file(ref) is not None or self.noted.is_home(ref)
 
     def _own_file(self, ref: FileRef) -> FileRef | None:
         """The user's own file behind a staged input that a node shows again."""
@@ -164,7 +154,7 @@ class Collector:
         if safe_filename(source.filename) is None or safe_subfolder(source.subfolder) is None:
             raise FileGone(f"The backend named a file outside its folders: {source.filename}")
         home = self._known.get(self._job.backend_id or 0, self._job.user_id, source)
-        if home is not None and not path_of(self._dirs, home.local).is_file():
+        if home is not None and not self._is_still(home):
             home = None
         try:
             fetched = await fetch(
@@ -176,11 +166,13 @@ class Collector:
                 admit=partial(self.claims.may_keep, source),
             )
         except FileGone as error:
-            if home is None and isinstance(error, FileAbsent) and self.claims.may_be_cached(source):
-                raise Swept(f"{source.filename} was removed there") from error
-            if home is None:
+            if not isinstance(error, FileAbsent) or not self.claims.cached:
                 raise
-            return Arrival(source, None, home)  # cached at the backend, deleted there since, and here all along
+            if home is not None:
+                return Arrival(source, None, home)  # cached at the backend, deleted there since, and here all along
+            if self.claims.may_be_cached(source):
+                raise Swept(f"{source.filename} was removed there") from error
+            raise
         if fetched.path is None and home is not None:
             return Arrival(source, None, home)
         return await asyncio.to_thread(self._examined, source, fetched)
@@ -193,15 +185,22 @@ class Collector:
         own, root = self.claims.in_own_folder(source), self._dirs.root(source.type)
         try:
             with open_file(root, path) as content:
-                place = place_in(content.read(LONGEST + 1)) if own else None
+                moved = moved_in(content.read(LONGEST + 1)) if own else None
         except OSError as error:
             raise disk_error(error) from error
-        if place is not None:
-            if not path_of(self._dirs, place).is_file():
+        if moved is not None:
+            home = Home(moved.place, etag, moved.version)
+            if not self._is_still(home):
                 raise Swept(f"{source.filename} was cleared away there, and here too")
-            return Arrival(source, None, Home(place, etag))
+            return Arrival(source, None, home)
         restore_prompt(root, path, self._own_prompt)
-        return Arrival(source, path, Home(source, etag), own and self.claims.made_before(fetched.headers))
+        home = Home(source, etag, version_at(path))
+        return Arrival(source, path, home, own and self.claims.made_before(fetched.headers))
+
+    def _is_still(self, home: Home) -> bool:
+        """Whether the file is there as it came; another may have got its name since."""
+        found = version_at(path_of(self._dirs, home.local))
+        return found is not None and found == home.version
 
     async def _settle(self, arrivals: list[Arrival]) -> None:
         """Give every arrival its name. One note for all of them, and another round when a name was taken meanwhile."""
@@ -210,20 +209,21 @@ class Collector:
                 return
             places = await asyncio.to_thread(self._choose, arrivals)
             for arrival, local in zip(arrivals, places, strict=True):
-                self._note(arrival, local)
+                self.noted.put(arrival.source, local, arrival.home.version, fresh=arrival.partial is not None)
             if any(local.type != "temp" for local in places):  # a stray preview goes with the session's temp
-                await self._write_notes(self.files)
+                await self._write_notes(self.noted.entries)
             landed = await to_its_end(partial(self._land, arrivals, places))
             for arrival, local, done in zip(arrivals, places, landed, strict=True):
                 if done:
-                    home = Home(local, arrival.home.etag)
+                    self.noted.landed(arrival.source)
+                    home = replace(arrival.home, local=local)
                     self._known.put(self._job.backend_id or 0, self._job.user_id, arrival.source, home)
             arrivals = [arrival for arrival, done in zip(arrivals, landed, strict=True) if not done]
         raise FileGone("There is no free name left for the job's files; tidy the folder")
 
     def _choose(self, arrivals: list[Arrival]) -> list[FileRef]:
         """A place for each; the noted one if there is one, as after a crash between noting and landing."""
-        noted = homes(self.files)
+        noted = self.noted.homes()
         places: list[FileRef] = []
         for arrival in arrivals:
             self._find_again(arrival, {*places, *noted.values()})
@@ -238,14 +238,16 @@ class Collector:
     def _find_again(self, arrival: Arrival, others: set[FileRef]) -> None:
         """For a file out of the backend's cache, the one that an earlier job brought home and nobody remembers."""
         source = arrival.source
-        if arrival.partial is None or not arrival.cached or source in homes(self.files):
+        if arrival.partial is None or not arrival.cached or source in self.noted.homes():
             return
         subfolder = self._local_subfolder(source)
         taken = {ref.filename for ref in others if (ref.subfolder, ref.type) == (subfolder, source.type)}
         root = self._dirs.root(source.type)
         name = twin(root, landing(root, subfolder), source.filename, arrival.partial, taken)
         if name is not None:
-            arrival.partial, arrival.home = None, Home(FileRef(name, subfolder, source.type), arrival.home.etag)
+            local = FileRef(name, subfolder, source.type)
+            arrival.partial = None
+            arrival.home = Home(local, arrival.home.etag, version_at(path_of(self._dirs, local)))
 
     def _number(self, source: FileRef, arrivals: list[Arrival], places: list[FileRef]) -> int | None:
         """The number of a file that the backend gave the same one: a clip, its sound and its picture stay together."""
@@ -253,7 +255,7 @@ class Collector:
         if group is None:
             return None
         together = [(arrival.source, place) for arrival, place in zip(arrivals, places, strict=False)]
-        for other, place in [*together, *homes(self.files).items()]:
+        for other, place in [*together, *self.noted.homes().items()]:
             if counted(other.filename) == group and other != source:
                 mine = counted(place.filename)
                 if (other.subfolder, other.type) == (source.subfolder, source.type) and mine is not None:
@@ -269,10 +271,6 @@ class Collector:
         if name is None:
             raise FileGone(f"There is no free name left for {source.filename}; tidy the folder")
         return FileRef(name, subfolder, source.type)
-
-    def _note(self, arrival: Arrival, local: FileRef) -> None:
-        entry = {"source": asdict(arrival.source), "local": asdict(local), "fresh": arrival.partial is not None}
-        self.files = [known for known in self.files if known["source"] != entry["source"]] + [entry]
 
     def _land(self, arrivals: list[Arrival], places: list[FileRef]) -> list[bool]:
         """Give the partial files their names; False for one whose name was taken meanwhile."""

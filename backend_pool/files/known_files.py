@@ -11,16 +11,19 @@ from weakref import WeakKeyDictionary
 
 from backend_pool.comfy.client import ComfyClient, FileRef
 from backend_pool.files.sent_files import SentFiles
+from backend_pool.files.user_files import Version
 
 KNOWN_LIMIT = 20_000
 
 
 @dataclass(frozen=True)
 class Home:
-    """Where a backend's file lies in the user's directories, and the version (ETag) that was fetched."""
+    """Where a backend's file lies in the user's directories, which version of it (ETag) was fetched, and which version
+    of what has that place it is: another file may have the name by now."""
 
     local: FileRef
     etag: str | None
+    version: Version | None
 
 
 class KnownFiles:

@@ -4,7 +4,6 @@ The worker knew the user's names, so a new file keeps its own; only where one of
 another. What the job wrote into a file of the user's replaces that, and what it wrote on at the end is added.
 """
 
-import contextlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -67,11 +66,6 @@ class Lander:
     def path(self, ref: FileRef) -> Path:
         """Where a file of the user's is."""
         return path_of(self._dirs, ref)
-
-    def remove(self, ref: FileRef) -> None:
-        """Remove a file of the user's, if it is there and they let us."""
-        with contextlib.suppress(OSError):
-            remove_file(self._dirs.root(ref.type), self.path(ref))
 
     def choose(self, file: Written, own: FileRef | None) -> FileRef:
         """The name it is to get; `own` is the one it got from this job before. Raises FileGone if none is left."""

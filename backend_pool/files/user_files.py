@@ -10,6 +10,7 @@ import hashlib
 import mimetypes
 import os
 import re
+import stat
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -29,6 +30,9 @@ SCENE_SUFFIXES = frozenset({".gltf", ".glb", ".obj", ".fbx", ".stl"})
 HASH_CHUNK = 1024 * 1024
 ATTEMPTS = 1000
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+Version = tuple[int, int]
+"""Size in bytes and time of the last change in nanoseconds."""
 
 
 @dataclass(frozen=True)
@@ -127,10 +131,19 @@ def digest(content: BinaryIO) -> str:
     return found.hexdigest()
 
 
-def version_of(content: BinaryIO) -> tuple[int, int]:
+def version_of(content: BinaryIO) -> Version:
     """Size and time of the last change of an open file: another when the content is."""
     found = os.fstat(content.fileno())
     return found.st_size, found.st_mtime_ns
+
+
+def version_at(path: Path) -> Version | None:
+    """The same of the file of that name, None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
 
 
 def safe_subfolder(subfolder: str) -> str | None:

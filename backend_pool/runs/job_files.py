@@ -12,9 +12,11 @@ from backend_pool.model import JsonDict
 
 
 class JobFiles(Protocol):
-    """One attempt's files. `files` is what the job's document notes of them: `{source, local, fresh}`."""
+    """One attempt's files."""
 
-    files: list[JsonDict]
+    @property
+    def files(self) -> list[JsonDict]:
+        """What the job's document notes of them (`noted_files`)."""
 
     async def prepare(self) -> None:
         """Make the prompt fit for the backend; again after a restart. Raises Unstageable, OSError."""

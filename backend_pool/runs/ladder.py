@@ -29,7 +29,7 @@ class Mishap(StrEnum):
 
 HARMFUL = (Mishap.FAULT, Mishap.HUNG, Mishap.DEAF, Mishap.GONE)
 """What may have been the job's doing, once it had begun."""
-LOSSES = (Mishap.GONE, Mishap.SWEPT, Mishap.NEVER_BEGAN)
+LOSSES = (Mishap.GONE, Mishap.NEVER_BEGAN)
 """UNFETCHED where the backend had ended the job: its files were on their way, and another's job may run there."""
 
 

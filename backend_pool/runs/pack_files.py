@@ -7,7 +7,6 @@ sent by content, and what was written, told of or not, is fetched: before `execu
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,15 @@ from backend_pool.comfy.client import CHUNK, FileRef
 from backend_pool.comfy.frames import Message
 from backend_pool.errors import BackendBroken, FileGone
 from backend_pool.files.incoming import clear_incoming, close, create_incoming, write
+from backend_pool.files.noted_files import NotedFiles
 from backend_pool.files.own_paths import OwnPaths
 from backend_pool.files.owner import Owner
 from backend_pool.files.pack_inputs import Input, name_stubs, named_inputs
 from backend_pool.files.pack_landing import Lander, Written, written
-from backend_pool.files.references import homes, references, replaced
+from backend_pool.files.references import references, replaced
 from backend_pool.files.staging import Staged
 from backend_pool.files.transfer import to_its_end
-from backend_pool.files.user_files import ATTEMPTS, FOLDERS
+from backend_pool.files.user_files import ATTEMPTS, FOLDERS, version_at
 from backend_pool.model import Job, JobDocument, JsonDict
 from backend_pool.prompts.spelling import respelled
 from backend_pool.runs.job_files import JobFiles
@@ -72,7 +72,12 @@ class PackFiles(JobFiles):
         self._stubs: list[JsonDict] = []
         self._listed: list[Written] = []
         self._brought: dict[str, tuple[int, int]] = {}
-        self.files = list(document.files)
+        self._noted = NotedFiles(owner.dirs, document.files)
+
+    @property
+    def files(self) -> list[JsonDict]:
+        """What has come home."""
+        return self._noted.entries
 
     # -- the way there ---------------------------------------------------------------------------------------------
 
@@ -160,7 +165,7 @@ class PackFiles(JobFiles):
         refs = list(references(ui))
         if self._folder is not None:
             await self._seen(refs)
-        noted = homes(self.files)
+        noted = self._noted.homes()
         return replaced(ui, {ref: noted[ref] for ref in refs if ref in noted})
 
     async def bring_rest(self) -> None:
@@ -170,12 +175,7 @@ class PackFiles(JobFiles):
 
     def discard(self, outputs: JsonDict) -> None:
         """Remove new files of this job that are not shown, and partial ones."""
-        shown = set(references(outputs))
-        kept = [entry for entry in self.files if FileRef(**entry["local"]) in shown or not entry.get("fresh")]
-        for entry in self.files:
-            if entry not in kept:
-                self._lander.remove(FileRef(**entry["local"]))
-        self.files = kept
+        self._noted.discard(set(references(outputs)))
         self._clear()
 
     async def forget(self) -> None:
@@ -195,11 +195,9 @@ class PackFiles(JobFiles):
         """Whether this very version is at home; one that an earlier process fetched is known by its size."""
         if file.path in self._brought:
             return self._brought[file.path] == (file.size, file.mtime_ns)
-        entry = next((entry for entry in self.files if entry["source"] == asdict(file.ref)), None)
-        if entry is None or not entry.get("fresh"):
-            return False
-        path = self._lander.path(FileRef(**entry["local"]))
-        return path.is_file() and path.stat().st_size == file.size
+        local = self._noted.homes().get(file.ref)
+        found = version_at(self._lander.path(local)) if local is not None and self._noted.is_home(file.ref) else None
+        return found is not None and found[0] == file.size
 
     async def _bring(self, files: list[Written]) -> None:
         try:
@@ -212,17 +210,17 @@ class PackFiles(JobFiles):
     async def _fetch(self, file: Written) -> None:
         arrived = await self._save(file)
         for _ in range(ATTEMPTS):
-            own = homes(self.files).get(file.ref)
+            own = self._noted.own_place(file.ref)
             local = await asyncio.to_thread(self._lander.choose, file, own)
-            replaces = own is not None or (file.known and local == file.ref)
-            if own is None:
-                self.files = [*self.files, {"source": asdict(file.ref), "local": asdict(local), "fresh": not replaces}]
-                if local.type != "temp":
-                    await self._write_notes(self.files)
+            known = file.known and local == file.ref
+            self._noted.put(file.ref, local, version_at(arrived), fresh=not known)
+            if local.type != "temp":
+                await self._write_notes(self.files)
+            replaces = known or own is not None
             if await to_its_end(partial(self._lander.land, arrived, file, local, replace=replaces)):
                 self._brought[file.path] = (file.size, file.mtime_ns)
                 return
-            self.files = [entry for entry in self.files if entry["source"] != asdict(file.ref)]
+            self._noted.drop(file.ref)
         raise FileGone(f"There is no free name left for {file.ref.filename}; tidy the folder")
 
     async def _save(self, file: Written) -> Path:

@@ -17,11 +17,12 @@ from backend_pool.comfy.result import result_of
 from backend_pool.errors import BackendRefused
 from backend_pool.files.collector import Collector
 from backend_pool.files.known_files import KnownFiles
-from backend_pool.files.moved_note import LONGEST, note_of
+from backend_pool.files.moved_note import LONGEST, Moved, note_of
 from backend_pool.files.owner import Owner
+from backend_pool.files.references import path_of
 from backend_pool.files.staging import Staged, Unstageable, stage
 from backend_pool.files.transfer import side_by_side
-from backend_pool.files.user_files import version_of
+from backend_pool.files.user_files import Version, version_at, version_of
 from backend_pool.model import Job, JobDocument, JsonDict
 from backend_pool.runs.job_files import JobFiles
 from backend_pool.runs.translator import Translator
@@ -62,11 +63,7 @@ class StockFiles(JobFiles):
     @property
     def files(self) -> list[JsonDict]:
         """What has come home."""
-        return self._collector.files
-
-    @files.setter
-    def files(self, files: list[JsonDict]) -> None:
-        self._collector.files = files
+        return self._collector.noted.entries
 
     def _adopt(self, staged: Staged) -> None:
         self._staged = staged
@@ -80,8 +77,8 @@ class StockFiles(JobFiles):
             prompt=self._document.prompt,
             staged=staged,
             known=self._known,
+            files=self._document.files,
         )
-        self._collector.files = list(self._document.files)
 
     async def prepare(self) -> None:
         """Rewrite the prompt."""
@@ -185,8 +182,8 @@ class StockFiles(JobFiles):
         client = self._member.client
         await client.post("/history", {"delete": [self._upstream_id]})
         remains = client.remains
-        made = [FileRef(**entry["local"]) for entry in self._collector.files if entry.get("fresh")]
-        sizes = [await asyncio.to_thread(self._size_of, local) for local in made]
+        made = [await asyncio.to_thread(self._version_of, local) for _, local in self._collector.noted.fresh()]
+        sizes = [0 if version is None else version[0] for version in made]
         remains.whole += len(sizes)
         remains.whole_bytes += sum(sizes)
         if self._keep_inputs_mb is None:
@@ -195,17 +192,14 @@ class StockFiles(JobFiles):
         await self._known.sent_to(client).shrink(self._keep_inputs_mb * 1024 * 1024)
 
     async def _sweep(self, source: FileRef, local: FileRef) -> None:
-        note, remains = note_of(local), self._member.client.remains
+        version, remains = await asyncio.to_thread(self._version_of, local), self._member.client.remains
+        note = note_of(Moved(local, version or (0, 0)))
         if len(note) <= LONGEST:
-            size = await asyncio.to_thread(self._size_of, local)
             await self._member.client.overwrite(source, note)
             remains.notes += 1
             remains.whole -= 1
-            remains.whole_bytes -= size
+            remains.whole_bytes -= 0 if version is None else version[0]
 
-    def _size_of(self, local: FileRef) -> int:
-        """0 when the user has removed it meanwhile."""
-        try:
-            return (self._owner.dirs.root(local.type) / local.subfolder / local.filename).stat().st_size
-        except OSError:
-            return 0
+    def _version_of(self, local: FileRef) -> Version | None:
+        """None when the user has removed it meanwhile."""
+        return version_at(path_of(self._owner.dirs, local))

@@ -95,7 +95,7 @@ def test_a_version_that_came_home_to_another_is_known() -> None:
     """The same name with another version is another file: backends count from one again after a restart."""
     known, ref = KnownFiles(), FileRef("p_00001_.png", "", "temp")
     assert not known.of_another(1, 2, ref, "v1")
-    known.put(1, 1, ref, Home(ref, "v1"))
+    known.put(1, 1, ref, Home(ref, "v1", None))
     assert known.of_another(1, 2, ref, "v1") and not known.of_another(1, 2, ref, "v2")
     assert not known.of_another(1, 1, ref, "v1") and not known.of_another(2, 2, ref, "v1")
 

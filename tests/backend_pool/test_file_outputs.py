@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from backend_pool.comfy.client import FileRef
-from backend_pool.files.moved_note import note_of, place_in
+from backend_pool.files.moved_note import Moved, moved_in, note_of
 from backend_pool.files.references import mentions, references, replaced
 from backend_pool.files.user_folder import user_folder
 from backend_pool.job_state import JobState
@@ -89,11 +89,13 @@ def test_texts_that_name_none(text: str) -> None:
 
 def test_a_note_of_where_a_file_is() -> None:
     """It says so to us alone; other content is a file's own."""
-    place = FileRef('日 "x".png', "a/b", "output")
-    assert place_in(note_of(place)) == place
-    for other in (b"", b"{}", b'{"comfy-cluster', note_of(FileRef("../x", "", "output")), note_of(place) + b"x"):
-        assert place_in(other) is None
-    assert place_in(note_of(FileRef("x", "..", "output"))) is None is place_in(note_of(FileRef("x", "", "user")))
+    moved = Moved(FileRef('日 "x".png', "a/b", "output"), (3, 4))
+    assert moved_in(note_of(moved)) == moved
+    for other in (b"", b"{}", b'{"comfy-cluster', note_of(Moved(FileRef("../x", "", "output"), (3, 4)))):
+        assert moved_in(other) is None
+    assert moved_in(note_of(moved) + b"x") is None
+    for outside in (FileRef("x", "..", "output"), FileRef("x", "", "user")):
+        assert moved_in(note_of(Moved(outside, (3, 4)))) is None
 
 
 async def conclude(tmp_path: Path, ui: Any, files: dict[str, bytes]) -> tuple[Rig, Any]:
@@ -233,7 +235,7 @@ async def test_a_swept_file_that_the_user_deleted_is_made_again(tmp_path: Path, 
         prompt = saved()
         await r.run(prompt)
         (left,) = engine.base_dir.glob("output/*/*.png")
-        await r.eventually(lambda: place_in(left.read_bytes()) == FileRef("ComfyUI_00001_.png", "", "output"))
+        await r.eventually(lambda: moved_in(left.read_bytes()) is not None)
         mine = r.dirs(1).output / "ComfyUI_00001_.png"
         before = mine.read_bytes()
         mine.unlink()

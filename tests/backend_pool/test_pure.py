@@ -168,9 +168,9 @@ def test_known_files_forget_the_oldest() -> None:
     """The memory is bounded."""
     known = KnownFiles()
     for number in range(KNOWN_LIMIT + 5):
-        known.put(1, 1, FileRef(f"{number}", "", "output"), Home(A, None))
+        known.put(1, 1, FileRef(f"{number}", "", "output"), Home(A, None, None))
     assert known.get(1, 1, FileRef("4", "", "output")) is None
-    assert known.get(1, 1, FileRef("5", "", "output")) == Home(A, None)
+    assert known.get(1, 1, FileRef("5", "", "output")) == Home(A, None, None)
     assert known.get(2, 1, FileRef("5", "", "output")) is None
 
 

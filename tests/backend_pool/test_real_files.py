@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from backend_pool.files.moved_note import place_in
+from backend_pool.files.moved_note import moved_in
 from backend_pool.files.user_folder import user_folder
 from backend_pool.job_state import JobState
 from tests.backend_pool.graphs import loaded, saved
@@ -255,7 +255,7 @@ async def test_linked_and_dated_prefixes(tmp_path: Path, real: RealComfyUI) -> N
 
 def is_note(path: Path) -> bool:
     """Whether a file at the backend says where it is."""
-    return place_in(path.read_bytes()) is not None
+    return moved_in(path.read_bytes()) is not None
 
 
 async def test_leftovers_are_notes(tmp_path: Path, real: RealComfyUI) -> None:
