@@ -69,7 +69,7 @@ async def test_fields_are_changed(server: Server, root: httpx.AsyncClient) -> No
     answer = (await root.patch(one, json={"add_labels": ["gpu=h100"], "remove_labels": ["fast"], "note": "new"})).json()
     assert (answer["labels"], answer["note"], answer["mode"]) == (["gpu=h100"], "new", "active")
     assert (await root.patch(one, json={"labels": []})).json()["labels"] == []
-    before = time.time() * 1000
+    before = int(time.time() * 1000)
     answer = (await root.patch(one, json={"mode": "draining", "drain_within_s": 600})).json()
     assert answer["mode"] == "draining" and 0 <= answer["drain_by_ms"] - before - 600_000 < 60_000
     assert (await root.patch(one, json={"mode": "active"})).json()["drain_by_ms"] is None
