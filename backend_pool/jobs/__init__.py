@@ -1,1 +1,1 @@
-"""Durable jobs: their states, rows, queries and history."""
+"""Durable jobs: rows and who may change them, queries, history, the lease on giving jobs out."""

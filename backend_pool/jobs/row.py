@@ -1,6 +1,6 @@
 """Changes of a job's row, each with its line in the trail: `[ms, state, why, backend, attempt]`. No I/O.
 
-A row changes inside a transaction of `job_store` alone.
+A row changes inside a transaction of `store` or `held` alone.
 """
 
 from backend_pool.books.ledger import Spent

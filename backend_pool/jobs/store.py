@@ -1,6 +1,7 @@
-"""Jobs in the database. Every change of state is one compare-and-set here; nothing else writes the jobs table.
+"""Jobs in the database: every change of state is one transaction here.
 
-A change names the epoch its owner holds: an owner that lost the job meanwhile gets `Fenced` and must stop at once.
+What a job's owner changes is a compare-and-set (`held`): an owner that lost the job meanwhile gets `Fenced` and must
+stop at once. Beside this the lease raises epochs, and the upkeep takes out old jobs.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence

@@ -71,10 +71,8 @@ class Relay:
 
     async def _message(self, message: Message) -> bool:
         now_s = monotonic_s()
-        if message.data.keys() & {
-            "prompt_id",
-            "node",
-        }:  # what packs tell everybody about the machine is no sign of life
+        # What packs tell everybody about the machine is no sign of life.
+        if not message.data.keys().isdisjoint(("prompt_id", "node")):
             self._heard_s = now_s
             if self._record.began and message.type not in TERMINAL:
                 self.began.set()

@@ -1,6 +1,6 @@
 """One operation of the JSON API as a value, and how a request reaches it: who, may they, from where, with what body.
 
-Knows nothing of single operations; `api.py` has the table. Every failure leaves as ComfyUI's error object.
+Knows nothing of single operations; `table.py` has the table. Every failure leaves as ComfyUI's error object.
 """
 
 import hashlib

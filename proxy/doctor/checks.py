@@ -1,7 +1,7 @@
 """`comfy-cluster doctor`: what this machine offers and what stands in the way, one line each. Changes nothing.
 
 Works beside a running server and on a machine where nothing has been started yet. What has to be asked over a network
-is in `doctor_network.py`.
+is in `network.py`.
 """
 
 import asyncio
