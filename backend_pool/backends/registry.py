@@ -14,8 +14,6 @@ from proxy.base.clock import now_ms
 from proxy.base.database import Database
 from proxy.base.errors import BadInput, Conflict, NotFound
 
-__all__ = ["MAX_NAME", "REMOVABLE", "Registry", "clean_url"]
-
 MAX_NAME = 64
 REMOVABLE = ("registered", "worker", "agent")
 """Others come from this server's settings. A worker or an agent that lives brings its backends back."""
@@ -124,7 +122,7 @@ def named(s: Session, which: str) -> Backend:
     if row is None and which.isascii() and which.isdecimal():
         row = s.get(Backend, min(int(which), 2**63 - 1))
     if row is None:
-        raise NotFound(f"There is no backend {which!r}. `backend list` shows them.")
+        raise NotFound(f"There is no backend {which[:80]!r}. `backend list` shows them.")
     return row
 
 

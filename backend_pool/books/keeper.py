@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from sqlmodel import Session
 
+from backend_pool.backends.registry import named
 from backend_pool.books import group_rows, reservations, usage
 from backend_pool.books.groups import Groups
 from backend_pool.books.reservations import Wish
@@ -85,5 +86,5 @@ class BooksKeeper:
 def reserve(session: Session, group: str, backends: list[str], wish: Mapping[str, Any]) -> Reservation:
     """The body of `BooksKeeper.reserve`, for the command line too."""
     found = group_rows.named(session, group)
-    ids = [reservations.backend_named(session, which) for which in backends]
+    ids = [named(session, which).key for which in backends]
     return reservations.add(session, Wish(group_id=found.id or 0, backends=ids, **wish))

@@ -90,16 +90,6 @@ def remove(session: Session, reservation_id: int) -> Reservation:
     return row
 
 
-def backend_named(session: Session, which: str) -> int:
-    """The id of a backend by name, else by id: a name may be a number. Raises NotFound."""
-    found = session.exec(select(Backend.id).where(Backend.name == which)).first()
-    if found is None and which.isascii() and which.isdecimal():
-        found = session.exec(select(Backend.id).where(Backend.id == min(int(which), 2**63 - 1))).first()
-    if found is None:
-        raise NotFound(f"There is no backend {which[:80]!r}. `backend list` shows them.")
-    return found
-
-
 def prune(session: Session, moment_ms: int) -> int:
     """Take out those that ended long ago; returns how many."""
     return session.exec(delete(Reservation).where(col(Reservation.end_ms) < moment_ms - KEPT_MS)).rowcount

@@ -21,11 +21,10 @@ from backend_pool.forecasts.estimates import Estimates
 from backend_pool.forecasts.outlooks import Outlooks
 from backend_pool.forecasts.scene import Case, Scene, Seat
 from backend_pool.model import BackendMode, Job
-from backend_pool.placement.values import Kind, Waiting
+from backend_pool.placement.values import NOWHERE, Waiting
 from proxy.base.clock import monotonic_s, now_ms
 from proxy.base.tasks import Tasks
 
-NOWHERE = Kind(frozenset())
 CASES = 2000
 """Jobs that one forecast looks at singly, one of each user at least; of the others it knows how many there are."""
 
@@ -133,7 +132,7 @@ class Foresight:
         return found
 
     def _seat(self, member: Member, models: frozenset[str], now_s: float) -> Seat:
-        spot = replace(self._turns.spot(member), load_s=self._estimates.load_s(models, member.device))
+        spot = replace(self._turns.spot(member), load_s=self._estimates.timings.loads(models, member.device))
         if member.job is not None or member.lingering is not None:
             return self._running(member, Seat(spot, "busy" if is_ready(member) else "away"), now_s)
         if member.idle:

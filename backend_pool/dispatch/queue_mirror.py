@@ -163,7 +163,7 @@ class QueueMirror:
             self._fronts.pop(user_id, None)
 
 
-def side_by_side(jobs: Iterable[Job]) -> list[Job]:
+def in_rounds(jobs: Iterable[Job]) -> list[Job]:
     """Everybody's first job, then everybody's second."""
     count: Counter[int] = Counter()
     ranked = []

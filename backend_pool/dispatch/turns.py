@@ -13,20 +13,19 @@ from backend_pool.books.shares import Shares
 from backend_pool.dispatch.comebacks import Comebacks
 from backend_pool.dispatch.loads import Loads
 from backend_pool.dispatch.matching import Matching
-from backend_pool.dispatch.queue_mirror import QueueMirror, side_by_side
+from backend_pool.dispatch.queue_mirror import QueueMirror, in_rounds
 from backend_pool.dispatch.virtual_times import VirtualTimes
 from backend_pool.forecasts.estimates import Estimates
 from backend_pool.jobs.queue_reads import QueueReads
 from backend_pool.model import Job
 from backend_pool.placement.line import Line
-from backend_pool.placement.values import Choice, Kind, Policy, Spot, Waiting
+from backend_pool.placement.values import NOWHERE, Choice, Policy, Spot, Waiting
 from proxy.base.clock import now_ms
 
 LEARN_AT_ONCE = 64
 """Jobs whose prompts are read between two placements."""
 ENTER_AT_ONCE = 256
 """Jobs that are put into the line, or judged anew there, between two placements."""
-NOWHERE = Kind(frozenset())
 
 
 class Turns:
@@ -80,7 +79,7 @@ class Turns:
         for seq in changes.went:
             self._unread.pop(seq, None)
             self.line.remove(seq)
-        self._unread |= {job.key: job for job in side_by_side(changes.came)}
+        self._unread |= {job.key: job for job in in_rounds(changes.came)}
         self._comebacks.keep_unread(lambda seq, user: seq in self._unread or self._mirror.is_stale(user))
         if self._matching.look():
             self._reconsider(self._mirror.users)

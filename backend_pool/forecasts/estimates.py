@@ -45,10 +45,6 @@ class Estimates:
             known = self._work[key] = {key: estimate.mean_s for key, estimate in found.items() if estimate is not None}
         return known
 
-    def load_s(self, models: frozenset[str], device: str) -> Mapping[str, float]:
-        """Seconds by model, of those that are known."""
-        return self.timings.loads(models, device)
-
     def running(self, member: Member, traits: Traits) -> Span | None:
         """How long the job that runs there goes on; None where nothing like it was ever measured."""
         estimate = self.timings.expect(traits, member.device)

@@ -93,11 +93,11 @@ def foresee(scene: Scene) -> Forecast:
 
 def _ranks(scene: Scene) -> dict[int, int]:
     """How many of its user's jobs come before each."""
-    count: Counter[int] = Counter()
+    before: Counter[int] = Counter()
     ranks = {}
     for case in sorted(scene.cases.values(), key=lambda case: (-case.job.priority, case.job.number, case.job.seq)):
-        ranks[case.job.seq] = count[case.job.user_id]
-        count[case.job.user_id] += 1
+        ranks[case.job.seq] = before[case.job.user_id]
+        before[case.job.user_id] += 1
     return ranks
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from backend_pool.forecasts.signature import Model, models_of
+from backend_pool.forecasts.signature import MAIN_FOLDERS, Model, models_of
 from backend_pool.prompts.needs import Choice
 from backend_pool.prompts.reach import links
 
@@ -21,7 +21,6 @@ NOISE_S = 0.02
 FAR = 500
 """Nodes looked at on the way back from a node to its loaders."""
 ENDS = frozenset({"execution_success", "execution_error", "execution_interrupted"})
-MAIN_FOLDERS = frozenset({"checkpoints", "diffusion_models"})
 
 
 @dataclass

@@ -21,6 +21,7 @@ VALUES_READ = 64
 """Numbers and models of one node."""
 MODELS_READ = 32
 """Models of one workflow that placement weighs."""
+MAIN_FOLDERS = frozenset({"checkpoints", "diffusion_models"})
 LOADERS = frozenset(known.folder for known in MODEL_INPUTS.values())
 SEEDS = ("seed", "noise_seed", "control_after_generate", "rng_seed")
 WORK_INPUTS = ("steps", "width", "height", "length", "batch_size", "num_frames", "frames", "megapixels")
@@ -175,7 +176,7 @@ def _loaded(models: Iterable[Model]) -> list[Model]:
 
 
 def _main(models: Iterable[Model]) -> list[str]:
-    return [str(model) for model in models if model.folder in ("checkpoints", "diffusion_models")]
+    return [str(model) for model in models if model.folder in MAIN_FOLDERS]
 
 
 def _digest(parts: Iterable[object]) -> str:

@@ -116,7 +116,7 @@ class JobQueries:
 
     async def one(self, user_id: int, prompt_id: str) -> tuple[Job, JobDocument] | None:
         """A job of this user, waiting, running or in the history."""
-        query = _with_documents(user_id, ACTIVE | FINAL).where(Job.prompt_id == prompt_id)
+        query = _joined().where(*_shown(user_id, ACTIVE | FINAL), Job.prompt_id == prompt_id)
         return await self._db.read(lambda s: s.exec(query).first())
 
 
@@ -149,7 +149,3 @@ def _column(table: type[SQLModel], name: str) -> Any:
 
 def _joined() -> Select[Job, JobDocument]:
     return select(Job, JobDocument).join(JobDocument, col(JobDocument.seq) == col(Job.seq))
-
-
-def _with_documents(user_id: int, states: frozenset[JobState]) -> Select[Job, JobDocument]:
-    return _joined().where(*_shown(user_id, states))

@@ -31,11 +31,11 @@ class QueueReads:
     """Reads of the queue, each a snapshot."""
 
     def __init__(self, db: Database) -> None:
-        self.db = db
+        self._db = db
 
     async def census(self) -> dict[int, Census]:
         """Every user who has something waiting."""
-        rows = await self.db.read(lambda s: s.exec(CENSUS).all())
+        rows = await self._db.read(lambda s: s.exec(CENSUS).all())
         return {user_id: Census(jobs, int(seqs or 0)) for user_id, jobs, seqs in rows}
 
     async def firsts(self, depths: Mapping[int, int]) -> dict[int, list[Job]]:
@@ -44,7 +44,7 @@ class QueueReads:
         def work(s: Session) -> dict[int, list[Job]]:
             return {user: [job for lane in Lane for job in _firsts(s, user, lane, n)] for user, n in depths.items()}
 
-        return await self.db.read(work) if depths else {}
+        return await self._db.read(work) if depths else {}
 
     async def documents(self, seqs: Collection[int]) -> dict[int, JobDocument]:
         """The documents of these jobs; those that are gone are left out."""
@@ -56,16 +56,16 @@ class QueueReads:
             def work(s: Session, query: SelectOfScalar[JobDocument] = query) -> dict[int, JobDocument]:
                 return {row.seq: row for row in s.exec(query)}
 
-            found |= await self.db.read(work)
+            found |= await self._db.read(work)
         return found
 
     async def virtual_times(self) -> dict[int, float]:
         """By user, as last stored."""
-        return {row.user_id: row.virtual_s for row in await self.db.read(lambda s: s.exec(select(UserShare)).all())}
+        return {row.user_id: row.virtual_s for row in await self._db.read(lambda s: s.exec(select(UserShare)).all())}
 
     async def store_virtual_times(self, times: Mapping[int, float]) -> None:
         """Put these down."""
-        await self.db.write(lambda s: put_virtual_times(s, times.items()))
+        await self._db.write(lambda s: put_virtual_times(s, times.items()))
 
 
 def put_virtual_times(s: Session, times: Iterable[tuple[int, float]]) -> None:

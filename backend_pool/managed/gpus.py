@@ -30,7 +30,7 @@ class Gpu:
         return f"gpu-{re.sub(r'[^0-9A-Za-z-]+', '-', self.id)}"
 
 
-def chosen(wanted: str | None, ask: "Ask | None" = None) -> list[Gpu]:
+def chosen(wanted: str | None, ask: Ask | None = None) -> list[Gpu]:
     """The GPUs of the setting `gpus`. Raises ConfigError when `auto` finds none, or names come out the same."""
     asked = ask or _ask
     if not wanted:
@@ -50,7 +50,7 @@ def chosen(wanted: str | None, ask: "Ask | None" = None) -> list[Gpu]:
     return gpus
 
 
-def present(ask: "Ask | None" = None) -> list[Gpu]:
+def present(ask: Ask | None = None) -> list[Gpu]:
     """All that a tool shows; NVIDIA's first."""
     asked = ask or _ask
     told = asked(NVIDIA)

@@ -129,8 +129,8 @@ class Line:
         user.placed += 1
         self._show(user)
 
-    def ended(self, seq: int, used_s: float) -> float:
-        """A placed job is over; its user is charged what it took. The user's virtual time. Raises KeyError."""
+    def ended(self, seq: int, used_s: float) -> None:
+        """A placed job is over; its user is charged what it took. Raises KeyError."""
         user_id, behind_s = self._running.pop(seq)
         user = self._index.users[user_id]
         took_s = max(0.0, used_s) / user.share.weight
@@ -141,7 +141,6 @@ class Line:
             user.mean_s = _mean(user.mean_s, used_s)
             self._mean_s = _mean(self._mean_s, used_s)
         self._show(user)
-        return user.settled_s
 
     def returned(self, job: Waiting, used_s: float = 0.0) -> None:
         """A placed job is tried again: it waits at its old place, and its user is charged what the attempt is said to

@@ -24,6 +24,9 @@ class Kind:
     """Others that could run it, and that are left to other users' jobs for the moment."""
 
 
+NOWHERE = Kind(frozenset())
+
+
 @dataclass(frozen=True)
 class Waiting:
     """A queued job. Its place among its user's own: highest priority first, then ComfyUI's `number`, then `seq`."""

@@ -58,8 +58,8 @@ class Endings:
         """It ended at the backend, well or not, and its files are home."""
         ends = (Message(m[0], m[1]) for m in reversed(result.messages) if m[0] in TERMINAL)
         last = self._relay.last_words or next(ends, None)
-        spent = self.charge(result.messages)
-        await self._record.finish(state_of(result.messages), result, "ended at the backend", last, spent)
+        charged = self.charge(result.messages)
+        await self._record.finish(state_of(result.messages), result, "ended at the backend", last, charged)
 
     async def cancelled(self, why: str) -> None:
         """The user ended it."""

@@ -24,7 +24,7 @@ from backend_pool.jobs.listener import JobListener
 from backend_pool.jobs.record import JobRecord
 from backend_pool.jobs.store import JobStore
 from backend_pool.model import Job, JobDocument, JsonDict
-from backend_pool.runs.attempt import Attempt, Kit, Stop, Stopped, TokensGone
+from backend_pool.runs.attempt import Attempt, Kit, Stop, Stopped
 from backend_pool.runs.endings import Endings
 from backend_pool.runs.harms import Harms
 from backend_pool.runs.ladder import HARMFUL, KILLER, KILLS, LOSSES, Act, Case, Mishap, next_step
@@ -36,11 +36,8 @@ from proxy.base.errors import CallerError, DiskFull
 from proxy.base.logs import events
 from proxy.base.settings import Settings
 
-__all__ = ["Runner", "TokensGone"]
-
 log = events(__name__)
 
-UNREAD = Traits()
 UNFETCHED = "its files were lost on their way: "
 """Begins the reason in the trail, by which such losses are counted."""
 FREED_AFTER_S = 0.5
@@ -63,10 +60,10 @@ class Runner:
         settings: Settings,
         pool: Pool,
         elsewhere: Callable[[BackendRefused, JsonDict], bool],
-        rendered: Callable[[], None] = lambda: None,
-        run_limit: RunLimit | None = None,
-        harms: Harms | None = None,
-        traits: Traits = UNREAD,
+        rendered: Callable[[], None],
+        run_limit: RunLimit | None,
+        harms: Harms,
+        traits: Traits,
     ) -> None:
         """`rendered` is called once the backend has ended the prompt, while files may still be on their way."""
         self._record = JobRecord(job, store, listener)
@@ -75,7 +72,8 @@ class Runner:
         self._settings = settings
         self._pool = pool
         self._elsewhere = elsewhere
-        self._harms, self._traits = harms or Harms(), traits
+        self._harms = harms
+        self._traits = traits
         self._cancel = asyncio.Event()
         self._kit = Kit(document, member, owner, known, settings, rendered, run_limit, traits.chosen)
         self._attempt = Attempt(self._kit, self._record, self._cancel)

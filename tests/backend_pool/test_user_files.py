@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend_pool.backends.registry import Registry, clean_url
+from backend_pool.backends.registry import Registry
 from backend_pool.files.incoming import arrive, clear_incoming, create_incoming
 from backend_pool.files.user_files import (
     UserDirs,
@@ -24,6 +24,7 @@ from backend_pool.files.user_files import (
     safe_subfolder,
 )
 from backend_pool.model import BackendMode
+from proxy.base.backend_url import clean_url
 from proxy.base.errors import BadInput, Conflict, DiskFull, NotFound
 from tests.backend_pool.rig import open_database, user_dirs
 

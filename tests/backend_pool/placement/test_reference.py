@@ -117,7 +117,8 @@ class Life:
             seq = self.chance.choice(list(self.placed))
             user_id, most_s = self.placed.pop(seq).user_id, self.most_s()
             used_s = self.chance.choice([0.0, 1.0, 6.0, 6.0, 700.0 if self.mixed else 7.0])
-            virtual_s = self.line.ended(seq, used_s)
+            self.line.ended(seq, used_s)
+            virtual_s = self.line.virtual_s(user_id)
             assert virtual_s == self.plain.ended(seq, used_s)
             took_s = used_s / self.plain.people[user_id].share.weight
             assert virtual_s <= most_s + took_s + 1e-9, "no more is forgotten of what users had than lies between them"
