@@ -65,3 +65,13 @@ def state_of(messages: list[Any]) -> JobState:
     if any(message[0] == "execution_interrupted" for message in messages):
         return JobState.CANCELLED
     return JobState.SUCCEEDED if error_of(messages) is None else JobState.FAILED
+
+
+def count_outputs(outputs: JsonDict) -> int:
+    """How many files a job made, as ComfyUI's jobs API counts them: entries of the lists in each node's ui output."""
+    uis = [ui for ui in outputs.values() if isinstance(ui, dict)]
+    return sum(len(items) for ui in uis for key, items in ui.items() if key != "animated" and _files(items))
+
+
+def _files(items: object) -> bool:
+    return isinstance(items, list) and any(isinstance(item, dict) and "filename" in item for item in items)

@@ -260,7 +260,6 @@ class Turns:
 
     def _waiting(self, job: Job) -> Waiting:
         traits = self._matching.traits(job.key)
-        expected = self._estimates.timings.expect(traits)
         return Waiting(
             seq=job.key,
             user_id=job.user_id,
@@ -269,7 +268,7 @@ class Turns:
             lane=job.lane,
             priority=job.priority,
             since_s=job.created_ms / 1000,
-            expected_s=0.0 if expected is None else expected.mean_s,
+            expected_s=self._estimates.timings.expect_s(traits) or 0.0,
             graph=traits.graph,
             avoid=frozenset(job.avoid),
             work_s=self._estimates.work_s(traits),

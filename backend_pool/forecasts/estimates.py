@@ -40,18 +40,18 @@ class Estimates:
         key = (traits.signature, traits.group)
         known = self._work.get(key)
         if known is None:
-            by_device = {member.device: self.timings.expect(traits, member.device) for member in self._members()}
+            by_device = {member.device: self.timings.expect_s(traits, member.device) for member in self._members()}
             found = {member.key: by_device[member.device] for member in self._members()}
-            known = self._work[key] = {key: estimate.mean_s for key, estimate in found.items() if estimate is not None}
+            known = self._work[key] = {key: mean_s for key, mean_s in found.items() if mean_s is not None}
         return known
 
     def running(self, member: Member, traits: Traits) -> Span | None:
         """How long the job that runs there goes on; None where nothing like it was ever measured."""
-        estimate = self.timings.expect(traits, member.device)
-        if estimate is None or member.busy_since_s is None:
+        work_s = self.timings.expect_s(traits, member.device)
+        if work_s is None or member.busy_since_s is None:
             return None
         cold = traits.models - member.warmth.models  # as it was before the job
-        expected_s = estimate.mean_s + sum(self.timings.loads(cold, member.device).values())
+        expected_s = work_s + sum(self.timings.loads(cold, member.device).values())
         so_far_s = monotonic_s() - member.busy_since_s
         left_s = max(expected_s - so_far_s, LATE * so_far_s)
         return Span(left_s, so_far_s + left_s)

@@ -6,7 +6,6 @@ measured there is no estimate.
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -22,7 +21,6 @@ ROWS_KEPT = 5000
 NAME_LENGTH = 120
 
 Kind = Literal["work", "group", "all", "load", "ratio"]
-Basis = Literal["same", "elsewhere", "similar", "all"]
 
 
 class Key(NamedTuple):
@@ -54,16 +52,6 @@ class Stat:
         return Stat(
             self.mean_s + weight * off, self.spread_s + weight * (abs(off) - self.spread_s), min(self.count + 1, 10**6)
         )
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """How long work will take without loading models, and what that rests on."""
-
-    mean_s: float
-    spread_s: float
-    count: int
-    basis: Basis
 
 
 class Learned:
@@ -103,20 +91,13 @@ class Learned:
         """Loading this model took this long there."""
         self._note(Key("load", model[-NAME_LENGTH:], device), seconds)
 
-    def expect(self, traits: Traits, device: str | None = None) -> Estimate | None:
-        """Of such a workflow there, or on no device in particular: from the same on that device, the same on another by
-        the devices' known ratio, the like of it, or everything measured. None when nothing was."""
-        if traits.signature:
-            same = self._on("work", traits.signature, device)
-            if same is not None:
-                stat, here = same
-                return Estimate(stat.mean_s, stat.spread_s, stat.count, "same" if here else "elsewhere")
-        kinds: tuple[tuple[Kind, str, Basis], ...] = (("group", traits.group, "similar"), ("all", "", "all"))
-        for kind, what, basis in kinds:
-            like = self._on(kind, what, device) if what or kind == "all" else None
-            if like is not None:
-                return Estimate(like[0].mean_s, like[0].spread_s, like[0].count, basis)
-        return None
+    def expect_s(self, traits: Traits, device: str | None = None) -> float | None:
+        """How long such a workflow runs there, or on no device in particular, loading aside: from the same on that
+        device, the same on another by the devices' known ratio, the like of it, or everything measured. None when
+        nothing was."""
+        kinds: tuple[tuple[Kind, str], ...] = (("work", traits.signature), ("group", traits.group), ("all", ""))
+        means = (self._mean_s(kind, what, device) for kind, what in kinds if what or kind == "all")
+        return next((mean_s for mean_s in means if mean_s is not None), None)
 
     def load_s(self, model: str, device: str) -> float | None:
         """How long the model takes to load there, or on the device where it was loaded most often."""
@@ -124,19 +105,18 @@ class Learned:
         stat = found.get(device) or max(found.values(), key=lambda stat: stat.count, default=None)
         return None if stat is None else max(0.0, stat.mean_s)
 
-    def _on(self, kind: Kind, what: str, device: str | None) -> tuple[Stat, bool] | None:
-        """The mean there, and whether it was measured there; by the ratio of the devices where one is known."""
+    def _mean_s(self, kind: Kind, what: str, device: str | None) -> float | None:
+        """The mean there, else on another device, by the ratio of the two where one is known."""
         found = self._devices.get((kind, what), {})
-        if device is not None and device in found:
-            return found[device], True
         if not found:
             return None
         if device is None:
-            return _together(found), True
+            return sum(stat.mean_s * stat.count for stat in found.values()) / sum(stat.count for stat in found.values())
+        if device in found:
+            return found[device].mean_s
         rated = {other: ratio for other in found if (ratio := self._ratio(other, device)) is not None}
         other = max(rated or found, key=lambda name: found[name].count)
-        stat, factor = found[other], rated.get(other, 1.0)
-        return Stat(stat.mean_s * factor, stat.spread_s * factor, stat.count), False
+        return found[other].mean_s * rated.get(other, 1.0)
 
     def _ratio(self, device: str, to: str) -> float | None:
         """How much longer work takes on `to`."""
@@ -181,10 +161,3 @@ def device_class(name: str) -> str:
     if ":" in head and rest:
         name = rest
     return " ".join(name.partition(" : ")[0].split())[:NAME_LENGTH]
-
-
-def _together(found: Mapping[str, Stat]) -> Stat:
-    count = sum(stat.count for stat in found.values())
-    mean_s = sum(stat.mean_s * stat.count for stat in found.values()) / count
-    spread_s = sum((stat.spread_s + abs(stat.mean_s - mean_s)) * stat.count for stat in found.values()) / count
-    return Stat(mean_s, spread_s, count)

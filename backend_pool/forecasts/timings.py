@@ -11,7 +11,7 @@ from typing import Any
 from sqlmodel import Session, col, delete, select
 
 from backend_pool.books.tables import Timing
-from backend_pool.forecasts.learned import ROWS_KEPT, Estimate, Key, Learned, Stat, device_class, key_of
+from backend_pool.forecasts.learned import ROWS_KEPT, Key, Learned, Stat, device_class, key_of
 from backend_pool.forecasts.meter import Meter
 from backend_pool.forecasts.signature import Traits
 from proxy.base.clock import now_ms
@@ -39,10 +39,10 @@ class Timings:
         self.learned = 0
         """How often anything was learned."""
 
-    def expect(self, traits: Traits, device: str | None = None) -> Estimate | None:
+    def expect_s(self, traits: Traits, device: str | None = None) -> float | None:
         """How long such a workflow runs there, or on no device in particular, loading aside; None when nothing was ever
         measured. `device` as the backend calls it."""
-        return self._learned.expect(traits, None if device is None else device_class(device))
+        return self._learned.expect_s(traits, None if device is None else device_class(device))
 
     def load_s(self, model: str, device: str) -> float | None:
         """Seconds to load a model there; None when it was never seen to load."""

@@ -9,14 +9,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from sqlmodel import Session, col, select
 
 from backend_pool.books.ledger import Spent, booked, enter, enter_cancelled, rebook, spent_by
-from backend_pool.comfy.result import Result
+from backend_pool.comfy.result import Result, count_outputs
 from backend_pool.job_state import ACTIVE, FINAL, ON_BACKEND, JobState
 from backend_pool.jobs.document_size import held_by, measure
 from backend_pool.jobs.held import Fenced, HeldJobs, check_held
 from backend_pool.jobs.history import prune_user, remove_jobs
 from backend_pool.jobs.queue_reads import QueueReads, put_virtual_times
 from backend_pool.jobs.row import begin_again, change, cost, name_upstream, note, put_back
-from backend_pool.jobs.submission import Submission, count_outputs, workflow_id
+from backend_pool.jobs.submission import Submission, workflow_id
 from backend_pool.model import Job, JobDocument, JsonDict, PromptCounter
 from proxy.base.clock import now_ms
 from proxy.base.database import Database

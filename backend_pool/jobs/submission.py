@@ -1,4 +1,4 @@
-"""What goes into a job and what comes out of it, as values."""
+"""A validated prompt on its way into the queue, as a value."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +9,7 @@ from backend_pool.model import JsonDict
 
 @dataclass(frozen=True)
 class Submission:
-    """A validated prompt on its way into the queue."""
+    """With what its submitter may ask for."""
 
     user_id: int
     prompt_id: str
@@ -29,19 +29,9 @@ class Submission:
     """Waiting jobs its user may have; None: the setting's."""
 
 
-def count_outputs(outputs: JsonDict) -> int:
-    """How many files a job made, as ComfyUI's jobs API counts them: entries of the lists in each node's ui output."""
-    uis = [ui for ui in outputs.values() if isinstance(ui, dict)]  # custom nodes return other shapes too
-    return sum(len(items) for ui in uis for key, items in ui.items() if key != "animated" and _files(items))
-
-
 def workflow_id(extra_data: JsonDict) -> str | None:
     """The id of the workflow a prompt came from; extra_data is the caller's and may have any shape."""
     found: Any = extra_data
     for key in ("extra_pnginfo", "workflow", "id"):
         found = found.get(key) if isinstance(found, dict) else None
     return found if isinstance(found, str) else None
-
-
-def _files(items: object) -> bool:
-    return isinstance(items, list) and any(isinstance(item, dict) and "filename" in item for item in items)

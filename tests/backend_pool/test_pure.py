@@ -14,13 +14,13 @@ from backend_pool.comfy import frames
 from backend_pool.comfy.client import FileRef
 from backend_pool.comfy.frames import Message
 from backend_pool.comfy.json_text import parse, parse_aside
-from backend_pool.comfy.result import as_history, result_of, state_of
+from backend_pool.comfy.result import as_history, count_outputs, result_of, state_of
 from backend_pool.comfy.verdicts import failed, interrupted, refusal
 from backend_pool.errors import BackendRefused
 from backend_pool.files.known_files import KNOWN_LIMIT, Home, KnownFiles
 from backend_pool.files.references import references, replaced
 from backend_pool.job_state import ACTIVE, ALLOWED, FINAL, ON_BACKEND, IllegalTransition, JobState, check
-from backend_pool.jobs.submission import count_outputs, workflow_id
+from backend_pool.jobs.submission import workflow_id
 
 # -- job states ----------------------------------------------------------------------------------------------------
 
