@@ -1,11 +1,13 @@
 """What a waiting job may expect, as a value, and the words for why it waits. Pure."""
 
+import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 WAKING = "a GPU is waking up"
 COMING = "files of your other job come home first"
 UNREADY = "waiting for a backend that can run it"
+_YOURS = re.compile(r"^(files of |a job of )?yours?\b|(?<= ahead, )(all )?yours\b")
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,11 @@ def words(at: Standing) -> str:
     if at.waking:
         parts.append(WAKING)
     return ", ".join(filter(None, parts)) or "next"
+
+
+def told_of(reason: str) -> str:
+    """The same words for somebody else, who reads them beside the user's name."""
+    return _YOURS.sub(lambda found: found[0].replace("your", "their"), reason)
 
 
 def _gpus(at: Standing) -> str:

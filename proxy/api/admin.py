@@ -1,10 +1,12 @@
 """What administrators do: accounts, everybody's sessions, the whole queue."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from pydantic import BaseModel
 
+from backend_pool.forecasts.outlook import told_of
 from proxy.access.accounts import User
 from proxy.access.passwords import generate
 from proxy.api.me import job_infos, session_info, session_of
@@ -15,6 +17,7 @@ from proxy.base.logs import events
 from proxy.bodies.models import (
     Done,
     FailedPackLog,
+    JobInfo,
     JobList,
     NewUser,
     PasswordMade,
@@ -27,6 +30,7 @@ from proxy.bodies.models import (
     UserMade,
 )
 from proxy.views.deps import Deps
+from proxy.views.jobs import JobView
 from user_sessions.directories import host_log
 
 log = events(__name__)
@@ -98,7 +102,13 @@ async def stop_session(call: Call) -> BaseModel:
 async def jobs(call: Call) -> BaseModel:
     """Everybody's active jobs: running ones, then waiting ones in their expected order."""
     found, active = await call.deps.views.queue(call.limit(100, 500))
-    return JobList(jobs=job_infos(call.deps, found), active=active)
+    return JobList(jobs=jobs_of_all(call.deps, found), active=active)
+
+
+def jobs_of_all(deps: Deps, views: Sequence[JobView]) -> list[JobInfo]:
+    """Users' jobs in words for an administrator."""
+    infos = job_infos(deps, views)
+    return [info.model_copy(update={"reason": info.reason and told_of(info.reason)}) for info in infos]
 
 
 async def cancel_job(call: Call) -> BaseModel:

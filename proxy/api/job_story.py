@@ -2,6 +2,7 @@
 
 from pydantic import BaseModel, Field
 
+from backend_pool.forecasts.outlook import told_of
 from backend_pool.job_state import FINAL, JobState
 from backend_pool.jobs.story import story
 from backend_pool.lane import Lane
@@ -86,7 +87,7 @@ def _told(view: JobView, names: dict[int, str], user: str | None) -> JobStory:
         position=view.outlook.position,
         expected_start_ms=view.outlook.start_ms,
         expected_end_ms=view.outlook.end_ms,
-        reason=view.outlook.reason or None,
+        reason=told_of(view.outlook.reason) or None,
         steps=[Step.model_validate(chapter) for chapter in story(row, names)],
         **row.model_dump(include=COLUMNS),
     )

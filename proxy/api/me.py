@@ -160,7 +160,7 @@ def session_info(view: SessionView) -> SessionInfo:
 
 
 def job_infos(deps: Deps, views: Sequence[JobView]) -> list[JobInfo]:
-    """As the API shows them."""
+    """As the API shows them to their user."""
     return [
         JobInfo(
             id=view.job.key,

@@ -181,7 +181,7 @@ class Pages:
         sessions = {session.user_id: session for session in listed.sessions}
         backends = await backend_infos(deps)
         views, active = await deps.views.queue(QUEUE_ALL_SHOWN)
-        jobs = api_me.job_infos(deps, views)
+        jobs = api_admin.jobs_of_all(deps, views)
         query = request.query_params.get("q", "").strip()[:64]
         people = _people(users, sessions, query)
         names = {user.key: user.name for user in users}

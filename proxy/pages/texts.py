@@ -81,6 +81,7 @@ ENGLISH: dict[str, str] = {
     "queue.starts_now": "starts in a moment",
     "queue.left": "about {time} left",
     "queue.left_now": "almost done",
+    "queue.since": "queued {time}",
     "queue.batch": "batch",
     "queue.priority": "priority {n}",
     "queue.cancelling": "Cancelling…",

@@ -95,7 +95,6 @@ ADMIN: dict[str, str] = {
     "admin.queue_more.other": "and {n} more jobs",
     "admin.job_open": "What became of job {id} of {user}",
     "admin.queue_on": "on {backend}",
-    "admin.queue_since": "queued {time}",
     "admin.queue_cancel_name": "Cancel job {id} of {user}",
     "admin.queue_cancel_ask": "Cancel this job of {user}?",
     "admin.queue_gone_user": "unknown user",

@@ -16,7 +16,7 @@ BOOKS: dict[str, str] = {
     "groups.remove_ask": "Remove {name}? Its members are in no group then, and its reservations end.",
     "groups.weight_is": "weight {weight}",
     "groups.running_is": "{n} at a time",
-    "groups.queue_is": "{n} waiting",
+    "groups.queue_is": "up to {n} waiting",
     "groups.priority_is": "priority up to {n}",
     "groups.run_limit_is": "{time} per job",
     "groups.quota_is": "{used} of {limit} GPU time used {period}",

@@ -8,15 +8,17 @@ MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
 
 
 def duration(seconds: float) -> str:
-    """`0.4 s`, `12 s`, `3 min 5 s`, `2 h 10 min`."""
+    """`0.4 s`, `12 s`, `3 min 5 s`, `2 h 10 min`, `2 h`."""
     if seconds < 10:
         return f"{max(seconds, 0.1):.1f} s"
     whole = round(seconds)
     if whole < MINUTE_S:
         return f"{whole} s"
+    minutes, rest_s = divmod(whole, MINUTE_S)
     if whole < HOUR_S:
-        return f"{whole // MINUTE_S} min {whole % MINUTE_S} s"
-    return f"{whole // HOUR_S} h {whole % HOUR_S // MINUTE_S} min"
+        return f"{minutes} min {rest_s} s" if rest_s else f"{minutes} min"
+    hours, rest = divmod(minutes, MINUTE_S)
+    return f"{hours} h {rest} min" if rest else f"{hours} h"
 
 
 def left(time_ms: int) -> str:

@@ -11,7 +11,7 @@ import pytest
 from backend_pool.books.share import Share
 from backend_pool.forecasts import forecast
 from backend_pool.forecasts.forecast import STAND_IN, Forecast, foresee
-from backend_pool.forecasts.outlook import Outlook, Standing, words
+from backend_pool.forecasts.outlook import Outlook, Standing, told_of, words
 from backend_pool.forecasts.scene import Case, Scene, Seat
 from backend_pool.lane import Lane
 from backend_pool.placement.line import Line
@@ -194,6 +194,24 @@ def test_others_are_not_promised_the_place_of_jobs_that_are_only_counted() -> No
 )
 def test_words(standing: Standing, text: str) -> None:
     assert words(standing) == text
+
+
+@pytest.mark.parametrize(
+    ("told", "aside"),
+    [
+        ("your other jobs run first (2 at a time)", "their other jobs run first (2 at a time)"),
+        ("files of your other job come home first", "files of their other job come home first"),
+        ("a job of yours that was stopped has not let go", "a job of theirs that was stopped has not let go"),
+        ("1 job ahead, yours, both GPUs busy", "1 job ahead, theirs, both GPUs busy"),
+        ("4 jobs ahead, all yours, the GPU is busy", "4 jobs ahead, all theirs, the GPU is busy"),
+        (
+            "waiting for the only GPU with checkpoint your-own.ckpt",
+            "waiting for the only GPU with checkpoint your-own.ckpt",
+        ),
+    ],
+)
+def test_words_for_somebody_else(told: str, aside: str) -> None:
+    assert told_of(told) == aside
 
 
 def test_words_of_a_scene() -> None:

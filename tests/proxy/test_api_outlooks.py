@@ -106,3 +106,8 @@ async def test_jobs_far_back_are_told_by_their_rank(server: Server) -> None:
         ]
         last = (await client.get(f"{API}/jobs/a7")).json()
         assert last == told[7] and last["reason"] == "7 jobs ahead, all yours, the GPU is busy"
+    theirs = "3 jobs ahead, all theirs, the GPU is busy"
+    async with server.signed_in("root") as root:
+        assert theirs in [job["reason"] for job in (await root.get(f"{API}/admin/jobs")).json()["jobs"]]
+        assert (await root.get(f"{API}/admin/jobs/{jobs[3].key}")).json()["reason"] == theirs
+        assert theirs in (await root.get("/cluster/admin/")).text

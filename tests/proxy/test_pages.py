@@ -259,7 +259,16 @@ def test_counted_texts_come_in_both_forms_with_the_same_fields() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0.1 s"), (4.25, "4.2 s"), (59.4, "59 s"), (60, "1 min 0 s"), (7260, "2 h 1 min")]
+    ("seconds", "text"),
+    [
+        (0, "0.1 s"),
+        (4.25, "4.2 s"),
+        (59.4, "59 s"),
+        (60, "1 min"),
+        (65, "1 min 5 s"),
+        (7200, "2 h"),
+        (7260, "2 h 1 min"),
+    ],
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
