@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from backend_pool.backends.health import Health
 from backend_pool.backends.member import Member
 from backend_pool.backends.phase import Phase
+from backend_pool.backends.waking import is_coming
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Doings:
     """Remembers which members have ever told what they offer; the rest is read off them.
 
     A prompt that nobody waits for, or a trial job, keeps busy what is to stay; what is to end does not wait for it: a
-    process that hangs never lets go of one.
+    process that hangs never lets go of one. Busy, too, is one that was started and gets jobs once it has been asked.
     """
 
     def __init__(self) -> None:
@@ -35,7 +36,7 @@ class Doings:
         if member.info:
             self.known.add(backend_id)
         restart = member.restart_wanted.is_set() or _hangs(member)
-        occupied = bool(member.leftovers) or _is_tried(member)
+        occupied = bool(member.leftovers) or _is_tried(member) or is_coming(member)
         busy = member.busy or (occupied and not (restart or _stops(member)))
         since_s = member.idle_since_s
         return Facts(

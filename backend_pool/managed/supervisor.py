@@ -13,6 +13,8 @@ from backend_pool.managed.fate import Fate
 
 ENDED = "its process ended"
 ENDED_EARLY = "its process ended while it started"
+LEFT_IDLE_S = 2.0
+"""One that has been idle for this long was given none of the jobs that wait, so it can run none of them."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,9 @@ class Supervisor:
         idle = [name for name, fate in self.fates.items() if fate.phase is Phase.RUNNING and not seen[name].busy]
         surplus = max(-self._room(), int(self._crowded(seen, now)))
         for name in sorted(idle, key=lambda name: -(seen[name].idle_s or 0.0)):
-            makes_room = surplus > 0 and not seen[name].wanted
-            if makes_room or (awake > self.limits.minimum and self._may_sleep(self.fates[name], seen[name], now)):
+            rested_s = self._rested_s(self.fates[name], seen[name], now)
+            makes_room = surplus > 0 and rested_s >= LEFT_IDLE_S and not seen[name].wanted
+            if makes_room or (awake > self.limits.minimum and self._may_sleep(seen[name], rested_s)):
                 self.fates[name].move(Phase.STOPPING, now)
                 awake -= 1
                 surplus -= 1
@@ -125,9 +128,11 @@ class Supervisor:
         leaving = any(fate.phase is Phase.STOPPING for fate in self.fates.values())
         return waits and not leaving and self._room() <= 0
 
-    def _may_sleep(self, fate: Fate, seen: Seen, now: float) -> bool:
-        rested = seen.idle_s is not None and min(seen.idle_s, now - fate.since) >= self.limits.idle_s > 0
-        return rested and seen.known and not seen.wanted
+    def _rested_s(self, fate: Fate, seen: Seen, now: float) -> float:
+        return 0.0 if seen.idle_s is None else min(seen.idle_s, now - fate.since)
+
+    def _may_sleep(self, seen: Seen, rested_s: float) -> bool:
+        return rested_s >= self.limits.idle_s > 0 and seen.known and not seen.wanted
 
     def _wake(self, seen: Mapping[str, Seen], now: float) -> list[str]:
         """Names to start, now STARTING: those to be restarted first, then what jobs wait for, then the least number."""

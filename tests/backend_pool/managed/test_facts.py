@@ -37,3 +37,15 @@ async def test_a_trial_keeps_one_awake_and_from_no_restart(member: Member) -> No
     assert not doings.of(member, 1, 60.0).busy
     member.managed, member.health = None, Health.QUARANTINED
     assert not doings.of(member, 1, 60.0).busy
+
+
+async def test_one_that_was_started_is_not_idle_before_it_was_asked(member: Member) -> None:
+    """Where jobs wait and no more may be awake, it would make room for another at once, and never get a job."""
+    doings = Doings()
+    for phase, health in ((Phase.STARTING, Health.JOINING), (Phase.RUNNING, Health.JOINING)):
+        member.managed, member.health = ManagedState(phase, 1), health
+        assert doings.of(member, 1, 60.0).busy and doings.of(member, 1, 60.0).idle_s is None
+    member.health = Health.UP
+    assert not doings.of(member, 1, 60.0).busy and doings.of(member, 1, 60.0).idle_s == 60.0
+    member.health = Health.DOWN  # it never answered: nothing is to be waited for
+    assert not doings.of(member, 1, 60.0).busy

@@ -6,7 +6,7 @@ import pytest
 
 from backend_pool.backends.phase import Phase
 from backend_pool.managed.fate import LONGEST_PAUSE_S, STEADY_S, Fate
-from backend_pool.managed.supervisor import Limits, Seen, Supervisor
+from backend_pool.managed.supervisor import LEFT_IDLE_S, Limits, Seen, Supervisor
 
 DOWN = Seen(alive=False, busy=False)
 FRESH = Seen(alive=False, busy=False, known=False)
@@ -138,9 +138,18 @@ def test_an_idle_one_makes_room_for_one_that_jobs_wait_for() -> None:
     supervisor.fates["b"].sleeps(0)
     wanted = replace(DOWN, wanted=True)
     assert orders(supervisor, 1, a=BUSY, b=wanted) == []
-    assert orders(supervisor, 2, a=IDLE, b=wanted) == []
-    assert orders(supervisor, 3, a=IDLE, b=wanted) == ["stop a"]
+    assert orders(supervisor, 2, a=rested(LEFT_IDLE_S), b=wanted) == []
+    assert orders(supervisor, 3, a=rested(LEFT_IDLE_S + 1), b=wanted) == ["stop a"]
     assert orders(supervisor, 4, a=DOWN, b=wanted) == ["start b"]
+
+
+@pytest.mark.parametrize(("came", "idle_s"), [(0.0, 0.1), (99.9, 50.0)], ids=["between two jobs", "just woken"])
+def test_one_that_is_about_to_get_a_job_makes_no_room(came: float, idle_s: float) -> None:
+    """Else it would be stopped for one that is no better, and woken again, over and over."""
+    supervisor = running(replace(SLEEPY, maximum=1), "a", "b", since=came)
+    supervisor.fates["b"].sleeps(0)
+    assert orders(supervisor, 100, a=rested(idle_s), b=replace(DOWN, wanted=True)) == []
+    assert phases(supervisor) == [Phase.RUNNING, Phase.ASLEEP]
 
 
 def test_a_crashed_one_is_started_after_a_pause_that_grows() -> None:
