@@ -14,8 +14,8 @@ from sqlmodel import Session, col, select
 
 from backend_pool.books import group_rows, reservations
 from backend_pool.books.quotas import Quota, Used, period_at
-from backend_pool.books.reservations import Reserved
 from backend_pool.books.share import Share
+from backend_pool.books.shares import Reserved
 from backend_pool.books.tables import Group, LedgerEntry, QuotaPeriod, Reservation, UserChoice
 from backend_pool.lane import Lane
 from backend_pool.model import Job

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlmodel import Session, col, delete, select
 
 from backend_pool.backends.labels import cleaned
+from backend_pool.books.shares import Reserved
 from backend_pool.books.tables import Reservation
 from backend_pool.model import Backend
 from proxy.base.clock import now_ms
@@ -21,15 +22,6 @@ LIMIT = 500
 NOTE_LENGTH = 200
 KEPT_MS = 86_400_000
 """A past reservation stays in the list for a day, for who asks what happened."""
-
-
-@dataclass(frozen=True)
-class Reserved:
-    """A backend is a group's from `begin_ms` until before `end_ms`: now or next."""
-
-    group_id: int
-    begin_ms: int
-    end_ms: int
 
 
 @dataclass(frozen=True)

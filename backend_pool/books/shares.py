@@ -4,25 +4,19 @@ Behind it stand the groups.
 """
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Protocol
 
 from backend_pool.books.share import Share
 
 
-class Reserved(Protocol):
-    """A reservation of one backend. Times are milliseconds since the epoch."""
+@dataclass(frozen=True)
+class Reserved:
+    """A backend is a group's from `begin_ms` until before `end_ms`: now or next."""
 
-    @property
-    def group_id(self) -> int:
-        """Whose jobs run there meanwhile."""
-
-    @property
-    def begin_ms(self) -> int:
-        """From then on."""
-
-    @property
-    def end_ms(self) -> int:
-        """Until then."""
+    group_id: int
+    begin_ms: int
+    end_ms: int
 
 
 class Shares(Protocol):

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
-from backend_pool.books.reservations import Reserved
 from backend_pool.books.share import Share
+from backend_pool.books.shares import Reserved
 from backend_pool.forecasts.scene import Case, Scene, Seat
 from backend_pool.lane import Lane
 from backend_pool.placement.line import Line

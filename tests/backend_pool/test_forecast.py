@@ -9,6 +9,7 @@ from statistics import median
 import pytest
 
 from backend_pool.books.share import Share
+from backend_pool.books.shares import Reserved
 from backend_pool.forecasts import forecast
 from backend_pool.forecasts.forecast import STAND_IN, Forecast, foresee
 from backend_pool.forecasts.outlook import Outlook, Standing, told_of, words
@@ -21,11 +22,9 @@ NOW = 1_000_000.0
 SHARE = Share(running_limit=2)
 
 
-class Hold:
-    """A reservation."""
-
-    def __init__(self, group_id: int, begin_s: float, end_s: float) -> None:
-        self.group_id, self.begin_ms, self.end_ms = group_id, int(begin_s * 1000), int(end_s * 1000)
+def hold(begin_s: float, end_s: float) -> Reserved:
+    """A reservation of group 7's."""
+    return Reserved(7, round(begin_s * 1000), round(end_s * 1000))
 
 
 def job(seq: int, user: int = 1, places: Iterable[int] = (1,), **more: object) -> Waiting:
@@ -98,8 +97,8 @@ def test_jobs_that_cannot_run_have_no_position_and_hold_up_nobody() -> None:
 
 
 def test_a_reservation_holds_others_back_until_it_ends() -> None:
-    hold = Hold(7, NOW - 5, NOW + 3600)
-    seats = [Seat(Spot(1, reserved=hold), "idle")]
+    held = hold(NOW - 5, NOW + 3600)
+    seats = [Seat(Spot(1, reserved=held), "idle")]
     found = foresee(scene([job(1), job(2, 2)], seats, shares={2: Share(group="g", group_id=7)}))
     assert starts(found) == {2: 0, 1: 3600}
     assert found.outlooks[1].reason.startswith("held back by a reservation until ")
@@ -118,7 +117,7 @@ def test_a_draining_backend_frees_its_user_and_takes_nobody() -> None:
 
 
 def test_a_later_reservation_lets_short_jobs_run_before() -> None:
-    seats = [Seat(Spot(1, reserved=Hold(7, NOW + 60, NOW + 120)), "idle")]
+    seats = [Seat(Spot(1, reserved=hold(NOW + 60, NOW + 120)), "idle")]
     found = foresee(scene([job(1, expected_s=300.0), job(2, 2, expected_s=10.0)], seats))
     assert starts(found) == {2: 0, 1: 120}
 

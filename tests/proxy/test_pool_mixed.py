@@ -7,8 +7,8 @@ from functools import cache
 
 import pytest
 
-from backend_pool.books.reservations import Reserved
 from backend_pool.books.share import Share
+from backend_pool.books.shares import Reserved
 from backend_pool.lane import Lane
 from backend_pool.placement.line import LAG_JOBS, LAG_S
 from backend_pool.placement.values import Policy

@@ -184,21 +184,12 @@ async def test_labels_memory_and_what_to_avoid(tmp_path: Path, start: Start) -> 
         assert (await r.final(avoiding, 4))[0].backend_id == 2
 
 
-class Hold:
-    """A reservation."""
-
-    group_id = 5
-
-    def __init__(self, begin_ms: int, end_ms: int) -> None:
-        self.begin_ms, self.end_ms = begin_ms, end_ms
-
-
 async def test_reservations_and_quotas_are_kept(tmp_path: Path, start: Start) -> None:
     """A reserved backend runs its group's jobs alone; nobody whose quota is used up starts anything."""
     async with rig(tmp_path, start("--step-ms", "20").url) as r:
         parts = Parts(user2=Share(group="lab", group_id=5))
         now = now_ms()
-        parts.held[1] = Hold(now - 1000, now + 3_600_000)
+        parts.held[1] = Reserved(5, now - 1000, now + 3_600_000)
         parts.no[3] = "your group has used its GPU time for today"
         r.share_by(parts)
         other = await r.submit(saved(), 1)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from backend_pool.books.reservations import Reserved
+from backend_pool.books.shares import Reserved
 from backend_pool.placement.values import Spot
 from tests.backend_pool.placement.scene import ANN, BEN, FLUX, HAS_WAN, WAN, Scene, placed
 

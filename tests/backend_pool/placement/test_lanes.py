@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from backend_pool.books.reservations import Reserved
 from backend_pool.books.share import Share
+from backend_pool.books.shares import Reserved
 from backend_pool.lane import Lane
 from backend_pool.placement.values import Kind, Policy, Spot, Waiting
 from tests.backend_pool.placement.scene import (

@@ -6,8 +6,8 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend_pool.books.reservations import Reserved
 from backend_pool.books.share import Share
+from backend_pool.books.shares import Reserved
 from backend_pool.lane import Lane
 from backend_pool.placement.line import Line
 from backend_pool.placement.values import Choice, Kind, Policy, Spot, Waiting
