@@ -29,6 +29,10 @@ class ManagedState:
     adopted: bool = False
     """Whether it was found running, so that nobody here has seen it come up."""
 
+    def says_as(self, other: "ManagedState | None") -> bool:
+        """Whether it is no news: moments are reckoned anew each time it is told, and differ a little."""
+        return other is not None and (self.state, self.error, self.deaths) == (other.state, other.error, other.deaths)
+
     @property
     def health(self) -> Health | None:
         """The health that follows without asking it; None while it has to be asked."""

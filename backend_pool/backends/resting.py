@@ -2,7 +2,7 @@
 
 from backend_pool.backends.health import Health
 from backend_pool.backends.member import Member
-from backend_pool.backends.phase import ManagedState
+from backend_pool.backends.phase import ManagedState, Phase
 from proxy.base.clock import monotonic_s
 from proxy.base.logs import events
 
@@ -16,13 +16,17 @@ class Resting:
         self.states: dict[int, ManagedState] = {}
 
     def told(self, backend_id: int, state: ManagedState | None, member: Member | None) -> bool:
-        """Take what a keeper says. Whether the member has to look at it."""
+        """Take what a keeper says, again and again. Whether the member has to look at it."""
         if state is None:
             self.states.pop(backend_id, None)
+        elif state.says_as(self.states.get(backend_id)):
+            return False
         else:
             self.states[backend_id] = state
         if member is None or member.managed == state:
             return False
+        if state is not None and state.state in (Phase.STARTING, Phase.ASLEEP):
+            member.restart_wanted.clear()  # the process that was to end is gone
         before, member.managed = member.managed, state
         if (state is None or state.health is None) and before is not None and before.health is not None:
             member.health, member.error, member.silent_since = Health.JOINING, None, monotonic_s()

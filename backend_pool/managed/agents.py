@@ -115,17 +115,11 @@ class Agents:
         return backend_id
 
     def _tell(self, backend_id: int, told: Told) -> None:
-        before = self._pool.managed(backend_id)
-        if before is not None and (before.state, before.error, before.deaths) == (told.phase, told.error, told.deaths):
-            return
         ms = now_ms()
         retry_ms = None if told.retry_s is None else ms + round(told.retry_s * 1000)
         since_ms = ms - round(told.since_s * 1000)
         state = ManagedState(told.phase, since_ms, told.error, told.deaths, retry_ms, told.adopted)
         self._pool.manage(backend_id, state)
-        member = self._pool.member(backend_id)
-        if member is not None and told.phase in (Phase.STARTING, Phase.ASLEEP):
-            member.restart_wanted.clear()
 
     def _known(self, backend_id: int) -> Known:
         member = self._pool.member(backend_id)

@@ -150,13 +150,7 @@ class Keeper:
             backend_id = self._ids.get(name)
             if backend_id is None:
                 continue
-            told = self._pool.managed(backend_id)
-            if told is not None and (told.state, told.error, told.deaths) == (fate.phase, fate.error, fate.deaths):
-                continue
             since_ms = ms - round((now - fate.since) * 1000)
             retry_ms = ms + round((fate.retry_at - now) * 1000) if fate.phase is Phase.CRASHED else None
-            told = ManagedState(fate.phase, since_ms, fate.error, fate.deaths, retry_ms, fate.adopted)
-            self._pool.manage(backend_id, told)
-            member = self._pool.member(backend_id)
-            if member is not None and fate.phase in (Phase.STARTING, Phase.ASLEEP):
-                member.restart_wanted.clear()
+            state = ManagedState(fate.phase, since_ms, fate.error, fate.deaths, retry_ms, fate.adopted)
+            self._pool.manage(backend_id, state)
