@@ -33,7 +33,6 @@ from backend_pool.jobs.store import JobStore
 from backend_pool.model import Job
 from backend_pool.runs.harms import BARRED, Harms
 from backend_pool.runs.ladder import KILLER
-from backend_pool.runs.run_limit import limit_of
 from backend_pool.runs.runner import Runner
 from proxy.base.clock import monotonic_s
 from proxy.base.errors import NotFound, Unavailable
@@ -211,7 +210,7 @@ class Carrier:
             listener=self.listener,
             known=self.known,
             pool=self.pool,
-            run_limit=limit_of(self.shares.share(job.user_id)),
+            share=self.shares.share(job.user_id),
             harms=self.harms,
             traits=traits,
             elsewhere=partial(self.matching.elsewhere, member),

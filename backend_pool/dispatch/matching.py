@@ -9,6 +9,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from backend_pool.backends.fit import fits
 from backend_pool.backends.health import AWAY, Health
 from backend_pool.backends.member import Member
 from backend_pool.backends.pool import Pool
@@ -199,14 +200,6 @@ class Matching:
         """The job is over."""
         self._known.pop(seq, None)
         self._reasons.pop(seq, None)
-
-
-def fits(asked: Demands, member: Member, labels: frozenset[str], vram_mb: int) -> bool:
-    """Whether a backend may be given such a job, be it busy, asleep or down at the moment."""
-    if member.row.mode is not BackendMode.ACTIVE or not member.info:
-        return False
-    small = bool(vram_mb and member.vram_mb) and member.vram_mb <= vram_mb
-    return labels <= set(member.row.labels) and not small and lacking(asked, member.provider) is None
 
 
 def _read_all(documents: list[JobDocument], info: PoolInfo, state: tuple[int, bool]) -> dict[int, Known]:

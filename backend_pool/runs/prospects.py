@@ -1,28 +1,19 @@
-"""Where else a job that ran out of memory could run."""
+"""Where else a job that ran out of memory could run. Pure."""
 
-import asyncio
+from collections.abc import Iterable
 
+from backend_pool.backends.fit import fits
 from backend_pool.backends.health import AWAY
 from backend_pool.backends.member import Member
-from backend_pool.backends.pool import Pool
-from backend_pool.model import BackendMode, Job, JobDocument
-from backend_pool.offers.fitness import demands, lacking
+from backend_pool.model import Job
+from backend_pool.offers.fitness import Demands
 
 
-async def is_roomier(pool: Pool, member: Member, job: Job, document: JobDocument) -> bool:
-    """Whether another backend has all the job needs and more memory; where sizes are unknown, one it has not tried."""
-    asked = await asyncio.to_thread(demands, document.prompt, document.targets, pool.info)
-    return any(
-        _larger(other, member)
-        for other in pool.members.values()
-        if other is not member
-        and other.key not in job.avoid
-        and other.row.mode is BackendMode.ACTIVE
-        and other.health not in AWAY
-        and set(job.labels) <= set(other.row.labels)
-        and other.info
-        and lacking(asked, other.provider) is None
-    )
+def is_roomier(asked: Demands, members: Iterable[Member], member: Member, job: Job, labels: frozenset[str]) -> bool:
+    """Whether another backend has all the job needs, with the labels of its group, and more memory than this one; where
+    sizes are unknown, one it has not tried."""
+    others = (other for other in members if other is not member and other.key not in job.avoid)
+    return any(_larger(other, member) and other.health not in AWAY and fits(asked, other, labels) for other in others)
 
 
 def _larger(other: Member, member: Member) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from backend_pool.backends.housekeeping import free
 from backend_pool.backends.member import Member
 from backend_pool.backends.pool import Pool
+from backend_pool.books.share import Share
 from backend_pool.comfy.result import Result
 from backend_pool.comfy.verdicts import failed, refusal
 from backend_pool.errors import BackendError, BackendGone, BackendRefused, FileGone, Swept
@@ -24,13 +25,14 @@ from backend_pool.jobs.listener import JobListener
 from backend_pool.jobs.record import JobRecord
 from backend_pool.jobs.store import JobStore
 from backend_pool.model import Job, JobDocument, JsonDict
+from backend_pool.offers.fitness import demands
 from backend_pool.runs.attempt import Attempt, Kit, Stop, Stopped
 from backend_pool.runs.endings import Endings
 from backend_pool.runs.harms import Harms
 from backend_pool.runs.ladder import HARMFUL, KILLER, KILLS, LOSSES, Act, Case, Mishap, next_step
 from backend_pool.runs.mishaps import mishap_of, said, with_hint
 from backend_pool.runs.prospects import is_roomier
-from backend_pool.runs.run_limit import RunLimit, spelled
+from backend_pool.runs.run_limit import limit_of, spelled
 from backend_pool.runs.upstream import Evicted, Lost, Upstream
 from proxy.base.errors import CallerError, DiskFull
 from proxy.base.logs import events
@@ -61,7 +63,7 @@ class Runner:
         pool: Pool,
         elsewhere: Callable[[BackendRefused, JsonDict], bool],
         rendered: Callable[[], None],
-        run_limit: RunLimit | None,
+        share: Share,
         harms: Harms,
         traits: Traits,
     ) -> None:
@@ -75,7 +77,8 @@ class Runner:
         self._harms = harms
         self._traits = traits
         self._cancel = asyncio.Event()
-        self._kit = Kit(document, member, owner, known, settings, rendered, run_limit, traits.chosen)
+        self._labels = share.labels.union(job.labels)
+        self._kit = Kit(document, member, owner, known, settings, rendered, limit_of(share), traits.chosen)
         self._attempt = Attempt(self._kit, self._record, self._cancel)
         self.lost = False
         """The backend let the job down; it deserves a look before it gets another."""
@@ -265,8 +268,12 @@ class Runner:
             avoid=frozenset(job.avoid),
             freed=job.freed,
             vram_mb=member.vram_mb,
-            roomier=mishap is Mishap.MEMORY and await is_roomier(self._pool, member, job, self._document),
+            roomier=mishap is Mishap.MEMORY and await self._is_roomier(job, member),
         )
+
+    async def _is_roomier(self, job: Job, member: Member) -> bool:
+        asked = await asyncio.to_thread(demands, self._document.prompt, self._document.targets, self._pool.info)
+        return is_roomier(asked, self._pool.members.values(), member, job, self._labels)
 
     async def _again(self, why: str) -> bool:
         """Free the backend's memory and make ready for another attempt there.

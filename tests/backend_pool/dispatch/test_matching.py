@@ -5,17 +5,19 @@ from typing import Any
 
 import pytest
 
+from backend_pool.backends.fit import fits
 from backend_pool.backends.health import Health
 from backend_pool.backends.member import Member
 from backend_pool.backends.warmth import Warmth
 from backend_pool.comfy.client import ComfyClient, Timeouts
-from backend_pool.dispatch.matching import BUSY, fits, why
+from backend_pool.dispatch.matching import BUSY, why
 from backend_pool.forecasts.outlook import UNREADY, WAKING
-from backend_pool.model import Backend, BackendMode
+from backend_pool.model import Backend, BackendMode, Job
 from backend_pool.offers.fitness import Demands
 from backend_pool.offers.offer import Offer
 from backend_pool.offers.reader import OfferReader
 from backend_pool.prompts.needs import Choice, Needs
+from backend_pool.runs.prospects import is_roomier
 from tests.backend_pool.infos import info
 
 UP, DOWN, QUARANTINED, ASLEEP, JOINING = (
@@ -66,6 +68,28 @@ async def test_what_it_lacks_rules_it_out(member: Make, unfit: dict[str, Any]) -
     right = {"labels": ["a100", "fast"], "vram_mb": 8001}
     assert fits(LOADS, member(UP, *models, **right | unfit), frozenset({"a100"}), 8000) is False
     assert fits(LOADS, member(UP, "flux", **right), frozenset({"a100"}), 8000)
+
+
+@pytest.mark.parametrize(
+    ("other", "roomier"),
+    [
+        ({"vram_mb": 8001}, True),
+        ({"vram_mb": 8000}, False),
+        ({}, False),
+        ({"vram_mb": 8001, "labels": ["fast"]}, False),
+        ({"vram_mb": 8001, "health": DOWN}, False),
+        ({"vram_mb": 8001, "key": 3}, False),
+    ],
+)
+async def test_a_job_that_ran_out_of_memory_goes_on_where_it_may(
+    member: Make, other: dict[str, Any], roomier: bool
+) -> None:
+    """To no backend without the labels of its group, where it would wait for ever; nor to one that it has left."""
+    tried = member(UP, "flux", vram_mb=8000, labels=["a100"])
+    more = member(**{"health": UP, "key": 2, "labels": ["a100"]} | other)
+    more.offer = tried.offer
+    job = Job(prompt_id="p", user_id=1, number=1.0, created_ms=1, avoid=[3])
+    assert is_roomier(LOADS, [tried, more], tried, job, frozenset({"a100"})) is roomier
 
 
 @pytest.mark.parametrize(
