@@ -27,8 +27,10 @@ from proxy.base.logs import events
 log = events(__name__)
 
 DROPPABLE = ('{"type": "progress_state"', '{"type": "progress"', '{"type": "cluster_queue"')
-QUEUE_WANTED = '{"type":"cluster_queue"}'
-"""What our extension in the WebUI sends to be told of the queue; ComfyUI ignores such messages, sessions too."""
+QUEUE_WANTED = "cluster_queue"
+"""Type of what our extension in the WebUI sends to be told of the queue; ComfyUI and sessions ignore such messages."""
+WISH_LENGTH = 200
+"""Characters that such a message may have; longer ones are not looked into."""
 BYTES_LIMIT = 32 * 1024 * 1024
 """What may wait for one browser in all; characters of text frames count as bytes."""
 MESSAGE_BYTES = 1024 * 1024
@@ -161,7 +163,7 @@ class UserSocket:
             text = received.get("text")
             if len(text or received.get("bytes") or "") > MESSAGE_BYTES:
                 raise TooLong
-            if text == QUEUE_WANTED:
+            if isinstance(text, str) and _wants_queue(text):
                 self.wants_queue = True
             elif first and isinstance(text, str):
                 self._negotiate(text)
@@ -203,6 +205,12 @@ class UserSocket:
                 self._take(victim)
                 return True
         return False
+
+
+def _wants_queue(text: str) -> bool:
+    """However its JSON is spaced: libraries differ."""
+    message = decode(text) if len(text) <= WISH_LENGTH else None
+    return message is not None and message.type == QUEUE_WANTED
 
 
 def _is_preview(frame: Frame) -> bool:

@@ -1,5 +1,6 @@
 """The frontend's own panels over our queue, history, files and models."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,8 @@ async def test_the_job_list_runs_waits_cancels_one_and_gives_a_workflow_back(vis
         await webui.row_says(running, "Total")
         for waiting in (dropped, last):
             await webui.row_says(waiting, "In queue")
+        for waiting, place in ((dropped, 1), (last, 2)):  # among everybody's jobs, which the frontend knows nothing of
+            await expect(webui.row(waiting)).to_have_attribute("data-cluster-place", re.compile(rf"^#{place} in line"))
         assert (await webui.cancel_row(dropped)).status == 200
         await expect(webui.row(dropped)).to_have_count(0)
         await webui.row_says(running, "Total")

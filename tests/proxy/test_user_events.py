@@ -196,8 +196,9 @@ async def test_news_of_a_session_are_for_the_frontend_alone(house: House) -> Non
         assert [await page.next(), await program.next(), await bens.next()] == [START] * 3
 
 
+@pytest.mark.parametrize("wish", ['{"type":"cluster_queue"}', '{"type": "cluster_queue", "data": {}}'])
 async def test_what_jobs_may_expect_is_pushed_to_the_tabs_of_their_user_that_asked(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    house: House, monkeypatch: pytest.MonkeyPatch, wish: str
 ) -> None:
     monkeypatch.setattr(queue_news, "now_ms", lambda: 1_000_000)  # the scene's own time: no start is told that is past
     line, cases = Line(Policy()), {}
@@ -211,7 +212,7 @@ async def test_what_jobs_may_expect_is_pushed_to_the_tabs_of_their_user_that_ask
     async with house.tab(ANN, "one") as page, house.tab(ANN, "two") as program, house.tab(BEN, "one") as bens:
         for tab in (page, program, bens):
             await tab.announce()
-        page.ask(json.dumps({"type": "cluster_queue"}, separators=(",", ":")))
+        page.ask(wish)
         program.ask("{}")
         await until(lambda: page.socket.wants_queue)
         await outlooks.renew(Scene(line, 1000.0, [Seat(Spot(1), "busy", 1005.0, 5, 99)], cases))

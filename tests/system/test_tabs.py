@@ -31,6 +31,24 @@ async def test_every_tab_hears_of_the_queue_and_only_the_submitter_of_the_job(an
         assert {frame.kind for frame in two.frames} == {"status"}
 
 
+async def test_a_socket_that_asks_is_pushed_what_waiting_jobs_may_expect(ann: Someone) -> None:
+    async with ann.comfy.socket("asks") as asks, ann.comfy.socket("other") as other:
+        await asks.ws.send_json({"type": "cluster_queue"})
+        async with fault(ann.cluster, fault="hang_job", node="KSampler", step=2, heeds_interrupt=True):
+            ids = [await ann.comfy.submit(painting(seed, steps=4), "other") for seed in (11, 12)]
+            told = await asks.until(
+                lambda frame: (
+                    frame.kind == "cluster_queue"
+                    and any(job["reason"] == "your other job runs first (1 at a time)" for job in frame.data["jobs"])
+                )
+            )
+            assert told[-1].data["jobs"][-1]["position"] in {1, 2}, "before the first one has begun, or after"
+        assert (await other.job(ids[1]))[-2].kind == "execution_success"
+        await asks.until(lambda frame: frame.kind == "cluster_queue" and not frame.data["jobs"])
+        await until_idle(other)
+        assert "cluster_queue" not in {frame.kind for frame in other.frames}
+
+
 async def test_one_id_in_two_tabs_and_one_of_them_closed(ann: Someone) -> None:
     """Chrome's "Duplicate tab" copies the id: neither may take the other's events."""
     async with ann.comfy.socket("twin", FLAGS) as left:
