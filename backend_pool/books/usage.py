@@ -17,6 +17,9 @@ PAGE_ROWS = 1000
 MOST_SUMS = 2000
 """Rows of one table of sums; the ones that used most are kept."""
 
+NO_GROUP = "none"
+"""No group is called that."""
+
 
 class By(StrEnum):
     """What to sum up by."""
@@ -29,11 +32,12 @@ class By(StrEnum):
 
 @dataclass(frozen=True)
 class Span:
-    """Days from `first` to `last`, both included; of one user only, where `user_id` is given."""
+    """Days from `first` to `last`, both included; of one user or group only, where given. `group` "" is none."""
 
     first: int
     last: int
     user_id: int | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,16 @@ _KEYS = {
     By.DAY: col(LedgerEntry.day),
     By.BACKEND: col(LedgerEntry.backend),
 }
+
+
+def group_key(name: str) -> str:
+    """A group as the ledger has it, where those that are gone stand too; nothing for jobs of nobody's group."""
+    return "" if name.strip() == NO_GROUP else name.strip()
+
+
+def shown_day(day: int) -> str:
+    """2026-01-31."""
+    return f"{day // 10_000:04}-{day // 100 % 100:02}-{day % 100:02}"
 
 
 def sums(session: Session, by: By, span: Span) -> list[Sums]:
@@ -84,7 +98,11 @@ def entries(session: Session, span: Span, after_id: int = 0) -> list[LedgerEntry
 
 def _within(span: Span) -> list[Any]:
     within: list[Any] = [LedgerEntry.day >= span.first, LedgerEntry.day <= span.last]
-    return within if span.user_id is None else [*within, LedgerEntry.user_id == span.user_id]
+    if span.user_id is not None:
+        within.append(LedgerEntry.user_id == span.user_id)
+    if span.group is not None:
+        within.append(LedgerEntry.group_name == span.group)
+    return within
 
 
 def _count(state: JobState) -> Any:

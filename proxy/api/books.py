@@ -5,7 +5,7 @@ from functools import partial
 from proxy.api import groups as api_groups
 from proxy.api import usage as api_usage
 from proxy.api.operations import Operation
-from proxy.api.usage import QUERY, WORDS
+from proxy.api.usage import OF, QUERY, WORDS
 from proxy.bodies.books import (
     GroupChange,
     GroupInfo,
@@ -47,8 +47,14 @@ BOOKS: tuple[Operation, ...] = (
         status=201,
     ),
     _admin("DELETE", "/admin/reservations/{id}", "Remove a reservation", api_groups.remove_reservation, Done),
-    _admin("GET", "/admin/usage", "What everybody used", api_usage.usage, UsageReport, query=QUERY, words=WORDS),
+    _admin("GET", "/admin/usage", "What everybody used", api_usage.usage, UsageReport, query=QUERY, words=WORDS + OF),
     _admin(
-        "GET", "/admin/usage.csv", "What everybody used, as CSV", api_usage.usage_csv, None, query=QUERY, words=WORDS
+        "GET",
+        "/admin/usage.csv",
+        "What everybody used, as CSV",
+        api_usage.usage_csv,
+        None,
+        query=QUERY,
+        words=WORDS + OF,
     ),
 )

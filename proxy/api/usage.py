@@ -7,9 +7,9 @@ from datetime import UTC, date, datetime, timedelta
 from pydantic import BaseModel
 from starlette.responses import Response, StreamingResponse
 
-from backend_pool.books.usage import By, Span, Sums, total
+from backend_pool.books.usage import By, Span, Sums, group_key, shown_day, total
 from proxy.api.operations import Call
-from proxy.base.errors import BadInput
+from proxy.base.errors import BadInput, NotFound
 from proxy.bodies.books import UsageReport, UsageSums
 from proxy.views.deps import Deps
 from proxy.views.usage_csv import jobs_csv, sums_csv
@@ -17,11 +17,13 @@ from proxy.views.usage_csv import jobs_csv, sums_csv
 DAYS, MOST_DAYS = 30, 3660
 QUERY = ("days",)
 WORDS = ("from", "to", "by")
+OF = ("user", "group")
+"""Whose, for administrators."""
 
 
 async def usage(call: Call) -> BaseModel:
-    """Everybody's, by user, group, day or backend."""
-    return await report(call.deps, wanted(call.request.query_params, By.USER), span_of(call.request.query_params))
+    """Everybody's, or one user's or group's, by user, group, day or backend."""
+    return await report(call.deps, wanted(call.request.query_params, By.USER), await _admin_span(call))
 
 
 async def own_usage(call: Call) -> BaseModel:
@@ -32,8 +34,8 @@ async def own_usage(call: Call) -> BaseModel:
 
 
 async def usage_csv(call: Call) -> Response:
-    """Everybody's as CSV: one row per job, or sums with `by`."""
-    return await _csv(call, span_of(call.request.query_params))
+    """The same as CSV: one row per job, or sums with `by`."""
+    return await _csv(call, await _admin_span(call))
 
 
 async def own_usage_csv(call: Call) -> Response:
@@ -88,9 +90,15 @@ async def named_sums(deps: Deps, by: By, span: Span) -> list[Sums]:
     return rows
 
 
-def shown_day(day: int) -> str:
-    """2026-01-31."""
-    return f"{day // 10_000:04}-{day // 100 % 100:02}-{day % 100:02}"
+async def _admin_span(call: Call) -> Span:
+    query = call.request.query_params
+    group, span = query.get("group"), span_of(query)
+    if "user" in query:
+        user = await call.deps.access.users.by_name(query["user"])
+        if user is None:
+            raise NotFound("There is no such user.")
+        span = replace(span, user_id=user.key)
+    return span if group is None else replace(span, group=group_key(group))
 
 
 async def _csv(call: Call, span: Span) -> Response:

@@ -18,17 +18,18 @@ if TYPE_CHECKING:
 By_ = Annotated[str | None, typer.Option(help="user, group, day or backend. Default: user; with --csv each job.")]
 
 
-def usage(
+def usage(  # noqa: PLR0917 - one parameter per flag
     context: typer.Context,
     by: By_ = None,
     days: Annotated[int, typer.Option(min=1, max=3660, help="How many days back, today included, in UTC.")] = 30,
     user: Annotated[str | None, typer.Option(help="Of this user only.")] = None,
+    group: Annotated[str | None, typer.Option(help="Of jobs of this group only; none: of nobody's group.")] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV instead of a table.")] = False,
 ) -> None:
     """GPU-seconds, jobs, waits and failures by user, group, day or backend."""
     from backend_pool.books import usage as ledger
     from backend_pool.books.ledger import day_of
-    from backend_pool.books.usage import By, Span
+    from backend_pool.books.usage import By, Span, group_key
     from proxy.access.accounts import everyone
 
     if by not in {None, *(one.value for one in By)}:
@@ -37,7 +38,7 @@ def usage(
     first, last = (day_of(int(moment.timestamp() * 1000)) for moment in (today - timedelta(days=days - 1), today))
     with database(settings_of(context)) as db:
         names = {person.key: person.name for person in db.read_now(everyone)}
-        span = Span(first, last, _user_id(names, user))
+        span = Span(first, last, _user_id(names, user), None if group is None else group_key(group))
         if as_csv and by is None:
             _write_jobs(db, span, names)
         else:
@@ -63,8 +64,11 @@ def _write_jobs(db: Database, span: "Span", names: Mapping[int, str]) -> None:
 
 
 def _write_sums(rows: "list[Sums]", by: "By", names: Mapping[int, str], *, as_csv: bool) -> None:
+    from backend_pool.books.usage import shown_day
     from proxy.views.usage_csv import sums_csv
 
+    if by.value == "day":
+        rows = [replace(row, key=shown_day(int(row.key))) for row in rows]
     if by.value == "user":
         rows = [replace(row, key=names.get(int(row.key), f"user {row.key}")) for row in rows]
     if as_csv:

@@ -1,7 +1,7 @@
 """The verbs about groups, reservations and usage, on a data directory without a server."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 
@@ -117,6 +117,8 @@ def test_usage(cli: Cli) -> None:
         ["Ann", "1", "1", "0", "0", "2.0", "0.0", "2.0", "1.5"],
     ]
     assert [row[:2] for row in cli("usage", "--by", "group", "--user", "ann")] == [["-", "1"]]
+    (today,) = cli("usage", "--by", "day", "--group", "none")
+    assert today[1] == "2" and date.fromisoformat(today[0]) and cli("usage", "--group", "class") == []
     assert cli("usage", "--by", "backend", "--csv")[1] == ['"gpu-1",2,2,0,0,9.0,0.0,9.0,3.0']
     jobs = [row[0].replace('"', "").split(",") for row in cli("usage", "--csv", "--days", "2")]
     assert [row[:3] for row in jobs] == [["job", "prompt_id", "user"], ["1", "p1", "Ann"], ["2", "p2", "Ben"]]

@@ -166,6 +166,10 @@ async def test_usage_and_its_csv(server: Server, root: httpx.AsyncClient) -> Non
     first, last = ((datetime.now(UTC) + timedelta(days=days)).date().isoformat() for days in (-1, 1))
     by_day = await said(await root.get(f"{API}/admin/usage?by=day&from={first}&to={last}"))
     assert sum(row["jobs"] for row in by_day["rows"]) == 3 and (by_day["first"], by_day["last"]) == (first, last)
+    for whose, jobs in (("user=ben", 2), ("group=none", 3), ("group=research", 0), ("user=ben&group=none", 2)):
+        theirs = await said(await root.get(f"{API}/admin/usage?by=day&{whose}"))
+        assert sum(row["jobs"] for row in theirs["rows"]) == jobs, whose
+    await said(await root.get(f"{API}/admin/usage?user=nobody"), 404)
     for bad in ("days=0", "days=x", "by=name", "from=yesterday", "from=2026-02-01&to=2026-01-01", "to=0001-01-01"):
         await said(await root.get(f"{API}/admin/usage?{bad}"), 400)
     answer = await root.get(f"{API}/admin/usage.csv?days=2")
