@@ -166,7 +166,7 @@ class JobDocument(SQLModel, table=True):
     files: list[JsonDict] = Field(
         default_factory=list,
         sa_column=Column(JSON, nullable=False),
-        description="Files brought home: {source, local, fresh}; written before each gets its name.",
+        description="Files brought home: {source, local, fresh, versions}; written before each gets its name.",
     )
     withheld: list[str] = Field(
         default_factory=list,

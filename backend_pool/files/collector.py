@@ -6,9 +6,8 @@ backend serves again from its cache keeps its first name.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from backend_pool.comfy.client import ComfyClient, FileRef
@@ -16,9 +15,10 @@ from backend_pool.errors import FileAbsent, FileGone, Swept
 from backend_pool.files.claims import Claims
 from backend_pool.files.incoming import arrive, clear_incoming
 from backend_pool.files.known_files import Home, KnownFiles
-from backend_pool.files.moved_note import LONGEST, moved_in
+from backend_pool.files.moved_note import LONGEST, Moved, moved_in
 from backend_pool.files.noted_files import NotedFiles
 from backend_pool.files.own_prompt import OwnPrompt
+from backend_pool.files.placing import Arrival, Placing
 from backend_pool.files.references import mentions, path_of, references, replaced
 from backend_pool.files.staging import Staged
 from backend_pool.files.text import restore_prompt
@@ -27,33 +27,18 @@ from backend_pool.files.user_files import (
     ATTEMPTS,
     FOLDERS,
     UserDirs,
-    counted,
     disk_error,
-    free_names,
     landing,
     safe_filename,
     safe_subfolder,
-    twin,
     version_at,
 )
 from backend_pool.files.user_folder import user_folder
 from backend_pool.model import Job, JsonDict
-from proxy.base.file_owner import as_owner_of
 from proxy.base.user_file_open import open_file
 
 AT_ONCE = 4
 """Files of one output that are fetched at the same time."""
-
-
-@dataclass
-class Arrival:
-    """A fetched file on its way to its name; without `partial` the user has it already, at `home`."""
-
-    source: FileRef
-    partial: Path | None
-    home: Home
-    cached: bool = False
-    """Whether it is older than the job, so that the user may have it from an earlier one."""
 
 
 class Collector:
@@ -83,11 +68,17 @@ class Collector:
         self._known = known
         self.claims = Claims(job, self._folder, prompt, known)
         self.noted = NotedFiles(dirs, files)
+        for _, local, _ in self.noted.fresh():
+            known.brings(job, local)
+        self._resumed = bool(self.noted.homes)
         self._absent: set[FileRef] = set()
         """What texts seemed to name and the backend does not have."""
 
     async def localize(self, value: Any) -> Any:
         """The same ui output with every file reference replaced by the user's own, the files being there."""
+        if self._resumed:  # who was killed after it named a file has left the partial one
+            await asyncio.to_thread(self.clear)
+            self._resumed = False
         refs = self._collectable(references(value))
         told = [ref for ref in self._collectable(mentions(value)) if ref not in self._absent]
         missing = [(ref, False) for ref in refs if not self._is_home(ref)]
@@ -99,7 +90,7 @@ class Collector:
             await to_its_end(self.clear)
             raise
         own = {ref: mine for ref in (*refs, *told) if (mine := self._own_file(ref)) is not None}
-        return replaced(value, self.noted.homes() | own)
+        return replaced(value, {**self.noted.homes, **own})
 
     def is_home(self, value: Any) -> bool:
         """Whether `localize` would find every file of this output at home."""
@@ -114,9 +105,13 @@ class Collector:
         named = dict.fromkeys(refs)
         return [ref for ref in named if self._own_file(ref) is not None or self.claims.may_ask_for(ref)]
 
-    def at_home(self) -> list[tuple[FileRef, FileRef]]:
-        """Files of the user's folder at the backend that this job brought home, and where they are."""
-        return [(source, local) for source, local in self.noted.fresh() if self.claims.in_own_folder(source)]
+    def at_home(self) -> list[tuple[FileRef, Moved]]:
+        """Files of the user's folder at the backend that this job brought home, and where they are: whatever lies there
+        by now, a note tells of the job's own."""
+        found = [
+            (source, Moved(local, version)) for source, local, version in self.noted.fresh() if version is not None
+        ]
+        return [(source, moved) for source, moved in found if self.claims.in_own_folder(source)]
 
     def clear(self) -> None:
         """Remove partial files of this job, also those of a process that was killed. Blocking."""
@@ -125,8 +120,13 @@ class Collector:
 
     def discard(self, outputs: JsonDict) -> None:
         """Remove what this job brought home except what `outputs` shows; files of earlier jobs stay. Blocking."""
-        self.noted.discard(set(references(outputs)))
+        self.noted.discard({*references(outputs), *mentions(outputs)})
         self.clear()
+        self.ended()
+
+    def ended(self) -> None:
+        """What came home and is there still stays: other jobs may show it too."""
+        self._known.ended(self._job.key)
 
     @property
     def _key(self) -> str:
@@ -154,7 +154,7 @@ class Collector:
         if safe_filename(source.filename) is None or safe_subfolder(source.subfolder) is None:
             raise FileGone(f"The backend named a file outside its folders: {source.filename}")
         home = self._known.get(self._job.backend_id or 0, self._job.user_id, source)
-        if home is not None and not self._is_still(home):
+        if home is not None and not self._may_show(home):
             home = None
         try:
             fetched = await fetch(
@@ -166,7 +166,7 @@ class Collector:
                 admit=partial(self.claims.may_keep, source),
             )
         except FileGone as error:
-            if not isinstance(error, FileAbsent) or not self.claims.cached:
+            if not isinstance(error, FileAbsent) or not self.claims.cached or await self._is_forgotten():
                 raise
             if home is not None:
                 return Arrival(source, None, home)  # cached at the backend, deleted there since, and here all along
@@ -190,17 +190,24 @@ class Collector:
             raise disk_error(error) from error
         if moved is not None:
             home = Home(moved.place, etag, moved.version)
-            if not self._is_still(home):
+            if not self._may_show(home):
                 raise Swept(f"{source.filename} was cleared away there, and here too")
             return Arrival(source, None, home)
         restore_prompt(root, path, self._own_prompt)
         home = Home(source, etag, version_at(path))
         return Arrival(source, path, home, own and self.claims.made_before(fetched.headers))
 
-    def _is_still(self, home: Home) -> bool:
-        """Whether the file is there as it came; another may have got its name since."""
+    def _may_show(self, home: Home) -> bool:
+        """Whether the file is there as it came, another may have got its name since, and stays: a job that has not
+        ended may be given back, and takes its files along."""
+        if self._known.may_go(self._job, home.local):  # asked first: it is removed before that is forgotten
+            return False
         found = version_at(path_of(self._dirs, home.local))
         return found is not None and found == home.version
+
+    async def _is_forgotten(self) -> bool:
+        """Whether the backend knows nothing of the job: it was started anew, and its names may mean other files now."""
+        return await self._client.whereabouts(self._job.upstream_id or "") == "absent"
 
     async def _settle(self, arrivals: list[Arrival]) -> None:
         """Give every arrival its name. One note for all of them, and another round when a name was taken meanwhile."""
@@ -209,7 +216,10 @@ class Collector:
                 return
             places = await asyncio.to_thread(self._choose, arrivals)
             for arrival, local in zip(arrivals, places, strict=True):
-                self.noted.put(arrival.source, local, arrival.home.version, fresh=arrival.partial is not None)
+                fresh = arrival.partial is not None
+                if fresh:
+                    self._known.brings(self._job, local)
+                self.noted.put(arrival.source, local, arrival.home.version, fresh=fresh)
             if any(local.type != "temp" for local in places):  # a stray preview goes with the session's temp
                 await self._write_notes(self.noted.entries)
             landed = await to_its_end(partial(self._land, arrivals, places))
@@ -222,55 +232,8 @@ class Collector:
         raise FileGone("There is no free name left for the job's files; tidy the folder")
 
     def _choose(self, arrivals: list[Arrival]) -> list[FileRef]:
-        """A place for each; the noted one if there is one, as after a crash between noting and landing."""
-        noted = self.noted.homes()
-        places: list[FileRef] = []
-        for arrival in arrivals:
-            self._find_again(arrival, {*places, *noted.values()})
-            local = noted.get(arrival.source)
-            if arrival.partial is None:
-                local = arrival.home.local
-            elif local is None or path_of(self._dirs, local).exists():
-                local = self._free(arrival.source, places, self._number(arrival.source, arrivals, places))
-            places.append(local)
-        return places
-
-    def _find_again(self, arrival: Arrival, others: set[FileRef]) -> None:
-        """For a file out of the backend's cache, the one that an earlier job brought home and nobody remembers."""
-        source = arrival.source
-        if arrival.partial is None or not arrival.cached or source in self.noted.homes():
-            return
-        subfolder = self._local_subfolder(source)
-        taken = {ref.filename for ref in others if (ref.subfolder, ref.type) == (subfolder, source.type)}
-        root = self._dirs.root(source.type)
-        name = twin(root, landing(root, subfolder), source.filename, arrival.partial, taken)
-        if name is not None:
-            local = FileRef(name, subfolder, source.type)
-            arrival.partial = None
-            arrival.home = Home(local, arrival.home.etag, version_at(path_of(self._dirs, local)))
-
-    def _number(self, source: FileRef, arrivals: list[Arrival], places: list[FileRef]) -> int | None:
-        """The number of a file that the backend gave the same one: a clip, its sound and its picture stay together."""
-        group = counted(source.filename)
-        if group is None:
-            return None
-        together = [(arrival.source, place) for arrival, place in zip(arrivals, places, strict=False)]
-        for other, place in [*together, *self.noted.homes().items()]:
-            if counted(other.filename) == group and other != source:
-                mine = counted(place.filename)
-                if (other.subfolder, other.type) == (source.subfolder, source.type) and mine is not None:
-                    return mine[1]
-        return None
-
-    def _free(self, source: FileRef, promised: list[FileRef], number: int | None) -> FileRef:
-        subfolder, root = self._local_subfolder(source), self._dirs.root(source.type)
-        folder = landing(root, subfolder)
-        taken = {ref.filename for ref in promised if (ref.subfolder, ref.type) == (subfolder, source.type)}
-        with as_owner_of(root):
-            name = next(free_names(folder, source.filename, taken, number), None)
-        if name is None:
-            raise FileGone(f"There is no free name left for {source.filename}; tidy the folder")
-        return FileRef(name, subfolder, source.type)
+        others = self._known.of_others(self._job)
+        return Placing(self._dirs, self._folder, self.noted.homes, others).choose(arrivals)
 
     def _land(self, arrivals: list[Arrival], places: list[FileRef]) -> list[bool]:
         """Give the partial files their names; False for one whose name was taken meanwhile."""
@@ -284,9 +247,3 @@ class Collector:
         if all(landed):
             self.clear()
         return landed
-
-    def _local_subfolder(self, source: FileRef) -> str:
-        subfolder = safe_subfolder(source.subfolder) or ""
-        if subfolder == self._folder:
-            return ""
-        return subfolder.removeprefix(f"{self._folder}/")

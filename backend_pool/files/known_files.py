@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 from backend_pool.comfy.client import ComfyClient, FileRef
 from backend_pool.files.sent_files import SentFiles
 from backend_pool.files.user_files import Version
+from backend_pool.model import Job
 
 KNOWN_LIMIT = 20_000
 
@@ -33,6 +34,7 @@ class KnownFiles:
         self._homes: OrderedDict[tuple[int, int, FileRef], Home] = OrderedDict()
         self._sent: WeakKeyDictionary[ComfyClient, SentFiles] = WeakKeyDictionary()
         self._last: OrderedDict[tuple[int, FileRef], tuple[int, str | None]] = OrderedDict()
+        self._unended: OrderedDict[int, tuple[int, set[FileRef]]] = OrderedDict()
         self.epoch = secrets.token_hex(8)
         """Part of the salt of output nodes: what backends cached before this memory began is made anew."""
 
@@ -61,3 +63,25 @@ class KnownFiles:
         for memory in (self._homes, self._last):
             while len(memory) > KNOWN_LIMIT:
                 memory.popitem(last=False)
+
+    def brings(self, job: Job, local: FileRef) -> None:
+        """The job puts a file there, and may take it back until it has ended."""
+        self._unended.setdefault(job.key, (job.user_id, set()))[1].add(local)
+        while len(self._unended) > KNOWN_LIMIT:
+            self._unended.popitem(last=False)
+
+    def ended(self, job_key: int) -> None:
+        """What the job has brought stays."""
+        self._unended.pop(job_key, None)
+
+    def may_go(self, job: Job, local: FileRef) -> bool:
+        """Whether another job of the same user may take back what lies there."""
+        return any(local in places for places in self._of_others(job))
+
+    def of_others(self, job: Job) -> set[FileRef]:
+        """All such places."""
+        return set().union(*self._of_others(job))
+
+    def _of_others(self, job: Job) -> list[set[FileRef]]:
+        found = list(self._unended.items())
+        return [places for key, (user_id, places) in found if key != job.key and user_id == job.user_id]

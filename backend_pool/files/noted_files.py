@@ -6,11 +6,12 @@ So a note tells which version of the file it means, and nothing else of that nam
 """
 
 import contextlib
-from collections.abc import Container, Iterable
-from dataclasses import asdict
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
 
 from backend_pool.comfy.client import FileRef
-from backend_pool.files.references import homes, path_of
+from backend_pool.files.references import path_of
 from backend_pool.files.user_files import UserDirs, Version, version_at
 from backend_pool.model import JsonDict
 from proxy.base.user_file_open import remove_file
@@ -19,70 +20,89 @@ REMEMBERED = 2
 """Versions of a file that is written more than once: a crash may leave the one before in its place."""
 
 
+@dataclass(frozen=True)
+class Note:
+    """A file's place, and its versions, the newest last; `fresh` when the job brings it: the user did not have it."""
+
+    local: FileRef
+    fresh: bool
+    versions: tuple[Version, ...]
+
+
 class NotedFiles:
-    """The notes. `entries` are what the document keeps: `{source, local, fresh, versions}`."""
+    """The notes, by what the backend calls the files."""
 
     def __init__(self, dirs: UserDirs, entries: Iterable[JsonDict]) -> None:
+        """`entries` as `entries` gave them."""
         self._dirs = dirs
-        self.entries = list(entries)
+        self._notes = dict(map(_read, entries))
+        self._homes = {source: note.local for source, note in self._notes.items()}
         self._landed: set[FileRef] = set()
 
-    def homes(self) -> dict[FileRef, FileRef]:
-        """All places, by what the backend calls the files."""
-        return homes(self.entries)
+    @property
+    def entries(self) -> list[JsonDict]:
+        """What the document keeps: `{source, local, fresh, versions}`."""
+        return [_entry(source, note) for source, note in self._notes.items()]
 
-    def fresh(self) -> list[tuple[FileRef, FileRef]]:
-        """What this job brought, and where to; not what was the user's before."""
-        found = [entry for entry in self.entries if entry["fresh"]]
-        return [(FileRef(**entry["source"]), FileRef(**entry["local"])) for entry in found]
+    @property
+    def homes(self) -> Mapping[FileRef, FileRef]:
+        """All places."""
+        return MappingProxyType(self._homes)
+
+    def fresh(self) -> Iterator[tuple[FileRef, FileRef, Version | None]]:
+        """What this job brought, where to, and in which version; not what was the user's before."""
+        for source, note in self._notes.items():
+            if note.fresh:
+                yield source, note.local, note.versions[-1] if note.versions else None
 
     def put(self, source: FileRef, local: FileRef, version: Version | None, *, fresh: bool) -> None:
         """Note that `source` is, or is about to be, at `local`."""
-        before = self._entry(source)
-        versions = [] if version is None else [list(version)]
-        if before is not None and before["local"] == asdict(local):
-            versions = [*before.get("versions", []), *versions][-REMEMBERED:]
-        entry = {"source": asdict(source), "local": asdict(local), "fresh": fresh, "versions": versions}
+        before = self._notes.get(source)
+        versions = () if version is None else (version,)
+        if before is not None and before.local == local:
+            versions = (*before.versions, *versions)[-REMEMBERED:]
         self.drop(source)
-        self.entries = [*self.entries, entry]
+        self._notes[source], self._homes[source] = Note(local, fresh, versions), local
 
     def landed(self, source: FileRef) -> None:
-        """It has its name: this process need not look at it again, whatever its user makes of it."""
+        """It has its name: this process does not look at it again, whatever its user makes of it."""
         self._landed.add(source)
 
     def drop(self, source: FileRef) -> None:
         """Forget it; the file stays."""
-        self.entries = [entry for entry in self.entries if entry["source"] != asdict(source)]
+        self._notes.pop(source, None)
+        self._homes.pop(source, None)
         self._landed.discard(source)
 
     def is_home(self, source: FileRef) -> bool:
-        """Whether it lies in its place."""
-        entry = self._entry(source)
-        if entry is None:
-            return False
-        if source in self._landed:
-            return path_of(self._dirs, FileRef(**entry["local"])).is_file()
-        return self._holds(entry)
+        """Whether it lies in its place, or came there and its user has moved, changed or deleted it since."""
+        note = self._notes.get(source)
+        return note is not None and (source in self._landed or self._holds(note))
 
     def own_place(self, source: FileRef) -> FileRef | None:
         """Where this job may write over what lies there: a file of its own, or one of the user's that it works on."""
-        entry = self._entry(source)
-        mine = entry is not None and (not entry["fresh"] or self._holds(entry))
-        return FileRef(**entry["local"]) if entry is not None and mine else None
+        note = self._notes.get(source)
+        return note.local if note is not None and (not note.fresh or self._holds(note)) else None
 
     def discard(self, shown: Container[FileRef]) -> None:
         """Keep what is shown. What this job brought beside it is removed; the rest was the user's before, and stays."""
-        kept = [entry for entry in self.entries if FileRef(**entry["local"]) in shown]
-        for entry in self.entries:
-            if entry not in kept and entry["fresh"] and self._holds(entry):
-                local = FileRef(**entry["local"])
+        for source, note in list(self._notes.items()):
+            if note.local in shown:
+                continue
+            if note.fresh and self._holds(note):
                 with contextlib.suppress(OSError):  # what the user has made of the folder meanwhile is theirs
-                    remove_file(self._dirs.root(local.type), path_of(self._dirs, local))
-        self.entries = kept
+                    remove_file(self._dirs.root(note.local.type), path_of(self._dirs, note.local))
+            self.drop(source)
 
-    def _entry(self, source: FileRef) -> JsonDict | None:
-        return next((entry for entry in self.entries if entry["source"] == asdict(source)), None)
+    def _holds(self, note: Note) -> bool:
+        return version_at(path_of(self._dirs, note.local)) in note.versions
 
-    def _holds(self, entry: JsonDict) -> bool:
-        found = version_at(path_of(self._dirs, FileRef(**entry["local"])))
-        return found is not None and list(found) in entry.get("versions", [])
+
+def _read(entry: JsonDict) -> tuple[FileRef, Note]:
+    versions = tuple((size, mtime_ns) for size, mtime_ns in entry.get("versions", ()))
+    return FileRef(**entry["source"]), Note(FileRef(**entry["local"]), entry["fresh"], versions)
+
+
+def _entry(source: FileRef, note: Note) -> JsonDict:
+    versions = [list(version) for version in note.versions]
+    return {"source": asdict(source), "local": asdict(note.local), "fresh": note.fresh, "versions": versions}

@@ -4,14 +4,13 @@ A reference is a dictionary with a `filename`: the file is there or the job fail
 file's name, as `temp/bg_x.png` of Preview3D: where the backend has no such file, it was just a text.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from backend_pool.comfy.client import FileRef
 from backend_pool.files.user_files import FOLDERS, UserDirs, annotated, safe_filename, safe_subfolder
-from backend_pool.model import JsonDict
 
 ECHO = "result"
 """The ui key under which Preview3D tells its inputs back: dictionaries there are the user's own words."""
@@ -27,11 +26,6 @@ MOST_MENTIONS = 100
 def path_of(dirs: UserDirs, ref: FileRef) -> Path:
     """Where a file of the user's is."""
     return dirs.root(ref.type) / ref.subfolder / ref.filename
-
-
-def homes(entries: Iterable[JsonDict]) -> dict[FileRef, FileRef]:
-    """Where the files of a job are at home, by what the backend calls them, out of what its document keeps of them."""
-    return {FileRef(**entry["source"]): FileRef(**entry["local"]) for entry in entries}
 
 
 def references(value: Any) -> Iterator[FileRef]:

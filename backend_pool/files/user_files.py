@@ -194,18 +194,23 @@ def free_names(folder: Path, filename: str, taken: Container[str] = (), number: 
     `number`, if the backend gave it the same as another that has this one; another name that is taken becomes
     `name (1).ext`.
     """
+    names = _wanted_names(folder, filename, number)
+    return (name for name in names if name not in taken and not (folder / name).exists())
+
+
+def _wanted_names(folder: Path, filename: str, number: int | None) -> Iterator[str]:
     match = _COUNTED.match(filename)
     if match is not None:
-        first = next_counter([entry.name for entry in folder.iterdir()], match["prefix"])
-        width = len(match["number"])
-        numbers = [*([number] if number is not None else []), *range(first, first + ATTEMPTS)]
-        names = (f"{match['prefix']}_{step:0{width}}{match['tail']}" for step in numbers)
-    else:
-        stem, dot, ext = filename.rpartition(".")
-        if not dot or not stem:
-            stem, dot, ext = filename, "", ""
-        names = (f"{stem} ({n}){dot}{ext}" if n else filename for n in range(ATTEMPTS))
-    return (name for name in names if name not in taken and not (folder / name).exists())
+        prefix, width, tail = match["prefix"], len(match["number"]), match["tail"]
+        if number is not None:
+            yield f"{prefix}_{number:0{width}}{tail}"
+        first = next_counter([entry.name for entry in folder.iterdir()], prefix)
+        yield from (f"{prefix}_{step:0{width}}{tail}" for step in range(first, first + ATTEMPTS))
+        return
+    stem, dot, ext = filename.rpartition(".")
+    if not dot or not stem:
+        stem, dot, ext = filename, "", ""
+    yield from (f"{stem} ({n}){dot}{ext}" if n else filename for n in range(ATTEMPTS))
 
 
 def twin(root: Path, folder: Path, filename: str, partial: Path, taken: Container[str] = ()) -> str | None:

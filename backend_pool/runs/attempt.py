@@ -239,7 +239,7 @@ class Attempt:
                 name = self._kit.member.row.name
                 log.warning("file not fetched", job=self._record.job.prompt_id, backend=name, error=str(error))
             await asyncio.sleep(pause_s)
-            await self.upstream.patiently(self.upstream.where)
+            await self._check_kept()  # by now another job's file may have the name
         try:
             await bring()
         except BackendGone as error:  # it answers otherwise: rendering again would end the same

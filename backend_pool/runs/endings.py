@@ -60,6 +60,7 @@ class Endings:
         last = self._relay.last_words or next(ends, None)
         charged = self.charge(result.messages)
         await self._record.finish(state_of(result.messages), result, "ended at the backend", last, charged)
+        self._files.ended()
 
     async def cancelled(self, why: str) -> None:
         """The user ended it."""

@@ -57,5 +57,8 @@ class JobFiles(Protocol):
     def discard(self, outputs: JsonDict) -> None:
         """Remove what this job brought home except what `outputs` shows. Blocking."""
 
+    def ended(self) -> None:
+        """The job's end is stored: what it brought home stays."""
+
     async def forget(self) -> None:
         """Leave nothing of the ended job at the backend. Raises BackendError."""

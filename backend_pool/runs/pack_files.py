@@ -21,7 +21,7 @@ from backend_pool.files.own_paths import OwnPaths
 from backend_pool.files.owner import Owner
 from backend_pool.files.pack_inputs import Input, name_stubs, named_inputs
 from backend_pool.files.pack_landing import Lander, Written, written
-from backend_pool.files.references import references, replaced
+from backend_pool.files.references import mentions, references, replaced
 from backend_pool.files.staging import Staged
 from backend_pool.files.transfer import to_its_end
 from backend_pool.files.user_files import ATTEMPTS, FOLDERS, version_at
@@ -165,7 +165,7 @@ class PackFiles(JobFiles):
         refs = list(references(ui))
         if self._folder is not None:
             await self._seen(refs)
-        noted = self._noted.homes()
+        noted = self._noted.homes
         return replaced(ui, {ref: noted[ref] for ref in refs if ref in noted})
 
     async def bring_rest(self) -> None:
@@ -175,8 +175,11 @@ class PackFiles(JobFiles):
 
     def discard(self, outputs: JsonDict) -> None:
         """Remove new files of this job that are not shown, and partial ones."""
-        self._noted.discard(set(references(outputs)))
+        self._noted.discard({*references(outputs), *mentions(outputs)})
         self._clear()
+
+    def ended(self) -> None:
+        """What came home stays: no other job shows it before."""
 
     async def forget(self) -> None:
         """Remove the job's history entry and directories there."""
@@ -195,7 +198,7 @@ class PackFiles(JobFiles):
         """Whether this very version is at home; one that an earlier process fetched is known by its size."""
         if file.path in self._brought:
             return self._brought[file.path] == (file.size, file.mtime_ns)
-        local = self._noted.homes().get(file.ref)
+        local = self._noted.homes.get(file.ref)
         found = version_at(self._lander.path(local)) if local is not None and self._noted.is_home(file.ref) else None
         return found is not None and found[0] == file.size
 

@@ -19,10 +19,9 @@ from backend_pool.files.collector import Collector
 from backend_pool.files.known_files import KnownFiles
 from backend_pool.files.moved_note import LONGEST, Moved, note_of
 from backend_pool.files.owner import Owner
-from backend_pool.files.references import path_of
 from backend_pool.files.staging import Staged, Unstageable, stage
 from backend_pool.files.transfer import side_by_side
-from backend_pool.files.user_files import Version, version_at, version_of
+from backend_pool.files.user_files import version_of
 from backend_pool.model import Job, JobDocument, JsonDict
 from backend_pool.runs.job_files import JobFiles
 from backend_pool.runs.translator import Translator
@@ -177,29 +176,32 @@ class StockFiles(JobFiles):
         """Remove files of this job that are not shown."""
         self._collector.discard(outputs)
 
+    def ended(self) -> None:
+        """What came home stays."""
+        self._collector.ended()
+
     async def forget(self) -> None:
-        """Remove the history entry, put notes in the place of outputs that are at home, bound the inputs."""
-        client = self._member.client
-        await client.post("/history", {"delete": [self._upstream_id]})
-        remains = client.remains
-        made = [await asyncio.to_thread(self._version_of, local) for _, local in self._collector.noted.fresh()]
-        sizes = [0 if version is None else version[0] for version in made]
-        remains.whole += len(sizes)
-        remains.whole_bytes += sum(sizes)
+        """Remove the history entry, put notes in the place of outputs that are at home, bound the inputs.
+
+        A backend that does not know the job was started anew: what a name means there now may be another job's file.
+        """
+        client, remains = self._member.client, self._member.client.remains
+        known = await client.history(self._upstream_id) is not None
+        if known:
+            await client.post("/history", {"delete": [self._upstream_id]})
+            brought = [version for _, _, version in self._collector.noted.fresh()]
+            remains.whole += len(brought)
+            remains.whole_bytes += sum(version[0] for version in brought if version is not None)
         if self._keep_inputs_mb is None:
             return
-        await side_by_side([partial(self._sweep, *pair) for pair in self._collector.at_home()], AT_ONCE)
+        if known:
+            await side_by_side([partial(self._sweep, *pair) for pair in self._collector.at_home()], AT_ONCE)
         await self._known.sent_to(client).shrink(self._keep_inputs_mb * 1024 * 1024)
 
-    async def _sweep(self, source: FileRef, local: FileRef) -> None:
-        version, remains = await asyncio.to_thread(self._version_of, local), self._member.client.remains
-        note = note_of(Moved(local, version or (0, 0)))
+    async def _sweep(self, source: FileRef, moved: Moved) -> None:
+        note, remains = note_of(moved), self._member.client.remains
         if len(note) <= LONGEST:
             await self._member.client.overwrite(source, note)
             remains.notes += 1
             remains.whole -= 1
-            remains.whole_bytes -= 0 if version is None else version[0]
-
-    def _version_of(self, local: FileRef) -> Version | None:
-        """None when the user has removed it meanwhile."""
-        return version_at(path_of(self._owner.dirs, local))
+            remains.whole_bytes -= moved.version[0]

@@ -19,7 +19,7 @@ from backend_pool.job_state import JobState
 from backend_pool.model import JobDocument, JsonDict
 from tests.backend_pool.conftest import Start
 from tests.backend_pool.graphs import sampled, saved
-from tests.backend_pool.rig import rig, user_dirs
+from tests.backend_pool.rig import arm, rig, user_dirs
 from tests.backend_pool.test_recovery import carried_on, outcome, process, queue, status
 from tests.backend_pool.test_way import picture
 
@@ -128,6 +128,37 @@ async def test_a_rerun_knows_nothing_of_another_backend_s_files(tmp_path: Path, 
         assert colour(output / FIRST) == GREEN
 
 
+async def test_a_backend_s_note_is_of_the_file_as_it_came(tmp_path: Path, start: Start) -> None:
+    """Not of the one that got its name while the job went on."""
+    engine = start("--step-ms", "20")
+    async with rig(tmp_path, engine.url) as r:
+        prompt_id = await r.submit(saved(RED) | sampled(40, prefix="paint"))
+        await r.heard.until(prompt_id, lambda kind, data: kind == "executed" and data["node"] == "2")
+        (r.dirs(1).output / FIRST).unlink()
+        picture(r.dirs(1).output / FIRST, "#00ff00")
+        await r.final(prompt_id)
+        (left,) = engine.base_dir.glob("output/*/ComfyUI*.png")
+        await r.eventually(lambda: moved_in(left.read_bytes()) is not None)
+        _, document = await r.run(saved(RED))
+        assert name_of(document) == SECOND
+        assert [colour(r.dirs(1).output / name) for name in (FIRST, SECOND)] == [GREEN, RED]
+
+
+async def test_nothing_is_shown_that_another_job_may_take_back(tmp_path: Path, start: Start) -> None:
+    """Its backend has ended it and serves the next out of its cache, then it dies with the first one's last file."""
+    engine = start("--step-ms", "20")
+    async with rig(tmp_path, engine.url, running_limit=2) as r:
+        first = await r.submit(saved(RED) | sampled(20, prefix="paint"))
+        await r.heard.until(first, lambda kind, data: kind == "executed" and data["node"] == "2")
+        await arm(engine.url, fault="slow_view", bytes_per_s=1)
+        await r.eventually(lambda: bool(list(r.dirs(1).output.glob(".incoming/*.part"))))
+        _, document = await r.run(saved(RED))
+        assert name_of(document) == SECOND and r.heard.kinds(first)[-1] != "execution_success"
+        engine.kill()
+        await r.eventually(lambda: not (r.dirs(1).output / FIRST).exists())
+        assert colour(r.dirs(1).output / SECOND) == RED
+
+
 # -- the notes themselves ------------------------------------------------------------------------------------------
 
 
@@ -181,14 +212,17 @@ def test_a_file_that_is_written_again(tmp_path: Path) -> None:
     assert notes.own_place(SOURCE) is None and not notes.is_home(SOURCE)
 
 
-async def test_what_its_user_makes_of_a_file_at_home(tmp_path: Path, start: Start) -> None:
-    """While the job goes on: it is not fetched a second time."""
+async def test_what_its_user_makes_of_files_at_home(tmp_path: Path, start: Start) -> None:
+    """While the job goes on: they are not fetched a second time."""
     engine = start("--step-ms", "20")
+    both = saved(RED) | {"12": saved(prefix="other")["2"]} | sampled(60, prefix="paint")
     async with rig(tmp_path, engine.url) as r:
-        prompt_id = await r.submit(saved(RED) | sampled(60, prefix="paint"))
+        prompt_id = await r.submit(both)
         await r.heard.until(prompt_id, lambda kind, data: kind == "executed" and data["node"] == "2")
+        await r.heard.until(prompt_id, lambda kind, data: kind == "executed" and data["node"] == "12")
         mine = r.dirs(1).output / FIRST
         await asyncio.to_thread(mine.write_bytes, b"retouched")
+        (r.dirs(1).output / "other_00001_.png").unlink()
         _, document = await r.final(prompt_id)
         assert name_of(document) == FIRST and mine.read_bytes() == b"retouched"
         assert r.files() == [f"output/{FIRST}", "output/paint_00001_.png"]
