@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 it failed, 2 the command or its settings are wrong (do not
 """
 
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -26,22 +27,33 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Many people share a few GPUs through the ComfyUI WebUI.",
 )
+UserName = Annotated[str, typer.Argument(metavar="NAME", help="The user's name.")]
 user_app = typer.Typer(no_args_is_help=True, help="Accounts.")
 token_app = typer.Typer(no_args_is_help=True, help="API tokens.")
-app.command()(agent)
 app.add_typer(user_app, name="user")
 app.add_typer(token_app, name="token")
 app.add_typer(group_app, name="group")
 app.add_typer(reservation_app, name="reservation")
-app.command("usage")(usage)
-user_app.command("group")(user_group)
 app.add_typer(backend_app, name="backend")
 app.add_typer(session_app, name="session")
 app.add_typer(pack_app, name="worker-pack")
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"comfy-cluster {metadata.version('comfyui-cluster-proxy')}")
+        raise typer.Exit
+
+
 @app.callback()
-def common(context: typer.Context, config: ConfigOption = None, data_dir: DataDirOption = None) -> None:
+def common(
+    context: typer.Context,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Options that every verb takes."""
     context.obj = Common(config, data_dir)
 
@@ -93,7 +105,7 @@ def demo(
     engines: Annotated[int, typer.Option(help="Embedded engines to start.")] = 2,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "warning",
 ) -> None:
-    """Start a server to look at, on this machine only, with three logins; data in .demo unless --data-dir says so."""
+    """Start a server to look at, on this machine only, with three logins; keeps its data in .demo, or --data-dir."""
     from proxy.demo import demo_settings, run_demo
 
     shared: Common = context.obj
@@ -103,10 +115,13 @@ def demo(
         run_demo(settings, db)
 
 
+app.command()(agent)
+
+
 @user_app.command("add")
 def user_add(
     context: typer.Context,
-    name: str,
+    name: UserName,
     admin: Annotated[bool, typer.Option("--admin", help="May manage everything.")] = False,
     password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read the password from stdin.")] = False,
 ) -> None:
@@ -122,7 +137,7 @@ def user_add(
 
 @user_app.command("list")
 def user_list(context: typer.Context) -> None:
-    """All accounts."""
+    """All accounts: name, directory, notes (admin, disabled)."""
     from proxy.access.accounts import everyone
 
     with database(settings_of(context)) as db:
@@ -132,7 +147,7 @@ def user_list(context: typer.Context) -> None:
 
 
 @user_app.command("password")
-def user_password(context: typer.Context, name: str) -> None:
+def user_password(context: typer.Context, name: UserName) -> None:
     """Set a new password, read from stdin, and end the user's logins."""
     from proxy.access.access import set_password_now
 
@@ -145,7 +160,7 @@ def user_password(context: typer.Context, name: str) -> None:
 @token_app.command("create")
 def token_create(
     context: typer.Context,
-    user: str,
+    user: Annotated[str, typer.Argument(metavar="USER", help="Whom it acts as.")],
     name: Annotated[str, typer.Option(help="What it is for.")] = "cli",
 ) -> None:
     """Make an API token and print it, and nothing else; it cannot be shown again."""
@@ -153,6 +168,10 @@ def token_create(
 
     with database(settings_of(context)) as db:
         typer.echo(create_now(db, user, name))
+
+
+user_app.command("group")(user_group)
+app.command("usage")(usage)
 
 
 @app.command()

@@ -55,6 +55,7 @@ def run_demo(settings: Settings, db: Database) -> None:
                 *rows[1:],
                 "",
                 "  Press Run in both. Embedded engines draw the pictures: no GPU and no model is used.",
+                "  To see a queue, set KSampler's `control after generate` to randomize and press Run several times.",
                 f"  Ctrl-C stops everything. Data and passwords stay in {settings.data_dir}/.",
             ]
         )

@@ -13,6 +13,7 @@ import aiohttp
 from pydantic import ValidationError
 
 from backend_pool.backends.phase import Phase
+from backend_pool.comfy.client import said
 from backend_pool.managed.agent_wire import PATH, PROTOCOL, AgentBeat, Answer, Told
 from backend_pool.managed.crew import Crew
 from backend_pool.managed.facts import Facts
@@ -159,7 +160,9 @@ class Agent:
                 if r.status != 200:
                     raise Unavailable(f"The server cannot take the heartbeat ({r.status}): {_said(body)}")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Unavailable(f"The server {self._where.server} does not answer: {error!r}") from error
+            raise Unavailable(
+                f"The server {self._where.server} does not answer: {said(error, CALL_TIMEOUT_S)}"
+            ) from error
         try:
             return Answer.model_validate_json(body)
         except ValidationError as error:
@@ -173,7 +176,7 @@ class Agent:
         if trouble is None:
             log.info("reporting to the server", server=self._where.server)
         else:
-            log.warning("the server does not take all of it; going on", reason=trouble)
+            log.warning("the server does not take everything; going on", reason=trouble)
 
 
 def _said(body: bytes) -> str:

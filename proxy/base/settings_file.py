@@ -1,6 +1,7 @@
 """Reads the settings of one start: flags, environment, TOML file, and what is wrong with them in words."""
 
 from pathlib import Path
+from tomllib import TOMLDecodeError
 from typing import Any
 
 from pydantic import ValidationError
@@ -25,9 +26,14 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
         return Settings(**FromFile(**given).model_dump())
     except ValidationError as error:
         problems = "; ".join(
-            ": ".join(filter(None, (".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, "))))
-            for e in error.errors()
+            ": ".join(filter(None, (".".join(map(str, e["loc"])), _words(e["type"], e["msg"])))) for e in error.errors()
         )
         raise ConfigError(f"Settings are not usable: {problems}") from error
-    except ValueError as error:  # malformed TOML or JSON in an environment variable
+    except TOMLDecodeError as error:
+        raise ConfigError(f"Settings are not readable: {config}: {error}") from error
+    except ValueError as error:  # malformed JSON in an environment variable
         raise ConfigError(f"Settings are not readable: {error}") from error
+
+
+def _words(kind: str, message: str) -> str:
+    return "there is no such setting" if kind == "extra_forbidden" else message.removeprefix("Value error, ")

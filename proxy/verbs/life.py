@@ -66,7 +66,7 @@ def disable(context: typer.Context, which: Which, note: Note = None) -> None:
 def label(
     context: typer.Context,
     which: Which,
-    add: Annotated[list[str] | None, typer.Argument(metavar="[LABEL]...", help="As fast or gpu=a100.")] = None,
+    add: Annotated[list[str] | None, typer.Argument(metavar="LABEL", help="As fast or gpu=a100.")] = None,
     remove: Annotated[list[str] | None, typer.Option(metavar="LABEL", help="Repeatable; of a pair, KEY does.")] = None,
     only: Annotated[bool, typer.Option("--only", help="Take all others away.")] = False,
 ) -> None:
@@ -78,7 +78,9 @@ def label(
     typer.echo(" ".join(row.labels))
 
 
-def note(context: typer.Context, which: Which, text: Annotated[str, typer.Argument(help="'' takes it away.")]) -> None:
+def note(
+    context: typer.Context, which: Which, text: Annotated[str, typer.Argument(metavar="TEXT", help="'' takes it away.")]
+) -> None:
     """Say something of it to whoever reads the list or the admin page."""
     from backend_pool.backends.change import Change
 
@@ -96,7 +98,7 @@ def trust(context: typer.Context, which: Which) -> None:
 
 def restart(
     context: typer.Context,
-    which: Annotated[str | None, typer.Argument(metavar="[NAME_OR_ID]", help="As `backend list` shows it.")] = None,
+    which: Annotated[str | None, typer.Argument(metavar="NAME_OR_ID", help="As `backend list` shows it.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="All that can be, one after the other.")] = False,
     labels: Annotated[
         list[str] | None, typer.Option("--label", metavar="LABEL", help="With --all: only those with it; repeatable.")

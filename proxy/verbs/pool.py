@@ -21,7 +21,7 @@ session_app = typer.Typer(no_args_is_help=True, help="Users' ComfyUI processes."
 @backend_app.command("add")
 def backend_add(
     context: typer.Context,
-    url: str,
+    url: Annotated[str, typer.Argument(metavar="URL", help="As http://gpu-1:8188.")],
     name: Annotated[str | None, typer.Option(help="How it is called; default: its address.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="As fast or gpu=a100; repeatable.")] = None,
 ) -> None:
@@ -35,9 +35,10 @@ def backend_add(
 
 @backend_app.command("list")
 def backend_list(context: typer.Context) -> None:
-    """All registered backends: id, name, URL, mode, source, level, labels, until when it drains (UTC), why it is in
-    quarantine, note. Whether they are up is no row: a running server knows (administration page, API), and `doctor`
-    asks them."""
+    """All registered backends: id, name, URL, mode, source, level, labels, end of drain (UTC), quarantine, note.
+
+    Whether one is up a running server knows (administration page, API); `doctor` asks each.
+    """
     from backend_pool.backends.registry import Registry
     from backend_pool.workers.tokens import levels_now
 

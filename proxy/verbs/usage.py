@@ -15,7 +15,9 @@ from proxy.verbs.data import database, settings_of
 if TYPE_CHECKING:
     from backend_pool.books.usage import By, Span, Sums
 
-By_ = Annotated[str | None, typer.Option(help="user, group, day or backend. Default: user; with --csv each job.")]
+By_ = Annotated[
+    str | None, typer.Option(help="user, group, day or backend. Default: user; with --csv one line for each job.")
+]
 
 
 def usage(  # noqa: PLR0917 - one parameter per flag
@@ -26,7 +28,10 @@ def usage(  # noqa: PLR0917 - one parameter per flag
     group: Annotated[str | None, typer.Option(help="Of jobs of this group only; none: of nobody's group.")] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV instead of a table.")] = False,
 ) -> None:
-    """GPU-seconds, jobs, waits and failures by user, group, day or backend."""
+    """What was used, by user, group, day or backend.
+
+    Columns: key, jobs, succeeded, failed, cancelled, then GPU, load, run and wait seconds.
+    """
     from backend_pool.books import usage as ledger
     from backend_pool.books.ledger import day_of
     from backend_pool.books.usage import By, Span, group_key

@@ -88,9 +88,9 @@ def test_a_data_directory_of_somebody_else(tmp_path: Path) -> None:
     ("text", "word"),
     [
         ("port = 99999", "port"),
-        ("prot = 1", "prot"),
+        ("prot = 1", "prot: there is no such setting"),
         ('runtime = "heavy"', "runtime"),
-        ("port = ", "not readable"),
+        ("port = ", "cluster.toml: Invalid value"),
         ("engines = -1", "engines"),
     ],
 )

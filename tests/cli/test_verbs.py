@@ -5,6 +5,7 @@ import json
 import socket
 from collections.abc import Iterator
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def data(cluster: Cluster) -> tuple[str, str]:
     """The option for the running server's directory."""
     return "--data-dir", str(cluster.data_dir)
+
+
+def test_the_version() -> None:
+    done = cli("--version")
+    assert (done.returncode, done.stdout) == (0, f"comfy-cluster {version('comfyui-cluster-proxy')}\n")
 
 
 async def test_a_user_added_beside_the_server_can_sign_in(cluster: Cluster, data: tuple[str, str]) -> None:
