@@ -12,6 +12,7 @@ from backend_pool.dispatch.foresight import Foresight
 from backend_pool.dispatch.gap import Gaps
 from backend_pool.dispatch.matching import Matching
 from backend_pool.dispatch.queue_mirror import QueueMirror
+from backend_pool.dispatch.ride import Ride
 from backend_pool.dispatch.turns import Turns
 from backend_pool.forecasts.estimates import Estimates
 from backend_pool.forecasts.outlooks import Outlooks
@@ -43,7 +44,7 @@ def assemble(given: Surroundings) -> Dispatcher:
     """The dispatcher and all behind it; nothing runs yet."""
     gaps, bell = Gaps(), asyncio.Event()
     held: set[tuple[int, str]] = set()
-    carried: set[int] = set()
+    carried: dict[int, Ride] = {}
 
     def ring() -> None:
         gaps.rang()
@@ -87,7 +88,12 @@ def _turns(given: Surroundings, mirror: QueueMirror, matching: Matching, estimat
 
 
 def _carrier(  # noqa: PLR0917 - its parts
-    given: Surroundings, matching: Matching, turns: Turns, gaps: Gaps, carried: set[int], ring: Callable[[], None]
+    given: Surroundings,
+    matching: Matching,
+    turns: Turns,
+    gaps: Gaps,
+    carried: dict[int, Ride],
+    ring: Callable[[], None],
 ) -> Carrier:
     return Carrier(
         store=given.store,

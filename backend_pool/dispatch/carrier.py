@@ -19,6 +19,7 @@ from backend_pool.comfy.verdicts import failed
 from backend_pool.dispatch.gap import Gaps
 from backend_pool.dispatch.matching import Matching
 from backend_pool.dispatch.prestaging import Prestaging
+from backend_pool.dispatch.ride import Ride
 from backend_pool.dispatch.turns import Turns
 from backend_pool.dispatch.unheeded import Unheeded
 from backend_pool.errors import BackendError
@@ -70,19 +71,13 @@ class Carrier:
     harms: Harms = field(default_factory=Harms)
     unheeded: Unheeded = field(init=False)
     prestaging: Prestaging = field(init=False)
-    carried: set[int] = field(default_factory=set)
+    carried: dict[int, Ride]
     """Jobs that have a runner, or are about to."""
     to_prune: set[int] = field(default_factory=set)
     """Users whose history has grown."""
-    _runners: dict[int, Runner] = field(default_factory=dict)
-    _cancelled: set[int] = field(default_factory=set)
     _secrets: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     _deaths: dict[int, int] = field(default_factory=dict)
-    _kept_s: dict[int, float] = field(default_factory=dict)
-    """How long jobs kept their backends from others."""
-    _could_ms: dict[int, int] = field(default_factory=dict)
-    _cold: dict[int, frozenset[str]] = field(default_factory=dict)
-    """Models that a job's backend did not hold when it got it."""
+    """How many runners of a job have died."""
 
     def __post_init__(self) -> None:
         self.unheeded = Unheeded(self.pool, self.turns, self.store, self.harms)
@@ -98,23 +93,24 @@ class Carrier:
 
     def cancel(self, seq: int) -> None:
         """Its user wants it to end."""
-        runner = self._runners.get(seq)
-        if runner is not None:
-            runner.cancel()
-        elif seq in self.carried:  # its runner is being made
-            self._cancelled.add(seq)
+        ride = self.carried.get(seq)
+        if ride is not None:
+            ride.cancelled = True
+            if ride.runner is not None:
+                ride.runner.cancel()
 
     def place(self, job: Job, member: Member) -> None:
         """Assign a waiting job to an idle backend and carry it there."""
-        self._could_ms[job.key] = self.gaps.taken(member.key)
-        self._begin(job, member)
-        self.tasks.start(f"job {job.key}", self._assign(job, member))
+        ride = Ride(job, member, could_ms=self.gaps.taken(member.key))
+        self._begin(ride)
+        self.tasks.start(f"job {job.key}", self._assign(ride))
 
     def resume(self, job: Job, member: Member, *, beside: bool) -> None:
         """Carry on with a job that is on this backend; `beside` one that came there after it."""
         log.info("job taken up again", job=job.prompt_id, backend=member.row.name, state=job.state)
-        self._begin(job, member, beside=beside)
-        self.tasks.start(f"job {job.key}", self._run(job, member, resume=True))
+        ride = Ride(job, member)
+        self._begin(ride, beside=beside)
+        self.tasks.start(f"job {job.key}", self._run(ride, resume=True))
 
     async def fail(self, job: Job, why: str, kind: str = "JobFailed") -> None:
         """End a job that cannot be carried."""
@@ -135,47 +131,47 @@ class Carrier:
         """Whether its runners keep dying."""
         return self._deaths.get(job.key, 0) >= self.settings.job_attempts
 
-    def _begin(self, job: Job, member: Member, *, beside: bool = False) -> None:
+    def _begin(self, ride: Ride, *, beside: bool = False) -> None:
+        job, member = ride.job, ride.member
         if beside or job.state is JobState.COLLECTING:
             member.collecting.add(job.key)
-            self._bring(job, member)
+            self._bring(ride)
         else:
             member.begin(job.key)
             if member.warmth.known:
-                self._cold[job.key] = self.matching.traits(job.key).models - member.warmth.models
-        self.carried.add(job.key)
+                ride.cold = self.matching.traits(job.key).models - member.warmth.models
+        self.carried[job.key] = ride
         self.matching.placed(job.key)
 
-    def _let_go(self, job: Job, member: Member) -> None:
-        member.release(job.key, collecting=False)
-        self.carried.discard(job.key)
-        self._cancelled.discard(job.key)
-        self._kept_s.pop(job.key, None)
-        self._could_ms.pop(job.key, None)
-        self._cold.pop(job.key, None)
+    def _let_go(self, ride: Ride) -> None:
+        ride.member.release(ride.job.key, collecting=False)
+        del self.carried[ride.job.key]
 
-    async def _assign(self, job: Job, member: Member) -> None:
+    async def _assign(self, ride: Ride) -> None:
+        job, member = ride.job, ride.member
         try:
             held = await self.store.assign(job.key, member.key)
         except BaseException as error:
-            self._let_go(job, member)
+            self._let_go(ride)
             self.turns.returned(job.key)
             if not isinstance(error, Unavailable):
                 raise
             often.error("job not placed", job=job.prompt_id, error=error.message)
             return
         if held is None:  # cancelled or removed meanwhile
-            self._let_go(job, member)
+            self._let_go(ride)
             self.turns.ended(job.key, 0.0)
             self.ring()
             return
         log.info("job placed", job=job.prompt_id, user=job.user_id, backend=member.row.name, attempt=held.attempt)
+        ride.job = held
         await self.prestaging.finished(member, job.key)
-        await self._run(held, member, resume=False)
+        await self._run(ride, resume=False)
 
-    async def _run(self, job: Job, member: Member, *, resume: bool) -> None:
+    async def _run(self, ride: Ride, *, resume: bool) -> None:
+        job = ride.job
         try:
-            await self._carry(job, member, resume=resume)
+            await self._carry(ride, resume=resume)
             self._deaths.pop(job.key, None)
             self.ring()  # only here: what failed is tried again at the next poll, not at once
         except Fenced:
@@ -189,12 +185,12 @@ class Carrier:
             self._deaths[job.key] = self._deaths.get(job.key, 0) + 1
             log.error("runner died", job=job.prompt_id, deaths=self._deaths[job.key], exc_info=error)
         finally:
-            runner = self._runners.pop(job.key, None)
-            self._let_go(job, member)
-            member.done += 1
-            self.tasks.start(f"tidy {job.key}", self._tidy(member, runner))
+            self._let_go(ride)
+            ride.member.done += 1
+            self.tasks.start(f"tidy {job.key}", self._tidy(ride.member, ride.runner))
 
-    async def _carry(self, job: Job, member: Member, *, resume: bool) -> None:
+    async def _carry(self, ride: Ride, *, resume: bool) -> None:
+        job, member = ride.job, ride.member
         document = await self.store.document(job.key)
         traits = self.matching.traits(job.key)
         if not resume and self.harms.barred(job.user_id, traits):
@@ -215,10 +211,10 @@ class Carrier:
             traits=traits,
             elsewhere=partial(self.matching.elsewhere, member),
             settings=self.settings,
-            rendered=lambda: self._rendered(job, member, runner),
+            rendered=lambda: self._rendered(ride, runner),
         )
-        self._runners[job.key] = runner
-        if job.key in self._cancelled:
+        ride.runner = runner
+        if ride.cancelled:
             runner.cancel()
         state = await runner.run(resume=resume)
         member.failed = member.failed + 1 if runner.lost else 0
@@ -227,50 +223,51 @@ class Carrier:
             self.pool.doubt(member, "it lost a job")
         if runner.upstream.may_run and not runner.taken:
             member.leftovers.add(runner.upstream.prompt_id)
-        self._ended(job, member, runner, state)
+        self._ended(ride, runner, state)
 
-    def _rendered(self, job: Job, member: Member, runner: Runner) -> None:
+    def _rendered(self, ride: Ride, runner: Runner) -> None:
         """The backend may have its next job; this one's files come home meanwhile."""
+        job, member = ride.job, ride.member
         traits = self.matching.traits(job.key)
         member.warmth.ran(job.user_id, traits.graph, traits.models, room_mb(member.stats, member.vram_mb))
-        could_ms = self._could_ms.pop(job.key, None)
-        if could_ms is not None and runner.began_ms is not None:
-            self.gaps.began(could_ms, runner.began_ms)
+        if ride.could_ms is not None and runner.began_ms is not None:
+            self.gaps.began(ride.could_ms, runner.began_ms)
+        ride.could_ms = None
         self.store.charged(job, round(runner.used_s * 1000))
-        price_s = self._price_s(job, member, runner)
+        price_s = self._price_s(ride, runner)
         self.turns.rendered(job.key, price_s)  # its user's next job waits: tabs hear of one after the other
         if member.job == job.key and member.runs_beside:
             member.release(job.key, collecting=True)
-            self._bring(job, member)
+            self._bring(ride)
             self.gaps.released(member.key)
             self.ring()
 
-    def _bring(self, job: Job, member: Member) -> None:
-        if member.worker is not None:
-            self.turns.bring(job.key, member.key)
+    def _bring(self, ride: Ride) -> None:
+        if ride.member.worker is not None:
+            self.turns.bring(ride.job.key, ride.member.key)
 
-    def _price_s(self, job: Job, member: Member, runner: Runner) -> float:
+    def _price_s(self, ride: Ride, runner: Runner) -> float:
         """What turns charge, as far as is known. By it nobody has a backend cheaply who keeps it with anything but
         rendering: large inputs, or jobs that are cancelled before they begin."""
-        if member.job == job.key and member.busy_since_s is not None:
-            self._kept_s[job.key] = monotonic_s() - member.busy_since_s - runner.delay_s
-        return runner.price_s(self._kept_s.get(job.key, 0.0))
+        member = ride.member
+        if member.job == ride.job.key and member.busy_since_s is not None:
+            ride.kept_s = monotonic_s() - member.busy_since_s - runner.delay_s
+        return runner.price_s(ride.kept_s)
 
-    def _ended(self, job: Job, member: Member, runner: Runner, state: JobState) -> None:
-        price_s = self._price_s(job, member, runner)
+    def _ended(self, ride: Ride, runner: Runner, state: JobState) -> None:
+        job, member, traits = ride.job, ride.member, self.matching.traits(ride.job.key)
+        price_s = self._price_s(ride, runner)
         if state is JobState.QUEUED:
             self.turns.returned(job.key, price_s)
         elif state in FINAL and runner.upstream.may_run:
-            traits = self.matching.traits(job.key)
             self.unheeded.note(job, member, runner.upstream.prompt_id, traits, price_s)
         else:
             self.turns.ended(job.key, price_s)
         if member.job == job.key:
             self.gaps.released(member.key)
         if state is JobState.SUCCEEDED:
-            self.harms.succeeded(job.user_id, self.matching.traits(job.key))
-            cold = self._cold.get(job.key, frozenset())
-            self.timings.learn(self.matching.traits(job.key), member.device, runner.meter, cold)
+            self.harms.succeeded(job.user_id, traits)
+            self.timings.learn(traits, member.device, runner.meter, ride.cold)
         if state in FINAL:
             self.forget(job.key)
             self.to_prune.add(job.user_id)
