@@ -252,6 +252,7 @@ class Pool:
         if member.health is Health.DOWN:
             member.untried = before is not Health.JOINING
             member.gone.set()
+            member.warmth.forget()
         elif answered:
             member.gone.clear()
         if member.health is not before:

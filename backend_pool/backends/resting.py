@@ -42,6 +42,7 @@ def rest(member: Member) -> tuple[bool, bool]:
     if known.gone:
         member.gone.set()
         member.proven = None
+        member.warmth.forget()
     changed = member.health is not before
     if changed:
         log.info("backend health changed", backend=member.row.name, health=member.health, was=before)

@@ -1,4 +1,4 @@
-"""Which backends that are asleep jobs wait for, and what a backend that went away has forgotten."""
+"""Which backends that are asleep jobs wait for."""
 
 from collections.abc import Collection, Iterable, Iterator
 
@@ -22,8 +22,6 @@ class Sleepers:
         """As many want to wake up as jobs would start on at once; not for those that one coming up will take."""
         asleep = {member.key: member for member in members if member.health is Health.ASLEEP}
         for member in members:
-            if member.health in (Health.DOWN, Health.ASLEEP):
-                member.warmth.forget()
             if member.key not in asleep:
                 member.wanted_since_s = None
         now_s = monotonic_s()
