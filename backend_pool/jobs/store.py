@@ -151,7 +151,7 @@ class JobStore:
             job.backend_id = backend_id
             name_upstream(job)
             job.assigned_ms = now_ms()
-            change(job, JobState.ASSIGNED, f"backend {backend_id}, attempt {job.attempt}")
+            change(job, JobState.ASSIGNED, "placed")
             return job
 
         return await self._db.write(work)

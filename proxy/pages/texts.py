@@ -76,7 +76,7 @@ ENGLISH: dict[str, str] = {
     "queue.cancel_name": "Cancel the job “{title}”",
     "queue.cancel_ask": "Cancel this job?",
     "queue.cancel_yes": "Cancel the job",
-    "queue.position": "No. {position} in line",
+    "queue.position": "place {position} in line",
     "queue.starts": "starts in about {time}",
     "queue.starts_now": "starts in a moment",
     "queue.left": "about {time} left",

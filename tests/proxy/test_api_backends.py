@@ -168,6 +168,7 @@ async def test_a_jobs_whole_story(server: Server, root: httpx.AsyncClient) -> No
     assert "a red fox" not in str(told)
     page = (await root.get(f"/cluster/admin/jobs/{job.key}")).text
     assert "its backend is &lt;gone&gt;" in page and "a red fox" not in page
+    assert "back from gpu-1" in page and 'class="chip busy"' not in page  # nothing of what is over moves
     for missing in ("99", str(2**70)):
         assert (await root.get(f"{API}/admin/jobs/{missing}")).status_code == 404
         assert (await root.get(f"/cluster/admin/jobs/{missing}")).status_code == 404
