@@ -16,7 +16,7 @@ from backend_pool.backends.phase import Phase
 from backend_pool.comfy.client import said
 from backend_pool.managed.agent_wire import PATH, PROTOCOL, AgentBeat, Answer, Told
 from backend_pool.managed.crew import Crew
-from backend_pool.managed.facts import Facts
+from backend_pool.managed.supervisor import Facts
 from proxy.base.clock import monotonic_s
 from proxy.base.errors import ClusterError, ConfigError, Unavailable
 from proxy.base.logs import events
@@ -114,7 +114,7 @@ class Agent:
         refused = "; ".join(f"{name}: {reason}" for name, reason in sorted(answer.refused.items()))
         self._say(refused or None)
         known = {
-            name: Facts(told.busy, told.idle_s, told.wanted, told.known, told.restart)
+            name: Facts(busy=told.busy, idle_s=told.idle_s, wanted=told.wanted, known=told.known, restart=told.restart)
             for name, told in answer.instances.items()
             if name in unknown
         }

@@ -4,9 +4,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from backend_pool.backends.phase import Phase
-from backend_pool.managed.facts import Facts
 from backend_pool.managed.instances import Instances
-from backend_pool.managed.supervisor import Limits, Order, Seen, Supervisor, Verb
+from backend_pool.managed.supervisor import Facts, Limits, Order, Seen, Supervisor, Verb
 from proxy.base.clock import monotonic_s
 from proxy.base.errors import ClusterError
 from proxy.base.logs import events
@@ -62,8 +61,15 @@ class Crew:
             alive, known = self.instances.alive(name), facts[name]
             if not alive:
                 self._stale.discard(name)
-            restart = known.restart or name in self._stale
-            seen[name] = Seen(alive, name in ready, known.busy, known.idle_s, known.wanted, known.known, restart)
+            seen[name] = Seen(
+                alive=alive,
+                ready=name in ready,
+                busy=known.busy,
+                idle_s=known.idle_s,
+                wanted=known.wanted,
+                known=known.known,
+                restart=known.restart or name in self._stale,
+            )
         return self.supervisor.look(seen, monotonic_s())
 
     def crashes(self) -> dict[str, int]:

@@ -1,22 +1,10 @@
 """What the pool knows of a managed instance that its supervisor decides by: busy, idle, wanted, to be restarted."""
 
-from dataclasses import dataclass
-
 from backend_pool.backends.health import Health
 from backend_pool.backends.member import Member
 from backend_pool.backends.phase import Phase
 from backend_pool.backends.waking import is_coming
-
-
-@dataclass(frozen=True)
-class Facts:
-    """As in `Seen`; these are what an agent is told too."""
-
-    busy: bool = True
-    idle_s: float | None = None
-    wanted: bool = False
-    known: bool = True
-    restart: bool = False
+from backend_pool.managed.supervisor import Facts
 
 
 class Doings:

@@ -29,13 +29,10 @@ class Limits:
     start_timeout_s: float = 600.0
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What is observed of one instance. The defaults are what is assumed where nobody can say."""
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a server knows of one instance's work. The defaults are what is assumed where nobody can say."""
 
-    alive: bool
-    ready: bool = False
-    """Whether it answers."""
     busy: bool = True
     idle_s: float | None = None
     """For how long it has had nothing to do."""
@@ -45,6 +42,15 @@ class Seen:
     """Whether it has ever told its nodes and models."""
     restart: bool = False
     """Whether somebody wants it started anew."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen(Facts):
+    """With what whoever keeps its process observes."""
+
+    alive: bool
+    ready: bool = False
+    """Whether it answers."""
 
 
 class Verb(StrEnum):

@@ -1,6 +1,6 @@
 """Jobs as pages and API show them: read-only queries. Reads no prompt twice and never more than a page of rows.
 
-What a job may expect comes from the latest forecast (docs/scheduling.md), and is not known in the first moments.
+What a job may expect comes from the latest forecast (docs/forecasts.md), and is not known in the first moments.
 """
 
 import math
