@@ -6,7 +6,7 @@ So a note tells which version of the file it means, and nothing else of that nam
 """
 
 import contextlib
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 
@@ -27,6 +27,8 @@ class Note:
     local: FileRef
     fresh: bool
     versions: tuple[Version, ...]
+    of: Version | None
+    """Which version of the backend's file that is, where the backend tells."""
 
 
 class NotedFiles:
@@ -41,7 +43,7 @@ class NotedFiles:
 
     @property
     def entries(self) -> list[JsonDict]:
-        """What the document keeps: `{source, local, fresh, versions}`."""
+        """What the document keeps: `{source, local, fresh, versions, of}`."""
         return [_entry(source, note) for source, note in self._notes.items()]
 
     @property
@@ -55,14 +57,16 @@ class NotedFiles:
             if note.fresh:
                 yield source, note.local, note.versions[-1] if note.versions else None
 
-    def put(self, source: FileRef, local: FileRef, version: Version | None, *, fresh: bool) -> None:
+    def put(
+        self, source: FileRef, local: FileRef, version: Version | None, *, fresh: bool, of: Version | None = None
+    ) -> None:
         """Note that `source` is, or is about to be, at `local`."""
         before = self._notes.get(source)
         versions = () if version is None else (version,)
         if before is not None and before.local == local:
             versions = (*before.versions, *versions)[-REMEMBERED:]
         self.drop(source)
-        self._notes[source], self._homes[source] = Note(local, fresh, versions), local
+        self._notes[source], self._homes[source] = Note(local, fresh, versions, of), local
 
     def landed(self, source: FileRef) -> None:
         """It has its name: this process does not look at it again, whatever its user makes of it."""
@@ -78,6 +82,13 @@ class NotedFiles:
         """Whether it lies in its place, or came there and its user has moved, changed or deleted it since."""
         note = self._notes.get(source)
         return note is not None and (source in self._landed or self._holds(note))
+
+    def has(self, source: FileRef, of: Version) -> bool:
+        """Whether that very version of the backend's file is home."""
+        note = self._notes.get(source)
+        if note is None or note.of != of:
+            return False
+        return source in self._landed or version_at(path_of(self._dirs, note.local)) in note.versions[-1:]
 
     def own_place(self, source: FileRef) -> FileRef | None:
         """Where this job may write over what lies there: a file of its own, or one of the user's that it works on."""
@@ -99,10 +110,15 @@ class NotedFiles:
 
 
 def _read(entry: JsonDict) -> tuple[FileRef, Note]:
-    versions = tuple((size, mtime_ns) for size, mtime_ns in entry.get("versions", ()))
-    return FileRef(**entry["source"]), Note(FileRef(**entry["local"]), entry["fresh"], versions)
+    versions, of = tuple(map(_version, entry.get("versions", ()))), entry.get("of")
+    local, fresh = FileRef(**entry["local"]), bool(entry["fresh"])
+    return FileRef(**entry["source"]), Note(local, fresh, versions, None if of is None else _version(of))
+
+
+def _version(pair: Sequence[int]) -> Version:
+    size, mtime_ns = pair
+    return size, mtime_ns
 
 
 def _entry(source: FileRef, note: Note) -> JsonDict:
-    versions = [list(version) for version in note.versions]
-    return {"source": asdict(source), "local": asdict(note.local), "fresh": note.fresh, "versions": versions}
+    return {"source": asdict(source), **asdict(note)}

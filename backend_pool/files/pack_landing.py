@@ -83,17 +83,25 @@ class Lander:
         """Whether it is a new version of the user's file; what was added fits only the file it was added to."""
         return file.known and (not file.begin or self.path(file.ref).stat().st_size == file.begin)
 
-    def land(self, partial: Path, file: Written, local: FileRef, *, replace: bool) -> bool:
+    def complete(self, partial: Path, file: Written) -> None:
+        """Put the user's own beginning before what the job added to their file. Raises DiskFull."""
+        target, root = self.path(file.ref), self._dirs.root(file.ref.type)
+        try:
+            with as_owner_of(root):
+                if file.begin and target.is_file():
+                    _complete(root, partial, target, file.begin)
+        except OSError as error:
+            raise disk_error(error) from error
+
+    def land(self, partial: Path, local: FileRef, *, replace: bool) -> bool:
         """Give it that name; False when another file has taken it meanwhile. Raises DiskFull."""
         target = self.path(local)
         landing(self._dirs.root(local.type), local.subfolder)
         with as_owner_of(self._dirs.root(local.type)):
-            return self._land(partial, target, file, local, replace=replace)
+            return self._land(partial, target, local, replace=replace)
 
-    def _land(self, partial: Path, target: Path, file: Written, local: FileRef, *, replace: bool) -> bool:
+    def _land(self, partial: Path, target: Path, local: FileRef, *, replace: bool) -> bool:
         try:
-            if file.begin and target.is_file():
-                _complete(self._dirs.root(local.type), partial, target, file.begin)
             if not replace:
                 return arrive(partial, target, durable=local.type != "temp")
             make_durable(self._dirs.root(local.type), partial)
@@ -104,7 +112,6 @@ class Lander:
 
 
 def _complete(root: Path, partial: Path, earlier: Path, begin: int) -> None:
-    """Put the user's own beginning before what the job added."""
     whole = partial.with_name(f"{partial.name}w")
     try:
         with create_file(root, whole) as out:

@@ -71,7 +71,6 @@ class PackFiles(JobFiles):
         self._inputs: list[Input] = []
         self._stubs: list[JsonDict] = []
         self._listed: list[Written] = []
-        self._brought: dict[str, tuple[int, int]] = {}
         self._noted = NotedFiles(owner.dirs, document.files)
 
     @property
@@ -195,12 +194,8 @@ class PackFiles(JobFiles):
         return [file for file in self._listed if json.dumps(file.ref.filename, ensure_ascii=False)[1:-1] in words]
 
     def _has(self, file: Written) -> bool:
-        """Whether this very version is at home; one that an earlier process fetched is known by its size."""
-        if file.path in self._brought:
-            return self._brought[file.path] == (file.size, file.mtime_ns)
-        local = self._noted.homes.get(file.ref)
-        found = version_at(self._lander.path(local)) if local is not None and self._noted.is_home(file.ref) else None
-        return found is not None and found[0] == file.size
+        """Whether this very version is at home."""
+        return self._noted.has(file.ref, (file.size, file.mtime_ns))
 
     async def _bring(self, files: list[Written]) -> None:
         try:
@@ -213,18 +208,25 @@ class PackFiles(JobFiles):
     async def _fetch(self, file: Written) -> None:
         arrived = await self._save(file)
         for _ in range(ATTEMPTS):
-            own = self._noted.own_place(file.ref)
-            local = await asyncio.to_thread(self._lander.choose, file, own)
-            known = file.known and local == file.ref
-            self._noted.put(file.ref, local, version_at(arrived), fresh=not known)
+            local, replaces = await asyncio.to_thread(self._place, file, arrived)
             if local.type != "temp":
                 await self._write_notes(self.files)
-            replaces = known or own is not None
-            if await to_its_end(partial(self._lander.land, arrived, file, local, replace=replaces)):
-                self._brought[file.path] = (file.size, file.mtime_ns)
+            if await to_its_end(partial(self._lander.land, arrived, local, replace=replaces)):
+                self._noted.landed(file.ref)
                 return
             self._noted.drop(file.ref)
         raise FileGone(f"There is no free name left for {file.ref.filename}; tidy the folder")
+
+    def _place(self, file: Written, arrived: Path) -> tuple[FileRef, bool]:
+        """Choose and note where it goes; and whether it replaces what is there. Blocking."""
+        own = self._noted.own_place(file.ref)
+        local = self._lander.choose(file, own)
+        known = file.known and local == file.ref
+        if known:
+            self._lander.complete(arrived, file)
+        of = (file.size, file.mtime_ns)
+        self._noted.put(file.ref, local, version_at(arrived), fresh=not known, of=of)
+        return local, known or own is not None
 
     async def _save(self, file: Written) -> Path:
         root, size = self._owner.dirs.root(file.ref.type), 0
