@@ -222,10 +222,13 @@ def _read_all(documents: list[JobDocument], info: PoolInfo, state: tuple[int, bo
 
 def why(asked: Demands, members: Collection[Member], labels: frozenset[str] = frozenset(), vram_mb: int = 0) -> str:
     """What has to change before a job with these demands can run. Pure."""
+    whose = ""
     if members and (labels or vram_mb):
         fit = [m for m in members if labels <= set(m.row.labels) and not 0 < m.vram_mb <= vram_mb]
         if not fit:
-            return _unmarked(labels, vram_mb)
+            return f"waiting for a backend with {_marks(labels, vram_mb)}"
+        if len(fit) < len(members):
+            whose = f" with {_marks(labels, vram_mb)}"
         members = fit
     active = [member for member in members if member.row.mode is BackendMode.ACTIVE]
     ready = [member for member in active if member.health is Health.UP and member.info]
@@ -238,7 +241,7 @@ def why(asked: Demands, members: Collection[Member], labels: frozenset[str] = fr
     if any(member.health is Health.ASLEEP for member in able):
         return UNREADY
     if not ready:
-        return _nobody(members, active)
+        return _nobody(members, active, whose)
     away = [member for member in members if member.info and lacking(asked, member.provider) is None]
     wanted = dict.fromkeys(filter(None, missing))
     if not away and len(wanted) > 1:
@@ -248,24 +251,25 @@ def why(asked: Demands, members: Collection[Member], labels: frozenset[str] = fr
     return f"{text}; {_having(away)}" if away else text
 
 
-def _unmarked(labels: frozenset[str], vram_mb: int) -> str:
+def _marks(labels: frozenset[str], vram_mb: int) -> str:
     wanted = [f"the label {label}" for label in sorted(labels)]
     wanted += [f"more than {vram_mb / 1024:.1f} GB of GPU memory"] if vram_mb else []
-    return f"waiting for a backend with {' and '.join(wanted)}"
+    return " and ".join(wanted)
 
 
-def _nobody(members: Collection[Member], active: Collection[Member]) -> str:
+def _nobody(members: Collection[Member], active: Collection[Member], whose: str) -> str:
+    """Of the backends that the job may have; `whose` tells them from others."""
     if not members:
         return "there is no backend"
     if not active:
-        return "all backends are disabled or draining"
+        return f"all backends{whose} are disabled or draining"
     if all(member.health is Health.DOWN for member in active):
-        return "all backends are down" + ("" if len(active) == len(members) else ", disabled or draining")
+        return f"all backends{whose} are down" + ("" if len(active) == len(members) else ", disabled or draining")
     if all(member.health is Health.QUARANTINED for member in active):
-        return "all backends are out of service after faults; they get jobs again once a trial job runs there"
+        return f"all backends{whose} are out of service after faults; they get jobs again once a trial job runs there"
     if all(member.health in (Health.DOWN, Health.QUARANTINED) for member in active):
-        return "all backends are down or out of service"
-    return "no backend answers at the moment"
+        return f"all backends{whose} are down or out of service"
+    return f"no backend{whose} answers at the moment"
 
 
 def _having(away: Collection[Member]) -> str:

@@ -12,6 +12,7 @@ const TEXT = {
   minutes: (n) => `${n} min`,
   hours: (h, min) => `${h} h ${min} min`,
   badge: (place, time) => (time ? `#${place} in line, ~${time}` : `#${place} in line`),
+  badgeWaiting: "waiting",
   badgeRunning: (time) => (time ? `running, ~${time}` : "running"),
 };
 const SKEW_MS = 2000;
@@ -62,7 +63,7 @@ function short(job) {
 // For the badge: what runs, or else the first that waits; empty when there is neither.
 export function badge(jobs) {
   const job = jobs.find((each) => !waits(each)) || jobs.find((each) => each.position);
-  return job ? short(job) : "";
+  return job ? short(job) : jobs.length ? TEXT.badgeWaiting : "";
 }
 
 // The frontend's own queue knows nothing of other users. Where it names jobs by their ids (1.58), each gets its place in

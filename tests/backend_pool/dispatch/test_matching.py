@@ -127,8 +127,10 @@ async def test_why_a_job_waits_for_one_of_them(member: Make) -> None:
     found = [member(UP, "sdxl"), member(QUARANTINED, "flux", key=2)]
     assert why(LOADS, found) == "waiting for a backend with checkpoint flux; gpu-2 (quarantined) has it"
     assert why(LOADS, found, frozenset({"a100"})) == "waiting for a backend with the label a100"
-    off = [member(UP, "flux", mode=BackendMode.DRAINING)]
+    off = [member(UP, "flux", mode=BackendMode.DRAINING, labels=["a100"])]
     assert why(LOADS, off) == "all backends are disabled or draining"
+    beside = [*off, member(UP, "flux", key=2)]
+    assert why(LOADS, beside, frozenset({"a100"})) == "all backends with the label a100 are disabled or draining"
     assert why(LOADS, [*off, member(DOWN, "flux", key=2)]) == "all backends are down, disabled or draining"
     assert why(LOADS, [member(ASLEEP, "sdxl"), member(DOWN, "flux", key=2)]) == "no backend answers at the moment"
 
