@@ -12,10 +12,9 @@ from sqlmodel import Session, col, func, select
 
 from backend_pool.books.ledger import day_of
 from backend_pool.books.tables import LedgerEntry, QuotaPeriod
-from proxy.base.clock import now_ms
+from proxy.base.clock import DAY_MS, now_ms
 from proxy.base.errors import TooManyRequests
 
-DAY_MS = 86_400_000
 NOW = {QuotaPeriod.DAY: "today", QuotaPeriod.MONTH: "this month"}
 
 

@@ -12,15 +12,15 @@ from backend_pool.backends.labels import cleaned
 from backend_pool.books.shares import Reserved
 from backend_pool.books.tables import Reservation
 from backend_pool.model import Backend
-from proxy.base.clock import now_ms
+from proxy.base.clock import DAY_MS, now_ms
 from proxy.base.errors import BadInput, Conflict, NotFound
 
-LONGEST_MS = 31 * 86_400_000
-FARTHEST_MS = 5 * 366 * 86_400_000
+LONGEST_MS = 31 * DAY_MS
+FARTHEST_MS = 5 * 366 * DAY_MS
 """Ahead of now. What is shown in dates must be one: they end with the year 9999."""
 LIMIT = 500
 NOTE_LENGTH = 200
-KEPT_MS = 86_400_000
+KEPT_MS = DAY_MS
 """A past reservation stays in the list for a day, for who asks what happened."""
 
 

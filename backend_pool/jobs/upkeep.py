@@ -11,7 +11,7 @@ from sqlmodel import Session
 
 from backend_pool.books import ledger, reservations
 from backend_pool.jobs import history
-from proxy.base.clock import now_ms
+from proxy.base.clock import DAY_MS, now_ms
 from proxy.base.database import Database
 from proxy.base.logs import events
 from proxy.base.settings import Settings
@@ -20,7 +20,6 @@ log = events(__name__)
 
 EVERY_S: Final = 3600.0
 PAUSE_S: Final = 0.05
-DAY_MS: Final = 86_400_000
 
 
 class Upkeep:

@@ -11,17 +11,14 @@ from backend_pool.comfy.result import TERMINAL, began
 from backend_pool.model import Job
 
 
-def spent(
-    job: Job, messages: list[Any], *, began_ms: int | None, ended_ms: int, load_ms: int, held_ms: int | None = None
-) -> Spent:
-    """What is charged for an attempt that counts; nothing when it never began. `held_ms` is how long it has been ours
-    by a clock that nobody sets, where that is known."""
+def spent(job: Job, messages: list[Any], *, began_ms: int | None, ended_ms: int, load_ms: int, held_ms: int) -> Spent:
+    """What is charged for an attempt that counts; nothing when it never began. `held_ms` is how long it has been ours,
+    by a clock that nobody sets."""
     run_ms = _by_history(messages)
     if run_ms is None:
         since_ms = began_ms or job.started_ms
         run_ms = 0 if since_ms is None else ended_ms - since_ms
-    ours_ms = ended_ms - job.assigned_ms if job.assigned_ms is not None else run_ms
-    run_ms = max(0, min(run_ms, ours_ms if held_ms is None else held_ms))
+    run_ms = max(0, min(run_ms, held_ms))
     return Spent(gpu_ms=run_ms, load_ms=min(load_ms, run_ms), run_ms=run_ms)
 
 

@@ -37,7 +37,7 @@ DRIVER_S = re.compile(
 (comfy/sd.py: "Could not detect model type of: ..."), and a user may call a file as they like."""
 
 
-def mishap_of(messages: list[Any], prompt: Mapping[str, Any] | None = None) -> Mishap | None:
+def mishap_of(messages: list[Any], prompt: Mapping[str, Any]) -> Mishap | None:
     """Whether an ended job failed by its backend's doing; None for the user's own errors and for success.
 
     Words that stand in the prompt as well are the user's.
@@ -48,7 +48,7 @@ def mishap_of(messages: list[Any], prompt: Mapping[str, Any] | None = None) -> M
     kind, text = str(error.get("exception_type", "")), str(error.get("exception_message", "")).lstrip()
     if kind in PLAIN:
         begins = DRIVER_S.match(text)
-        if begins is None or any(begins[0].lower() in own.lower() for own in texts_of(prompt or {})):
+        if begins is None or any(begins[0].lower() in own.lower() for own in texts_of(prompt)):
             return None
     elif not kind.startswith(("torch.", "cupy", "cuda.")):
         return None

@@ -13,7 +13,7 @@ from sqlmodel import Field, Session, SQLModel, col, or_, select, update
 
 from proxy.access.accounts import User
 from proxy.access.cache import AccessCache
-from proxy.base.clock import now_ms
+from proxy.base.clock import DAY_MS, now_ms
 from proxy.base.database import Database
 from proxy.base.errors import NotFound
 from proxy.base.settings import Settings
@@ -21,7 +21,6 @@ from proxy.base.settings import Settings
 COOKIE = "comfy_cluster_login"
 # Browsers keep cookies for 400 days at most; the row's own expiry, which slides with use, is what counts.
 COOKIE_MAX_AGE_S = 400 * 86_400
-DAY_MS = 86_400_000
 AGENT_LENGTH = 120
 
 

@@ -28,14 +28,14 @@ TOLD: list[Any] = [["execution_start", {"timestamp": 90_000}], ["execution_succe
 def test_what_is_charged(messages: list[Any], began_ms: int | None, run_ms: int) -> None:
     """The backend's time where it told it, else ours; loading is part of it."""
     job = Job(prompt_id="a", user_id=1, number=1, created_ms=0, assigned_ms=1_000)
-    found = spent(job, messages, began_ms=began_ms, ended_ms=5_000, load_ms=700)
+    found = spent(job, messages, began_ms=began_ms, ended_ms=5_000, load_ms=700, held_ms=4_000)
     assert (found.gpu_ms, found.run_ms, found.load_ms) == (run_ms, run_ms, min(700, run_ms))
 
 
 def test_a_beginning_that_an_earlier_process_saw_counts() -> None:
     """It is in the row."""
     job = Job(prompt_id="a", user_id=1, number=1, created_ms=0, assigned_ms=1_000, started_ms=2_000)
-    assert spent(job, [], began_ms=None, ended_ms=5_000, load_ms=0).gpu_ms == 3_000
+    assert spent(job, [], began_ms=None, ended_ms=5_000, load_ms=0, held_ms=4_000).gpu_ms == 3_000
 
 
 def test_a_clock_that_jumped_meanwhile_charges_nobody() -> None:

@@ -281,8 +281,11 @@ async def test_nothing_is_swept_where_the_operator_says_so(tmp_path: Path, start
     """`sweep_backends` no: a backend keeps every file whole."""
     engine = start()
     async with rig(tmp_path, engine.url, sweep_backends=False) as r:
-        for _ in range(2):
-            await r.run(saved())
-        for path in engine.base_dir.glob("output/*/*.png"):
-            with Image.open(path) as made:
-                made.load()
+        await r.run(saved())
+        await r.eventually(lambda: r.pool.members[1].client.remains.whole == 1)
+        await r.run(saved())  # by its end the first would have been swept
+        made = list(engine.base_dir.glob("output/**/*.png"))
+        assert made
+        for path in made:
+            with Image.open(path) as whole:
+                whole.load()

@@ -136,8 +136,8 @@ def ended(kind: str, text: str, **more: Any) -> list[Any]:
 )
 def test_a_backend_s_words_are_read(kind: str, text: str, expected: Mishap | None) -> None:
     """Torch's own errors count; what others say may come from the user."""
-    assert mishap_of(ended(kind, text)) is expected
-    assert mishap_of([["execution_success", {"timestamp": 2}]]) is None
+    assert mishap_of(ended(kind, text), {}) is expected
+    assert mishap_of([["execution_success", {"timestamp": 2}]], {}) is None
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_blocked_node_s_error_ends_nothing() -> None:
     """It has no timestamp, and the job goes on."""
     messages = ended("torch.OutOfMemoryError", "CUDA out of memory")
     del messages[1][1]["timestamp"]
-    assert mishap_of(messages) is None
+    assert mishap_of(messages, {}) is None
 
 
 def test_a_hint_follows_the_backend_s_own_words() -> None:
