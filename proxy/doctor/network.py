@@ -38,7 +38,7 @@ async def ask(settings: Settings, host: SeenHost | None = None) -> list[Finding]
         )
     found = [*schema, port, *(finding for some in backends for finding in some)]
     found += within_reach(settings, rows, host)
-    if not rows and settings.engines is None:
+    if not rows and settings.engines is None and settings.gpus is None:
         found.append(note("backends", "none is registered: an embedded engine will draw. Add one: backend add URL"))
     return found
 

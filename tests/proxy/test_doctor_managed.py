@@ -10,6 +10,7 @@ from backend_pool.workers.install import FOLDER
 from proxy.base.settings import Settings
 from proxy.doctor.finding import Finding
 from proxy.doctor.managed import managed
+from proxy.doctor.network import ask
 
 NEEDED = ("main.py", "folder_paths.py", "server.py", "nodes.py")
 
@@ -28,6 +29,12 @@ def test_a_machine_that_is_well(tmp_path: Path) -> None:
     found = findings(tmp_path, gpus="cpu")
     assert [finding.bad for finding in found] == [False, False]
     assert "ComfyUI 0.8.0" in found[0].detail and "does not run" in found[1].detail
+
+
+@pytest.mark.parametrize(("gpus", "noted"), [(None, True), ("cpu", False)])
+async def test_no_engine_is_announced_where_comfyuis_will_run(tmp_path: Path, gpus: str | None, noted: bool) -> None:
+    found = await ask(Settings(data_dir=tmp_path, gpus=gpus, port=0))
+    assert ("embedded engine" in str(found)) is noted
 
 
 def test_the_last_words_of_what_crashed(tmp_path: Path) -> None:
