@@ -6,7 +6,7 @@ from backend_pool.forecasts.timings import Timings
 
 
 class Loads(Mapping[str, float]):
-    """Learned seconds of loading by model, looked up when somebody asks."""
+    """Seconds by model, looked up when somebody asks for one. Nobody lists them: as a list it is empty."""
 
     def __init__(self, timings: Timings, device: str) -> None:
         self._timings = timings

@@ -1,7 +1,7 @@
 """How waiting jobs stand towards the backends of a scene: what the words for why they wait are made of. Pure."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import replace
 
 from backend_pool.books.share import Share
 from backend_pool.books.shares import Reserved
@@ -22,28 +22,21 @@ class Standings:
         self._urgent = frozenset[int]().union(
             *(case.job.kind.places for case in scene.cases.values() if not self._yields(case.job))
         )
-        self._known: dict[tuple[frozenset[int], int | None, int | None], _Places] = {}
+        self._known: dict[tuple[frozenset[int], int | None, int | None], Standing] = {}
 
     def of(self, job: Waiting, case: Case | None, ahead: int, own_ahead: int) -> Standing:
         """Of one job with so many waiting ones before it."""
         share = self._scene.shares.get(job.user_id, Share())
         coming = self._coming[job.user_id]
         places = self._places(job, share.group_id, job.user_id if coming else None)
-        return Standing(
+        return replace(
+            places,
             ahead=ahead,
             own_ahead=own_ahead,
             own_running=self._running[job.user_id],
             own_coming=coming,
             limit=share.running_limit,
             lingers=job.user_id in self._lingering,
-            able=places.able,
-            open=places.open,
-            closed=places.closed,
-            held=places.held,
-            reserved_from_ms=places.reserved_from_ms,
-            others=places.others,
-            waking=places.waking,
-            reserved_until_ms=places.reserved_until_ms,
             scarce=case.scarce if case is not None else "",
             batch_yields=self._yields(job) and not self._urgent.isdisjoint(job.kind.places),
         )
@@ -54,28 +47,15 @@ class Standings:
         old = self._scene.now_s - job.since_s >= policy.batch_wait_s
         return job.lane is Lane.BATCH and not old and policy.order != "fifo"
 
-    def _places(self, job: Waiting, group_id: int | None, kept_out: int | None) -> "_Places":
+    def _places(self, job: Waiting, group_id: int | None, kept_out: int | None) -> Standing:
         key = (job.kind.places | job.kind.left, group_id, kept_out)
         if key not in self._known:
             self._known[key] = _places(self._scene, *key)
         return self._known[key]
 
 
-@dataclass(frozen=True)
-class _Places:
-    """Where jobs of a kind and group, and of a user who may not go everywhere, stand, now."""
-
-    able: int
-    open: int
-    closed: int
-    held: int
-    reserved_from_ms: int | None
-    others: int
-    waking: bool
-    reserved_until_ms: int | None
-
-
-def _places(scene: Scene, keys: frozenset[int], group_id: int | None, kept_out: int | None) -> _Places:
+def _places(scene: Scene, keys: frozenset[int], group_id: int | None, kept_out: int | None) -> Standing:
+    """What is the same for all jobs of a kind and group, and of a user who may not go everywhere."""
     up = [seat for seat in scene.seats if seat.state in ("idle", "busy")]
     able = [seat for seat in up if seat.spot.key in keys]
     theirs = {
@@ -86,7 +66,7 @@ def _places(scene: Scene, keys: frozenset[int], group_id: int | None, kept_out: 
     free = [seat.spot for seat in able if seat.state == "idle"]
     idle = [spot.key for spot in free if kept_out not in spot.closed]
     kept = [theirs[key].begin_ms for key in idle if key in theirs and theirs[key].begin_ms > now_ms]
-    return _Places(
+    return Standing(
         able=len(able),
         open=sum(key not in theirs for key in idle),
         closed=sum(spot.key not in theirs for spot in free if kept_out in spot.closed),
