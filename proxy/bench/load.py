@@ -4,7 +4,7 @@ Engines sleep where a GPU would work, so that many fit on a small machine; every
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,6 +90,19 @@ def table(found: Mapping[str, Figures]) -> str:
     for label, show in ROWS:
         lines.append(f"{label:<28}" + "".join(f"{show(each):>27}" for each in found.values()))
     return "\n".join(lines)
+
+
+def waits(found: Mapping[str, Figures]) -> str:
+    """Each user's waits side by side."""
+    lines = [f"{'wait p50 / p95 / max of':<28}" + "".join(f"{name:>27}" for name in found)]
+    for user in sorted({user for each in found.values() for user in each.waits_s}):
+        cells = (f"{p50:.1f} / {p95:.1f} / {most:.1f} s" for p50, p95, most in _of(user, found.values()))
+        lines.append(f"{f'user {user + 1}':<28}" + "".join(f"{cell:>27}" for cell in cells))
+    return "\n".join(lines)
+
+
+def _of(user: int, found: Iterable[Figures]) -> Iterable[tuple[float, float, float]]:
+    return (each.waits_s.get(user, (0.0, 0.0, 0.0)) for each in found)
 
 
 ROWS: Sequence[tuple[str, Any]] = (

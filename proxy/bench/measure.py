@@ -10,8 +10,12 @@ import typer
 from proxy.bench import forward as bench_forward
 from proxy.bench import jobs as bench_jobs
 from proxy.bench import load as bench_load
+from proxy.bench import placement as bench_placement
 from proxy.bench import recovery as bench_recovery
 from proxy.bench.plan import Load
+
+DISPATCHED = 40
+"""Jobs that measure what dispatch adds, each way."""
 
 
 def run_bench(*, jobs: int, backend: str | None, forward_seconds: float, pack: bool = False) -> None:
@@ -29,7 +33,8 @@ def run_bench(*, jobs: int, backend: str | None, forward_seconds: float, pack: b
 
 
 def run_load(load: Load, *, queued: int, as_json: bool) -> None:
-    """Run and print the load, one way of placing after the other, then a crash and a long queue. Raises Unavailable.
+    """Run and print the load, one way of placing after the other, then a crash, a long queue, and what placing and
+    dispatching a job cost. Raises Unavailable.
 
     With `as_json` one object is all that is printed; else each table comes when it is complete.
     """
@@ -44,11 +49,16 @@ def run_load(load: Load, *, queued: int, as_json: bool) -> None:
         found[way.name] = asyncio.run(bench_load.measure(load, way))
         say(f"  {way.name}: {found[way.name].makespan_s:.0f} s")
     say(bench_load.table(found))
+    say(f"\n{bench_load.waits(found)}")
     crash = asyncio.run(bench_recovery.recovery())
     say(f"\n{crash}")
     behind = asyncio.run(bench_recovery.behind(queued, load.engines)) if queued else None
     if behind is not None:
         say(f"\n{behind}")
+    say(f"\nOne placement, processor time:\n{bench_placement.costs()}")
+    overhead = asyncio.run(bench_jobs.measure(DISPATCHED, None))
+    say(f"\nA job that takes no time, {DISPATCHED} each way:\n{bench_jobs.report(overhead)}")
     if as_json:
         parts = {"ways": {name: asdict(each) for name, each in found.items()}, "recovery": asdict(crash)}
-        typer.echo(json.dumps({"load": asdict(load), **parts, "behind": None if behind is None else asdict(behind)}))
+        whole = {"load": asdict(load), **parts, "behind": None if behind is None else asdict(behind)}
+        typer.echo(json.dumps({**whole, "jobs_ms": {way.name: way.times_ms for way in overhead}}))

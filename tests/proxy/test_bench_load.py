@@ -1,6 +1,6 @@
 """The load simulation on a real server, small: nothing lost, and a late user waits for no long queue."""
 
-from proxy.bench.load import WAYS, measure, table
+from proxy.bench.load import WAYS, measure, table, waits
 from proxy.bench.plan import Load
 from proxy.bench.recovery import behind
 
@@ -13,6 +13,9 @@ async def test_a_load_comes_to_its_end_and_is_counted() -> None:
     assert found.jobs >= 16 and set(found.waits_s) == {0, 1, 2, 3}
     assert 0 < found.jain <= 1 and found.swaps >= 0
     assert "lost / doubled jobs" in table({way.name: found})
+    assert [line.split()[:2] for line in waits({way.name: found}).splitlines()[1:]] == [
+        ["user", str(n)] for n in range(1, 5)
+    ]
 
 
 async def test_a_user_behind_a_long_queue_waits_for_a_running_job_at_most() -> None:
