@@ -117,8 +117,8 @@ def _base(kind: str, seconds: float) -> Callable[[Stage, random.Random], Awaitab
 
 
 def _fault(**order: object) -> Callable[[Stage, random.Random], Awaitable[bool]]:
-    async def strike(stage: Stage, chance: random.Random) -> bool:
-        return await stage.any_takes(chance, **order)
+    async def strike(stage: Stage, _chance: random.Random) -> bool:
+        return await stage.strikes(**order)
 
     return strike
 

@@ -17,6 +17,7 @@ import aiohttp
 
 from proxy.access.accounts import add_now
 from proxy.access.tokens import create_now
+from proxy.base.clock import monotonic_s
 from proxy.base.database import Database
 from tests.cluster import Cluster, Person, processes_of, start_cluster
 from tests.engines import Engine, start_engine
@@ -38,6 +39,9 @@ SETTINGS = {
     "COMFY_CLUSTER_DRAIN_TIMEOUT_S": "2",
 }
 ORDER_TIMEOUT_S = 3.0
+STRIKE_S = 6.0
+LOOK_S = 0.1
+ENDS_ANSWERS = frozenset({"crash", "hang_server"})
 
 
 class Stage:
@@ -163,25 +167,45 @@ class Stage:
             return process.pid if process.poll() is None else None
         return next(iter(pids(self.cluster.data_dir, f"--name {name} ")), None)
 
-    async def any_takes(self, chance: random.Random, **fault: Any) -> bool:
-        """Arm a fault in an engine that answers; False when none does."""
-        for name in chance.sample(self.names(), len(self.names())):
-            if self.pid(name) is not None and await self.order(name, **fault):
-                return True
-        return False
+    async def strikes(self, **fault: Any) -> bool:
+        """Arm a fault in all engines that answer until it strikes in one of them; False when no job came to it."""
+        armed = [name for name in self.names() if self.pid(name) is not None and await self.order(name, **fault)]
+        until, struck = monotonic_s() + STRIKE_S, set[str]()
+        while armed and not struck and monotonic_s() < until:
+            await asyncio.sleep(LOOK_S)
+            struck = {name for name in armed if await self._has_struck(name, **fault)}
+        for name in set(armed) - struck:
+            await self.disarm(name)
+        return bool(struck)
+
+    async def _has_struck(self, name: str, **fault: Any) -> bool:
+        answer = await self._ask("GET", name)
+        if answer is None:
+            return fault["fault"] in ENDS_ANSWERS
+        return [each["count"] for each in answer["faults"] if each["fault"] == fault["fault"]] != [
+            fault.get("count", 1)
+        ]
 
     async def order(self, name: str, **fault: Any) -> bool:
         """Arm a fault; False when the engine does not answer."""
+        return await self._ask("POST", name, json=fault) is not None
+
+    async def disarm(self, name: str) -> None:
+        """Disarm all its faults; one that is dead comes back without any."""
+        await self._ask("DELETE", name)
+
+    async def _ask(self, method: str, name: str, **options: Any) -> Any:
+        """What the engine answers about its faults; None without an answer."""
         url = self.urls().get(name)
         timeout = aiohttp.ClientTimeout(total=ORDER_TIMEOUT_S)
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout, trust_env=False) as http,
-                http.post(f"{url}/engine/faults", json=fault) as answer,
+                http.request(method, f"{url}/engine/faults", **options) as answer,
             ):
-                return answer.status == 200
+                return await answer.json() if answer.status == 200 else None
         except (aiohttp.ClientError, TimeoutError):
-            return False
+            return None
 
     async def signal(self, name: str, number: signal.Signals) -> None:
         """Send an engine a signal."""
@@ -198,14 +222,8 @@ class Stage:
             if engine.process.poll() is not None:
                 await asyncio.to_thread(engine.kill)  # reaps it
                 self._engines[number] = await asyncio.to_thread(self._start_engine, number, self._ports[number])
-        timeout = aiohttp.ClientTimeout(total=ORDER_TIMEOUT_S)
-        async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as http:
-            for url in self.urls().values():
-                try:
-                    async with http.delete(f"{url}/engine/faults") as answer:
-                        await answer.read()
-                except (aiohttp.ClientError, TimeoutError):
-                    continue  # it is dead, and comes back without faults
+        for name in self.urls():
+            await self.disarm(name)
 
     def _start_engine(self, number: int, port: int) -> Engine:
         return start_engine(self.root / f"known-{number}", *STEPS, "--port", str(port), "--seed", str(number))
