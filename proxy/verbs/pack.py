@@ -81,8 +81,9 @@ def pack_status(comfyui: ComfyOption, custom_nodes: NodesOption = None) -> None:
         typer.echo(f"settings\t{found.problem}")
         raise typer.Exit(1)
     config = found.config
-    for key in ("server", "name", "worker_id", "advertise", "shared_data", "open"):
-        typer.echo(f"{key}\t{getattr(config, key)}")
+    for key in ("server", "name", "worker_id", "advertise", "shared_data"):
+        typer.echo(f"{key}\t{getattr(config, key) or '-'}")
+    typer.echo(f"pages\t{'open between jobs' if config.open else 'closed'}")
     if unknown is not None:
         typer.echo("state\toff: it does nothing in this ComfyUI. Bring the cluster up to date, or uninstall the pack.")
     raise typer.Exit(0 if is_current(found) and unknown is None else 1)
