@@ -28,10 +28,15 @@ class ManagedState:
     retry_ms: int | None = None
     adopted: bool = False
     """Whether it was found running, so that nobody here has seen it come up."""
+    full: bool = False
+    """Whether no more may be awake, so that it sleeps on whoever waits for it."""
 
     def says_as(self, other: "ManagedState | None") -> bool:
         """Whether it is no news: moments are reckoned anew each time it is told, and differ a little."""
-        return other is not None and (self.state, self.error, self.deaths) == (other.state, other.error, other.deaths)
+        return other is not None and self._news() == other._news()
+
+    def _news(self) -> tuple[object, ...]:
+        return self.state, self.error, self.deaths, self.full
 
     @property
     def health(self) -> Health | None:

@@ -137,7 +137,8 @@ class Foresight:
             return self._running(member, Seat(spot, "busy" if is_ready(member) else "away"), now_s)
         if member.idle:
             return Seat(spot, "idle")
-        return Seat(spot, "busy" if is_ready(member) else "waking" if is_waking(member) else "away")
+        full = member.managed is not None and member.managed.full
+        return Seat(spot, "busy" if is_ready(member) else "waking" if is_waking(member) else "away", full=full)
 
     def _running(self, member: Member, seat: Seat, now_s: float) -> Seat:
         """With the job that runs there and when it is expected to end."""

@@ -24,6 +24,8 @@ class Seat:
     """What that job is expected to take in all."""
     lingers: bool = False
     """Whether its user has been told that the job has ended."""
+    full: bool = False
+    """Whether it wakes up when another one sleeps only: for a job that others can run that is no reason to hope."""
 
 
 @dataclass(frozen=True)

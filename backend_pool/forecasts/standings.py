@@ -65,6 +65,7 @@ def _places(scene: Scene, keys: frozenset[int], group_id: int | None, kept_out: 
     held = [one.end_ms for one in theirs.values() if one.begin_ms <= now_ms]
     free = [seat.spot for seat in able if seat.state == "idle"]
     idle = [spot.key for spot in free if kept_out not in spot.closed]
+    coming = [seat for seat in scene.seats if seat.state == "waking" and seat.spot.key in keys]
     kept = [theirs[key].begin_ms for key in idle if key in theirs and theirs[key].begin_ms > now_ms]
     return Standing(
         able=len(able),
@@ -73,7 +74,7 @@ def _places(scene: Scene, keys: frozenset[int], group_id: int | None, kept_out: 
         held=len(held),
         reserved_from_ms=min(kept, default=None),
         others=len(up) - len(able),
-        waking=any(seat.state == "waking" and seat.spot.key in keys for seat in scene.seats),
+        waking=any(not (seat.full and able) for seat in coming),
         reserved_until_ms=min(held) if held and len(held) == len(able) else None,
     )
 

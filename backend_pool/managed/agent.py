@@ -139,6 +139,7 @@ class Agent:
             error=None if fate.error is None else fate.error[:1000],
             deaths=fate.deaths,
             adopted=fate.adopted,
+            full=fate.full,
             retry_s=max(0.0, fate.retry_at - now) if fate.phase is Phase.CRASHED else None,
             port=port,
             url=None if url is None or self._at_peer(url) else advertised(url, self._where.advertise),

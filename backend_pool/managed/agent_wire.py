@@ -25,6 +25,7 @@ class Told(BaseModel):
     deaths: int = Field(0, ge=0, lt=2**31)
     retry_s: float | None = Field(None, ge=0, lt=1e9)
     adopted: bool = False
+    full: bool = False
     port: int | None = Field(None, ge=1, le=65535)
     url: str | None = Field(None, max_length=2048)
     worker_id: str | None = Field(None, min_length=8, max_length=128, pattern=r"^[0-9A-Za-z-]+$")

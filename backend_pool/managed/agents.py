@@ -118,7 +118,7 @@ class Agents:
         ms = now_ms()
         retry_ms = None if told.retry_s is None else ms + round(told.retry_s * 1000)
         since_ms = ms - round(told.since_s * 1000)
-        state = ManagedState(told.phase, since_ms, told.error, told.deaths, retry_ms, told.adopted)
+        state = ManagedState(told.phase, since_ms, told.error, told.deaths, retry_ms, told.adopted, told.full)
         self._pool.manage(backend_id, state)
 
     def _known(self, backend_id: int) -> Known:

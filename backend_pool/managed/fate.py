@@ -28,6 +28,8 @@ class Fate:
     """Whether its process was found, not started."""
     again: bool = False
     """Whether it is stopped in order to be started anew."""
+    full: bool = False
+    """Whether it sleeps because no more may be awake and nobody makes room."""
 
     @property
     def awake(self) -> bool:

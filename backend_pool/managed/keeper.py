@@ -152,5 +152,5 @@ class Keeper:
                 continue
             since_ms = ms - round((now - fate.since) * 1000)
             retry_ms = ms + round((fate.retry_at - now) * 1000) if fate.phase is Phase.CRASHED else None
-            state = ManagedState(fate.phase, since_ms, fate.error, fate.deaths, retry_ms, fate.adopted)
+            state = ManagedState(fate.phase, since_ms, fate.error, fate.deaths, retry_ms, fate.adopted, fate.full)
             self._pool.manage(backend_id, state)

@@ -80,7 +80,11 @@ class Supervisor:
         """What has to be done; the fates have the new phases."""
         orders = [order for name, fate in self.fates.items() if (order := self._observe(name, fate, seen[name], now))]
         self._let_sleep(seen, now)
-        return orders + [Order(name, Verb.START) for name in self._wake(seen, now)]
+        orders += [Order(name, Verb.START) for name in self._wake(seen, now)]
+        full = self._room() <= 0 and not self._leaving()
+        for fate in self.fates.values():
+            fate.full = full and fate.phase is Phase.ASLEEP
+        return orders
 
     def failed(self, name: str, error: str, now: float) -> float:
         """An order to start could not be carried out; the pause before the next."""
@@ -131,8 +135,10 @@ class Supervisor:
     def _crowded(self, seen: Mapping[str, Seen], now: float) -> bool:
         """Whether jobs wait for one that has no room to wake, and nobody is making room yet."""
         waits = any(seen[name].wanted and self._startable(name, seen[name], now) for name in self.fates)
-        leaving = any(fate.phase is Phase.STOPPING for fate in self.fates.values())
-        return waits and not leaving and self._room() <= 0
+        return waits and not self._leaving() and self._room() <= 0
+
+    def _leaving(self) -> bool:
+        return any(fate.phase is Phase.STOPPING for fate in self.fates.values())
 
     def _rested_s(self, fate: Fate, seen: Seen, now: float) -> float:
         return 0.0 if seen.idle_s is None else min(seen.idle_s, now - fate.since)

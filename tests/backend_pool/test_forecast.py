@@ -179,6 +179,16 @@ def test_words_of_a_scene() -> None:
     assert found[5] == "your other job runs first (1 at a time)"
 
 
+def test_one_that_may_not_wake_beside_others_is_hoped_for_by_its_own_jobs_alone() -> None:
+    jobs = [job(1, places=(1, 3)), job(2, 2, (3,))]
+    told = [
+        [foresee(scene(jobs, [busy(1, 5), Seat(Spot(3), "waking", full=full)])).outlooks[seq].reason for seq in (1, 2)]
+        for full in (False, True)
+    ]
+    assert told[0] == ["the GPU is busy, a GPU is waking up", "a GPU is waking up"]
+    assert told[1] == ["the GPU is busy", "a GPU is waking up"]
+
+
 def test_words_while_files_come_home() -> None:
     """Idle, and kept for others: nobody says how long that takes, so a start is foreseen as if they were here."""
     seats = [Seat(Spot(1, closed=frozenset({1})), "idle")]

@@ -130,6 +130,9 @@ def test_no_more_are_awake_than_may_be() -> None:
     assert orders(supervisor, 1, a=BUSY, b=wanted) == []
     assert orders(supervisor, 2, a=BUSY, b=wanted) == []
     assert phases(supervisor) == [Phase.RUNNING, Phase.ASLEEP]
+    assert [fate.full for fate in supervisor.fates.values()] == [False, True]
+    assert orders(supervisor, 3, a=DOWN, b=wanted) == ["start b"]
+    assert not any(fate.full for fate in supervisor.fates.values())
 
 
 def test_an_idle_one_makes_room_for_one_that_jobs_wait_for() -> None:
