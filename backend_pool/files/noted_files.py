@@ -37,14 +37,15 @@ class NotedFiles:
     def __init__(self, dirs: UserDirs, entries: Iterable[JsonDict]) -> None:
         """`entries` as `entries` gave them."""
         self._dirs = dirs
-        self._notes = dict(map(_read, entries))
+        self._entries = {FileRef(**entry["source"]): entry for entry in entries}
+        self._notes = {source: _read(entry) for source, entry in self._entries.items()}
         self._homes = {source: note.local for source, note in self._notes.items()}
         self._landed: set[FileRef] = set()
 
     @property
     def entries(self) -> list[JsonDict]:
         """What the document keeps: `{source, local, fresh, versions, of}`."""
-        return [_entry(source, note) for source, note in self._notes.items()]
+        return list(self._entries.values())
 
     @property
     def homes(self) -> Mapping[FileRef, FileRef]:
@@ -66,7 +67,9 @@ class NotedFiles:
         if before is not None and before.local == local:
             versions = (*before.versions, *versions)[-REMEMBERED:]
         self.drop(source)
-        self._notes[source], self._homes[source] = Note(local, fresh, versions, of), local
+        note = Note(local, fresh, versions, of)
+        self._notes[source], self._homes[source] = note, local
+        self._entries[source] = {"source": asdict(source), **asdict(note)}
 
     def landed(self, source: FileRef) -> None:
         """It has its name: this process does not look at it again, whatever its user makes of it."""
@@ -74,8 +77,8 @@ class NotedFiles:
 
     def drop(self, source: FileRef) -> None:
         """Forget it; the file stays."""
-        self._notes.pop(source, None)
-        self._homes.pop(source, None)
+        for kept in (self._entries, self._notes, self._homes):
+            kept.pop(source, None)
         self._landed.discard(source)
 
     def is_home(self, source: FileRef) -> bool:
@@ -109,16 +112,11 @@ class NotedFiles:
         return version_at(path_of(self._dirs, note.local)) in note.versions
 
 
-def _read(entry: JsonDict) -> tuple[FileRef, Note]:
+def _read(entry: JsonDict) -> Note:
     versions, of = tuple(map(_version, entry.get("versions", ()))), entry.get("of")
-    local, fresh = FileRef(**entry["local"]), bool(entry["fresh"])
-    return FileRef(**entry["source"]), Note(local, fresh, versions, None if of is None else _version(of))
+    return Note(FileRef(**entry["local"]), bool(entry["fresh"]), versions, None if of is None else _version(of))
 
 
 def _version(pair: Sequence[int]) -> Version:
     size, mtime_ns = pair
     return size, mtime_ns
-
-
-def _entry(source: FileRef, note: Note) -> JsonDict:
-    return {"source": asdict(source), **asdict(note)}

@@ -15,6 +15,9 @@ from backend_pool.files.references import path_of
 from backend_pool.files.user_files import UserDirs, counted, free_names, landing, safe_subfolder, twin, version_at
 from proxy.base.file_owner import as_owner_of
 
+Numbers = dict[tuple[str, str, str, int], list[tuple[FileRef, int]]]
+"""By folder, prefix and number at the backend, which files there got which number here."""
+
 
 @dataclass
 class Arrival:
@@ -36,16 +39,16 @@ class Placing:
     noted: Mapping[FileRef, FileRef]
     others: Collection[FileRef] = ()
     """What other jobs of the user may yet take back: nothing to be shown in a file's stead."""
-    _given: dict[FileRef, FileRef] = field(default_factory=dict)
     _taken: set[FileRef] = field(default_factory=set)
-    _numbers: dict[tuple[str, str, str, int], list[tuple[FileRef, int]]] = field(default_factory=dict)
-    """By folder, prefix and number at the backend, what the files there got here."""
+    _before: Numbers = field(default_factory=dict)
+    _numbers: Numbers = field(default_factory=dict)
+    """Of this round; they count before the others."""
     _next: dict[tuple[str, str, str], int] = field(default_factory=dict)
 
     def choose(self, arrivals: Iterable[Arrival]) -> list[FileRef]:
         """A place for each; the noted one if there is one, as after a crash between noting and landing."""
         for source, local in self.noted.items():
-            self._remember(source, local)
+            _remember(self._before, source, local)
         return [self._place(arrival) for arrival in arrivals]
 
     def _place(self, arrival: Arrival) -> FileRef:
@@ -56,7 +59,7 @@ class Placing:
         elif local is None or path_of(self.dirs, local).exists():
             local = self._free(arrival.source)
         self._taken.add(local)
-        self._remember(arrival.source, local)
+        _remember(self._numbers, arrival.source, local)
         return local
 
     def _find_again(self, arrival: Arrival) -> None:
@@ -93,17 +96,19 @@ class Placing:
         group = counted(source.filename)
         if group is None:
             return None
-        found = self._numbers.get((source.subfolder, source.type, *group), ())
+        key = (source.subfolder, source.type, *group)
+        found = [*self._numbers.get(key, ()), *self._before.get(key, ())]
         return next((number for other, number in found if other != source), None)
-
-    def _remember(self, source: FileRef, local: FileRef) -> None:
-        group, mine = counted(source.filename), counted(local.filename)
-        if group is not None and mine is not None:
-            self._numbers.setdefault((source.subfolder, source.type, *group), []).append((source, mine[1]))
 
     def _subfolder(self, source: FileRef) -> str:
         subfolder = safe_subfolder(source.subfolder) or ""
         return "" if subfolder == self.folder else subfolder.removeprefix(f"{self.folder}/")
+
+
+def _remember(numbers: Numbers, source: FileRef, local: FileRef) -> None:
+    group, mine = counted(source.filename), counted(local.filename)
+    if group is not None and mine is not None:
+        numbers.setdefault((source.subfolder, source.type, *group), []).append((source, mine[1]))
 
 
 @dataclass(frozen=True)
