@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 WAKING = "a GPU is waking up"
 COMING = "files of your other job come home first"
+DAY_MS = 86_400_000
 UNREADY = "waiting for a backend that can run it"
 _YOURS = re.compile(r"^(files of |a job of )?yours?\b|(?<= ahead, )(all )?yours\b")
 
@@ -32,6 +33,7 @@ class Outlook:
 class Standing:
     """What the words are made of."""
 
+    now_ms: int = 0
     ahead: int = 0
     """Waiting jobs expected to start before it."""
     own_ahead: int = 0
@@ -65,7 +67,7 @@ class Standing:
 def words(at: Standing) -> str:
     """Why the job waits, for its user: short, no names of other users."""
     if at.reserved_until_ms is not None:
-        return f"held back by a reservation until {_clock(at.reserved_until_ms)}"
+        return f"held back by a reservation until {_clock(at.reserved_until_ms, at.now_ms)}"
     if at.own_running + at.own_coming >= at.limit and not at.own_ahead:  # nothing that sleeps is woken for it yet
         if at.lingers:
             return "a job of yours that was stopped has not let go of its GPU yet"
@@ -98,7 +100,7 @@ def _gpus(at: Standing) -> str:
     if at.closed:
         return COMING
     if at.reserved_from_ms is not None:
-        kept = f"an idle GPU is kept for a reservation from {_clock(at.reserved_from_ms)}"
+        kept = f"an idle GPU is kept for a reservation from {_clock(at.reserved_from_ms, at.now_ms)}"
         return kept if at.own_running < at.limit else ""
     number, free = at.able - at.held, "unreserved " if at.held else ""
     if at.others and at.scarce:
@@ -111,8 +113,10 @@ def _gpus(at: Standing) -> str:
     return f"{_all(number)} {free}GPUs{fit} busy"
 
 
-def _clock(moment_ms: int) -> str:
-    return f"{datetime.fromtimestamp(moment_ms / 1000, UTC):%H:%M} UTC"
+def _clock(moment_ms: int, now_ms: int) -> str:
+    """With its day where the time alone would be taken for an earlier one."""
+    moment = datetime.fromtimestamp(moment_ms / 1000, UTC)
+    return f"{moment:%H:%M} UTC" if moment_ms - now_ms < DAY_MS else f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
 def _all(number: int) -> str:

@@ -68,6 +68,7 @@ def _places(scene: Scene, keys: frozenset[int], group_id: int | None, kept_out: 
     coming = [seat for seat in scene.seats if seat.state == "waking" and seat.spot.key in keys]
     kept = [theirs[key].begin_ms for key in idle if key in theirs and theirs[key].begin_ms > now_ms]
     return Standing(
+        now_ms=round(now_ms),
         able=len(able),
         open=sum(key not in theirs for key in idle),
         closed=sum(spot.key not in theirs for spot in free if kept_out in spot.closed),

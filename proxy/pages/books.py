@@ -1,5 +1,6 @@
 """The administrators' pages of groups, reservations and usage, and what other pages show of one's own share."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from starlette.requests import Request
@@ -9,6 +10,7 @@ from backend_pool.books.usage import By
 from proxy.api.groups import group_infos, reservation_infos, share_info
 from proxy.api.usage import report, span_of
 from proxy.base.clock import now_ms
+from proxy.bodies.backends import BackendInfo
 from proxy.bodies.books import ReservationInfo
 from proxy.pages.render import Renderer
 from proxy.views.deps import Deps
@@ -18,6 +20,7 @@ SPANS = (7, 30, 90, 365)
 DEFAULT_SPAN = 30
 ROWS_SHOWN = 50
 TOLD_AHEAD_MS = 2 * 3_600_000
+DAY_MS = 86_400_000
 TOLD_RESERVATIONS = 3
 
 
@@ -92,6 +95,16 @@ class BooksPages:
         soon = [row for row in others if row.begin_ms < now + TOLD_AHEAD_MS]
         return {"share": share, "reserved": [self._told(row) for row in soon[:TOLD_RESERVATIONS]]}
 
+    def kept(self, backends: Sequence[BackendInfo]) -> dict[int, str]:
+        """Which backends are a group's now, and until when."""
+        kept: dict[int, str] = {}
+        for row in reservation_infos(self._deps):
+            text = self._texts("reserve.kept", group=row.group, end=_clock(row.end_ms))
+            for backend in backends if row.active else ():
+                if backend.id in row.backends or (row.labels and set(row.labels) <= set(backend.labels)):
+                    kept.setdefault(backend.id, text)
+        return kept
+
     def _told(self, row: ReservationInfo) -> str:
         where, end = ", ".join([*row.backend_names, *row.labels]), _clock(row.end_ms)
         if row.active:
@@ -109,4 +122,7 @@ def _when(moment_ms: int) -> str:
 
 
 def _clock(moment_ms: int) -> str:
+    """With its day where the time alone would be taken for an earlier one."""
+    if moment_ms - now_ms() >= DAY_MS:
+        return _when(moment_ms)
     return datetime.fromtimestamp(moment_ms / 1000, UTC).strftime("%H:%M")

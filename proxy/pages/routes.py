@@ -197,6 +197,7 @@ class Pages:
             "admin.html",
             tiles=tiles,
             backends=backends,
+            kept=self._books.kept(backends),
             figures=pool_figures(deps.jobs.dispatcher.gaps),
             backend_names={backend.id: backend.name for backend in backends},
             jobs=JobList(jobs=jobs, active=active),

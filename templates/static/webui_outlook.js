@@ -10,7 +10,7 @@ const TEXT = {
   cancelled: "Cancelling",
   seconds: (n) => `${n} s`,
   minutes: (n) => `${n} min`,
-  hours: (h, min) => `${h} h ${min} min`,
+  hours: (h, min) => (min ? `${h} h ${min} min` : `${h} h`),
   badge: (place, time) => (time ? `#${place} in line, ~${time}` : `#${place} in line`),
   badgeWaiting: "waiting",
   badgeRunning: (time) => (time ? `running, ~${time}` : "running"),

@@ -33,6 +33,10 @@ from backend_pool.forecasts.outlook import Outlook, Standing, told_of, words
         (Standing(own_running=2, limit=2), "your other jobs run first (2 at a time)"),
         (Standing(reserved_until_ms=39_600_000), "held back by a reservation until 11:00 UTC"),
         (
+            Standing(now_ms=39_600_000, reserved_until_ms=2 * 86_400_000 + 39_600_000),
+            "held back by a reservation until 1970-01-03 11:00 UTC",
+        ),
+        (
             Standing(ahead=3, able=1, batch_yields=True),
             "3 jobs ahead, batch work goes after interactive jobs, the GPU is busy",
         ),

@@ -152,6 +152,10 @@ async def test_reservations(server: Server, root: httpx.AsyncClient) -> None:
     assert "gpu 1" in page and "Later" in page
     await said(await root.delete(f"{API}/admin/reservations/{row['id']}"))
     assert (await said(await root.get(f"{API}/reservations")))["reservations"] == []
+    begun = {"begin": (AHEAD - timedelta(days=1)).isoformat(), "end": (AHEAD + timedelta(days=2)).isoformat()}
+    await said(await root.post(f"{API}/admin/reservations", json=wish | begun), 201)
+    until = f"reserved for class until {AHEAD + timedelta(days=2):%Y-%m-%d %H:%M} UTC"
+    assert until in (await root.get("/cluster/admin/", headers=HTML)).text
 
 
 async def test_usage_and_its_csv(server: Server, root: httpx.AsyncClient) -> None:
