@@ -1,6 +1,6 @@
-"""Jobs of a user whose output directory is on a tiny disk of its own; run by `test_disk.py`.
+"""Jobs of a user whose output directory, or of a pool whose database, is on a small disk; run by `test_disk.py`.
 
-`unshare -Urm python -m tests.backend_pool.full_disk ROOT URL` prints what became of three jobs as JSON.
+`unshare -Urm python -m tests.backend_pool.full_disk ROOT URL [output | database]` prints what became of them as JSON.
 """
 
 import asyncio
@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from proxy.base.errors import DiskFull
 from tests.backend_pool.graphs import previewed, sampled, saved
-from tests.backend_pool.rig import Rig, rig
+from tests.backend_pool.rig import WAIT_S, Rig, engine_get, rig
 
 DISK_BYTES = 64 * 1024
 
@@ -37,5 +38,42 @@ async def main(root: Path, url: str) -> None:
     print(json.dumps(outcomes))
 
 
+async def database(root: Path, url: str) -> None:
+    """The disk is full from a job's first steps until after its end at the backend, then there is room again."""
+    for disk in (root, root / "users"):  # users' files have a disk of their own: it is not full
+        disk.mkdir(exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m,mode=700", "tmpfs", str(disk)], check=True)
+    async with rig(root, url) as r:
+        running, waiting = await r.submit(sampled(steps=30)), await r.submit(saved())
+        await r.heard.until(running, "progress")
+        ballast = root / "ballast.bin"
+        fill(ballast)
+        try:
+            await r.submit(saved())
+            refused = ""
+        except DiskFull as error:
+            refused = error.message
+        async with asyncio.timeout(WAIT_S):
+            while await engine_get(url, "/history") == {}:
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)  # several refused writes later
+        told_early = "execution_success" in r.heard.kinds(running)
+        ballast.unlink()
+        ends = [(await r.final(prompt_id))[0] for prompt_id in (running, waiting)]
+        states = [[job.state, job.attempt] for job in ends]
+        print(json.dumps({"refused": refused, "told_early": told_early, "states": states, "files": r.files()}))
+
+
+def fill(path: Path) -> None:
+    """Write until there is no room for another byte."""
+    with path.open("wb", buffering=0) as file:
+        for size in (1 << 16, 1 << 12, 1):
+            try:
+                while file.write(bytes(size)):
+                    pass
+            except OSError:
+                continue
+
+
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
+    asyncio.run({"output": main, "database": database}[sys.argv[3]](Path(sys.argv[1]), sys.argv[2]))

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,13 +23,26 @@ def namespaces() -> bool:
     return tool is not None and subprocess.run([tool, "-Urm", "true"], check=False, capture_output=True).returncode == 0
 
 
+def on_a_small_disk(root: Path, url: str, what: str) -> Any:
+    """What `full_disk` prints."""
+    command = ["unshare", "-Urm", sys.executable, "-m", "tests.backend_pool.full_disk", str(root), url, what]
+    ran = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
+
+
+@pytest.mark.skipif(not namespaces(), reason="needs `unshare -Urm` to mount a small disk")
+def test_a_full_database_refuses_jobs_and_loses_none_that_it_took(tmp_path: Path, start: Start) -> None:
+    told = on_a_small_disk(tmp_path / "root", start("--step-ms", "20").url, "database")
+    assert "The disk that holds the database is full" in told["refused"] and not told["told_early"]
+    assert told["states"] == [["succeeded", 1], ["succeeded", 1]]
+    assert told["files"] == ["output/ComfyUI_00001_.png", "output/ComfyUI_00002_.png"]
+
+
 @pytest.mark.skipif(not namespaces(), reason="needs `unshare -Urm` to mount a small disk")
 def test_a_full_disk_fails_the_job_and_the_queue_goes_on(tmp_path: Path, urls: list[str]) -> None:
     """A message that says what to do, nothing half-written, the next jobs run."""
-    command = ["unshare", "-Urm", sys.executable, "-m", "tests.backend_pool.full_disk", str(tmp_path), urls[0]]
-    ran = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
-    assert ran.returncode == 0, ran.stderr
-    full, preview, after = json.loads(ran.stdout)
+    full, preview, after = on_a_small_disk(tmp_path, urls[0], "output")
     assert full["state"] == "failed" and full["attempt"] == 1 and full["files"] == ["output/ballast.bin"]
     kind, error = full["last"]
     assert kind == "execution_error" and error["exception_type"] == "DiskFull"
