@@ -110,7 +110,8 @@ def pack_tokens(context: typer.Context) -> None:
 
 @pack_app.command("revoke")
 def pack_revoke(
-    context: typer.Context, which: Annotated[str, typer.Argument(metavar="NAME_OR_ID", help="As `tokens` shows it.")]
+    context: typer.Context,
+    which: Annotated[str, typer.Argument(metavar="NAME_OR_ID", help="As `worker-pack tokens` shows it.")],
 ) -> None:
     """Revoke a worker token: its backends leave the pool, and their secrets change."""
     from backend_pool.workers.tokens import revoke_now
