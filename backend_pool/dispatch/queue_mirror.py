@@ -94,7 +94,10 @@ class QueueMirror:
                 yield next(iter(front.jobs.values()))
 
     def waiting(self, user_id: int) -> int:
-        """How many jobs the user had waiting when they were last counted."""
+        """How many jobs the user has waiting: all that are known here, or as many as were counted last."""
+        front = self._fronts.get(user_id)
+        if front is not None and front.whole:
+            return len(front.jobs)
         return self._census.get(user_id, Census(0, 0)).jobs
 
     def touch(self, user_id: int) -> None:

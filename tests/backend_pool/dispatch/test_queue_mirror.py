@@ -67,6 +67,8 @@ async def test_the_first_jobs_of_each_user_are_at_the_front(db: Database, store:
     assert (queue.waiting(1), queue.waiting(2), queue.waiting(3)) == (3, DEPTH + 4, 0)
     assert [job.number for job in queue.of(1)] == [0.0, 1.0, 2.0]
     assert sorted(job.user_id for job in queue.heads()) == [1, 2]
+    queue.take(queue.of(1)[0].key)
+    assert queue.waiting(1) == 2  # one that has just been placed takes no place in line until the next count
 
 
 async def test_the_order_is_by_priority_then_number_and_lanes_are_apart(db: Database, store: JobStore) -> None:
