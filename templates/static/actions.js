@@ -8,6 +8,7 @@ function toast(text, bad = false) {
   const note = document.createElement("p");
   note.className = bad ? "toast bad" : "toast";
   note.textContent = text;
+  note.addEventListener("click", () => note.remove()); // it may lie on what is wanted next
   toasts.append(note);
   while (toasts.children.length > 4) toasts.firstChild.remove();
   setTimeout(() => note.remove(), bad ? 9000 : 4000);
@@ -47,6 +48,7 @@ function fields(form) {
 
 async function call(element, body) {
   if (element.dataset.ask && !(await ask(element))) return;
+  for (const complaint of toasts.querySelectorAll(".bad")) complaint.remove();
   const [method, path] = element.dataset.call.split(" ");
   element.setAttribute("aria-busy", "true");
   const label = element.dataset.busy && element.lastChild;
