@@ -100,9 +100,7 @@ async def test_turns_survive_a_kill(tmp_path: Path, start: Start) -> None:
     db = open_database(tmp_path)
     await Registry(db).add(engine.url)
     store = JobStore(db, 100, 100)
-    jobs = [
-        await store.submit(submission(prompt, user)) for user, prompt in ((1, sampled(20)), (1, saved()), (2, saved()))
-    ]
+    await store.submit(submission(sampled(20), 1))
     await store.queue.store_virtual_times({1: 100.0, 2: 100.1})
     code = "import pathlib, sys, asyncio; from tests.backend_pool.pool_process import main"
     run = f"{code}; asyncio.run(main(pathlib.Path(sys.argv[1]), 'after finish'))"
@@ -110,9 +108,10 @@ async def test_turns_survive_a_kill(tmp_path: Path, start: Start) -> None:
     assert await asyncio.wait_for(child.wait(), WAIT_S) == -signal.SIGKILL
     kept = await store.queue.virtual_times()
     assert kept[1] > 100.3 and kept[2] == 100.1
+    jobs = [await store.submit(submission(saved(), user)) for user in (1, 2)]
     r = again(tmp_path)
     async with running(r):
-        done = [(await r.final(job.prompt_id, job.user_id))[0] for job in jobs[1:]]
+        done = [(await r.final(job.prompt_id, job.user_id))[0] for job in jobs]
         assert all(job.state is JobState.SUCCEEDED and job.attempt == 1 for job in done)
         assert (done[1].assigned_ms or 0) < (done[0].assigned_ms or 0)
     await asyncio.to_thread(db.close)
