@@ -65,7 +65,7 @@ async def test_no_note_is_put_in_another_server_s_files(tmp_path: Path) -> None:
         r.heard.also = begin_anew
         job, _ = await r.run(SAVE)
         assert job.state is JobState.SUCCEEDED
-        await r.eventually(lambda: len(r.tasks) == running)
+        await r.eventually(lambda: len(r.tasks) <= running)
         assert "POST /upload/image" not in backend.asked
 
 

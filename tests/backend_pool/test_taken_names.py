@@ -148,7 +148,7 @@ async def test_nothing_is_shown_that_another_job_may_take_back(tmp_path: Path, s
     """Its backend has ended it and serves the next out of its cache, then it dies with the first one's last file."""
     engine = start("--step-ms", "20")
     async with rig(tmp_path, engine.url, running_limit=2) as r:
-        first = await r.submit(saved(RED) | sampled(20, prefix="paint"))
+        first = await r.submit(saved(RED) | sampled(60, prefix="paint"))
         await r.heard.until(first, lambda kind, data: kind == "executed" and data["node"] == "2")
         await arm(engine.url, fault="slow_view", bytes_per_s=1)
         await r.eventually(lambda: bool(list(r.dirs(1).output.glob(".incoming/*.part"))))
