@@ -21,7 +21,7 @@ from backend_pool.files.own_paths import OwnPaths
 from backend_pool.files.owner import Owner
 from backend_pool.files.pack_inputs import Input, name_stubs, named_inputs
 from backend_pool.files.pack_landing import Lander, Written, written
-from backend_pool.files.references import mentions, references, replaced
+from backend_pool.files.references import references, replaced
 from backend_pool.files.staging import Staged
 from backend_pool.files.transfer import to_its_end
 from backend_pool.files.user_files import ATTEMPTS, FOLDERS, version_at
@@ -174,7 +174,8 @@ class PackFiles(JobFiles):
 
     def discard(self, outputs: JsonDict) -> None:
         """Remove new files of this job that are not shown, and partial ones."""
-        self._noted.discard({*references(outputs), *mentions(outputs)})
+        words = _words(outputs)
+        self._noted.discard({local for local in self._noted.homes.values() if _word(local) in words})
         self._clear()
 
     def ended(self) -> None:
@@ -190,8 +191,8 @@ class PackFiles(JobFiles):
 
     def _named(self, ui: Any) -> list[Written]:
         """Files whose names stand in the output, in whatever form."""
-        words = json.dumps(ui, ensure_ascii=False)
-        return [file for file in self._listed if json.dumps(file.ref.filename, ensure_ascii=False)[1:-1] in words]
+        words = _words(ui)
+        return [file for file in self._listed if _word(file.ref) in words]
 
     def _has(self, file: Written) -> bool:
         """Whether this very version is at home."""
@@ -253,6 +254,15 @@ class PackFiles(JobFiles):
             path = self._lander.path(ref)
             while ref.type != "input" and not path.is_file() and monotonic_s() < deadline:  # noqa: ASYNC110 - no event
                 await asyncio.sleep(LOOK_EVERY_S)
+
+
+def _words(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _word(ref: FileRef) -> str:
+    """A file's name as it stands there."""
+    return _words(ref.filename)[1:-1]
 
 
 def _folder(output: Path, users_dir: Path) -> str | None:

@@ -1,4 +1,5 @@
-"""Files that a job writes more than once, as the server brings them home from a worker and after a kill in between."""
+"""Files of a job as the server brings them home from a worker: written more than once, with a kill in between, or shown
+by one that failed."""
 
 import os
 from collections.abc import AsyncIterator
@@ -151,3 +152,19 @@ async def test_what_was_added_to_a_file_that_changed_meanwhile(tmp_path: Path) -
             worker.write("output/log.txt", content, at_s)
             await files.bring_rest()
         assert server.files() == {"log.txt": b"longer by now", "log (1).txt": b"one two"}
+
+
+async def test_what_was_shown_stays(tmp_path: Path) -> None:
+    """In whatever form an output named it; the rest goes with an attempt that ends otherwise."""
+    async with pair(tmp_path) as (worker, server):
+        for name in ("state.bin", "table.csv", "rest.bin"):
+            worker.write(f"output/{name}", name.encode(), 1)
+        files = server.process()
+        told = {"1": STATE, "2": {"text": ["See table.csv"]}}
+        for ui in told.values():
+            await files.localize(ui)
+        await files.bring_rest()
+        files.discard(told)
+        assert sorted(server.files()) == ["state.bin", "table.csv"]
+        files.discard({})
+        assert server.files() == {}
