@@ -106,7 +106,8 @@ class BooksPages:
         return kept
 
     def _told(self, row: ReservationInfo) -> str:
-        where, end = ", ".join([*row.backend_names, *row.labels]), _clock(row.end_ms)
+        marked = [self._texts("reserve.marked", labels=", ".join(row.labels))] if row.labels else []
+        where, end = ", ".join([*row.backend_names, *marked]), _clock(row.end_ms)
         if row.active:
             return self._texts("reserve.told_now", where=where, group=row.group, end=end)
         return self._texts("reserve.told_soon", where=where, group=row.group, begin=_clock(row.begin_ms), end=end)

@@ -66,6 +66,7 @@ BOOKS: dict[str, str] = {
     "reserve.remove_ask": "Remove the reservation of {group}?",
     "reserve.remove_name": "Remove the reservation of {group}, {time}",
     "reserve.no_group": "Create a group first: reservations are for groups.",
+    "reserve.marked": "backends with {labels}",
     "reserve.kept": "reserved for {group} until {end} UTC",
     "reserve.told_now": "{where} reserved for {group} until {end} UTC.",
     "reserve.told_soon": "{where} reserved for {group} from {begin} to {end} UTC.",

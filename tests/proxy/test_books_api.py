@@ -134,6 +134,7 @@ async def test_reservations(server: Server, root: httpx.AsyncClient) -> None:
     wish = {
         "group": "class",
         "backends": "gpu 1",
+        "labels": ["fast", "gpu=a100"],
         "begin": AHEAD.isoformat(),
         "end": (AHEAD + timedelta(minutes=30)).isoformat().replace("+00:00", "Z"),
     }
@@ -141,12 +142,20 @@ async def test_reservations(server: Server, root: httpx.AsyncClient) -> None:
     assert (row["group"], row["backend_names"], row["active"]) == ("class", ["gpu 1"], False)
     assert row["end_ms"] - row["begin_ms"] == 1_800_000
     await said(await root.post(f"{API}/admin/reservations", json=wish), 409)
-    for bad in ({"begin": "2026-01-01T10:00"}, {"begin": "soon"}, {"end": wish["begin"]}, {"backends": ""}):
+    for bad in (
+        {"begin": "2026-01-01T10:00"},
+        {"begin": "soon"},
+        {"end": wish["begin"]},
+        {"backends": "", "labels": []},
+    ):
         await said(await root.post(f"{API}/admin/reservations", json=wish | bad), 400)
     await said(await root.post(f"{API}/admin/reservations", json=wish | {"group": "others"}), 404)
     async with server.signed_in("Ann") as hers:
         assert [one["id"] for one in (await said(await hers.get(f"{API}/reservations")))["reservations"]] == [row["id"]]
-        assert "gpu 1 reserved for class from" in (await hers.get("/cluster/", headers=HTML)).text
+        assert (
+            "gpu 1, backends with fast, gpu=a100 reserved for class from"
+            in (await hers.get("/cluster/", headers=HTML)).text
+        )
         await said(await hers.delete(f"{API}/admin/reservations/{row['id']}"), 403)
     page = (await root.get("/cluster/admin/groups", headers=HTML)).text
     assert "gpu 1" in page and "Later" in page
