@@ -60,6 +60,10 @@ class ManagedBackends:
         if count is None:
             count = int(all(row.source == ENGINE for row in await self._registry.listing()))
             await self._stand_in.revive()
+            if count:
+                log.info(
+                    "no backend is known: an embedded engine draws until one is up", add="comfy-cluster backend add URL"
+                )
         names = [f"{ENGINE}-{number}" for number in range(1, count + 1)]
         await self.engines.register(names, engine_limits(self._settings))
         await self.engines.started()

@@ -37,6 +37,10 @@ def test_the_version() -> None:
     assert (done.returncode, done.stdout) == (0, f"comfy-cluster {version('comfyui-cluster-proxy')}\n")
 
 
+def test_a_server_without_backends_says_who_draws(cluster: Cluster) -> None:
+    assert "no backend is known: an embedded engine draws until one is up" in cluster.log()
+
+
 async def test_a_user_added_beside_the_server_can_sign_in(cluster: Cluster, data: tuple[str, str]) -> None:
     done = program(*data, "user", "add", "Cleo", "--password-stdin", stdin="a long secret\n")
     assert (done.returncode, done.stdout, done.stderr) == (0, "User Cleo created.\n", "")
