@@ -120,9 +120,12 @@ class JobRecord:
         vram_mb: int | None = None,
     ) -> None:
         """Back to its old place in the queue. `gpu_ms` is what its user is charged so far."""
+        began = self.began
         put = partial(self._store.requeue, why=why, counts=counts, files=files, avoid=avoid, vram_mb=vram_mb)
         await self._write(lambda: put(self.job, gpu_ms=gpu_ms))
         log.warning("job requeued", job=self.job.prompt_id, user=self.job.user_id, why=why)
+        if began:  # else the canvas would show its last step for as long as it waits
+            self.tell(Message("progress_state", {"prompt_id": self.job.prompt_id, "nodes": {}}))
         self._listener.queue_changed(self.job.user_id)
 
     async def again(self, why: str, files: list[JsonDict], gpu_ms: int) -> None:

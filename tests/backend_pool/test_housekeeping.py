@@ -58,6 +58,10 @@ async def test_after_its_deadline_a_drained_backend_is_empty(tmp_path: Path, sta
         job, _ = await r.final(prompt_id)
         assert (job.state, job.backend_id, job.attempt) == (JobState.SUCCEEDED, other.key, 1)
         assert r.heard.kinds(prompt_id).count("execution_success") == 1
+        told = [(kind, data) for kind, data in r.heard.of(prompt_id) if kind in ("execution_start", "progress_state")]
+        again = max(index for index, (kind, _) in enumerate(told) if kind == "execution_start")
+        before = told[again - 1]
+        assert before == ("progress_state", {"prompt_id": prompt_id, "nodes": {}}), "the canvas showed it running"
         await r.eventually(lambda: member.is_empty and not member.evict.is_set())
         assert member.failed == 0, "it is not the backend's fault"
         await disarm(member.row.url)
