@@ -18,9 +18,18 @@ WAIT_S = 60.0
 LOOK_S = 0.05
 
 
+def engines_at(cluster: Cluster) -> dict[str, str]:
+    """Addresses of the engines that `up` started, by name; one that is being started again may be missing."""
+    found = {}
+    for path in sorted(_run(cluster).glob("engine-*.url")):
+        with contextlib.suppress(FileNotFoundError):  # it has just ended
+            found[path.stem] = path.read_text().strip()
+    return {name: url for name, url in found.items() if url}
+
+
 def engine_urls(cluster: Cluster) -> list[str]:
-    """Addresses of the engines that `up` started."""
-    return [path.read_text().strip() for path in sorted(_run(cluster).glob("engine-*.url"))]
+    """The addresses alone."""
+    return list(engines_at(cluster).values())
 
 
 @asynccontextmanager

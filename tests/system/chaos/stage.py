@@ -22,7 +22,7 @@ from proxy.base.database import Database
 from tests.cluster import Cluster, Person, processes_of, start_cluster
 from tests.engines import Engine, start_engine
 from tests.system.chaos.base import Base, Reader
-from tests.system.inside import engine_urls, pids
+from tests.system.inside import engines_at, pids
 from tests.system.session_process import pid_of
 
 STEPS = ["--step-ms", "10", "--model-load-ms", "20"]
@@ -156,8 +156,7 @@ class Stage:
     def urls(self) -> dict[str, str]:
         """Where engines can be reached now; one that is being started again may be missing."""
         known = {f"known-{number}": f"http://127.0.0.1:{port}" for number, port in self._ports.items()}
-        own = engine_urls(self.cluster)
-        return known | {f"engine-{number}": url for number, url in enumerate(own, start=1)}
+        return known | engines_at(self.cluster)
 
     def pid(self, name: str) -> int | None:
         """The engine's process; None while it is dead."""
