@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from sqlmodel import SQLModel
 
+from backend_pool.jobs.queries import JobQueries
+from backend_pool.jobs.store import JobStore
 from proxy.base.database import Database, sqlite_url
 from tests.engines import Engine, start_engine
 from tests.postgres import Postgres, missing
@@ -70,3 +72,15 @@ async def db(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Da
     SQLModel.metadata.create_all(database.writer)
     yield database
     await asyncio.to_thread(database.close)
+
+
+@pytest.fixture
+def store(db: Database) -> JobStore:
+    """At most five waiting jobs and three finished ones per user."""
+    return JobStore(db, queue_limit=5, history_limit=3)
+
+
+@pytest.fixture
+def queries(db: Database) -> JobQueries:
+    """Reads."""
+    return JobQueries(db)

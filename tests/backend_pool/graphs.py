@@ -3,7 +3,11 @@
 import random
 from typing import Any
 
+from backend_pool.comfy.result import Result
 from tests.engine.graphs import Graph, node
+
+PICTURE = Result({"2": {"images": [{"filename": "a.png", "subfolder": "", "type": "output"}]}})
+"""What a job that saved one picture ends with."""
 
 
 def saved(color: int | None = None, prefix: str = "ComfyUI", **empty: Any) -> Graph:

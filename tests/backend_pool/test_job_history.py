@@ -11,22 +11,8 @@ from backend_pool.jobs.store import JobStore
 from backend_pool.model import Job, JobDocument
 from proxy.base.database import Database
 from proxy.base.errors import TooManyRequests
-from tests.backend_pool.graphs import saved
+from tests.backend_pool.graphs import PICTURE, saved
 from tests.backend_pool.rig import submission
-
-PICTURE = Result({"2": {"images": [{"filename": "a.png", "subfolder": "", "type": "output"}]}})
-
-
-@pytest.fixture
-def store(db: Database) -> JobStore:
-    """At most five waiting jobs and three finished ones per user."""
-    return JobStore(db, queue_limit=5, history_limit=3)
-
-
-@pytest.fixture
-def queries(db: Database) -> JobQueries:
-    """Reads."""
-    return JobQueries(db)
 
 
 async def ended(store: JobStore, prompt_id: str, user_id: int = 1, state: JobState = JobState.SUCCEEDED) -> Job:

@@ -4,31 +4,15 @@ import asyncio
 
 import pytest
 
-from backend_pool.comfy.result import Result
 from backend_pool.job_state import ACTIVE, ON_BACKEND, IllegalTransition, JobState
 from backend_pool.jobs.held import Fenced
 from backend_pool.jobs.queries import JobQueries
 from backend_pool.jobs.row import TRAIL_LENGTH
 from backend_pool.jobs.store import JobStore
 from backend_pool.model import JsonDict
-from proxy.base.database import Database
 from proxy.base.errors import Conflict, TooManyRequests
-from tests.backend_pool.graphs import saved
+from tests.backend_pool.graphs import PICTURE, saved
 from tests.backend_pool.rig import submission
-
-PICTURE = Result({"2": {"images": [{"filename": "a.png", "subfolder": "", "type": "output"}]}})
-
-
-@pytest.fixture
-def store(db: Database) -> JobStore:
-    """At most five waiting jobs and three finished ones per user."""
-    return JobStore(db, queue_limit=5, history_limit=3)
-
-
-@pytest.fixture
-def queries(db: Database) -> JobQueries:
-    """Reads."""
-    return JobQueries(db)
 
 
 async def test_numbers_count_per_user(store: JobStore) -> None:
