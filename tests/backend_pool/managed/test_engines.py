@@ -178,7 +178,9 @@ async def test_one_that_is_known_stays_asleep_at_the_next_start(tmp_path: Path) 
         await k.phase(*asleep)
         await k.rig.eventually(lambda: set(k.rig.pool.info.union) == nodes)
         assert k.phases() == asleep
-        jobs = [(await k.rig.submit(sampled(steps=150), user), user) for user in (1, 1, 2)]
+        # The first lasts until the other user's runs: after it the second one may use another, too.
+        orders = ((1, 800), (1, 100), (2, 300))
+        jobs = [(await k.rig.submit(sampled(steps=steps), user), user) for user, steps in orders]
         for prompt_id, _ in jobs[::2]:
             await k.rig.heard.until(prompt_id, "execution_start")
         assert sorted(k.phases()) == [Phase.ASLEEP, Phase.RUNNING, Phase.RUNNING]  # one at a time for each user
